@@ -1,0 +1,340 @@
+package event
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// ContentType is the media type of a frame.
+const ContentType = "application/cloudevents-batch+json"
+
+// AppendFrame appends the CloudEvents batch of events, which stand at seq, to
+// dst. The same events at the same place give the same bytes.
+func AppendFrame(dst []byte, seq uint64, events []Event) []byte {
+	dst = append(dst, '[')
+	for i := range events {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendEvent(dst, &events[i], At(seq, i))
+	}
+	return append(dst, ']')
+}
+
+// AppendEvent appends one CloudEvent. The offset is the event's own: what a
+// record owes to this very event is left out and restored from it.
+func AppendEvent(dst []byte, e *Event, at Offset) []byte {
+	w := writer{dst}
+	w.raw(`{"specversion":"1.0","id":"`)
+	w.raw(e.ID.String())
+	w.raw(`","source":`)
+	w.text("/accounts/" + e.Account)
+	w.member("type", string(e.Type))
+	w.member("subject", e.Subject)
+	w.instant("time", e.Time)
+	w.member("dataschema", e.Payload.schema())
+	w.raw(`,"datacontenttype":"application/json"`)
+	w.memberIf("credentialid", e.CredentialID)
+	w.memberIf("credentialname", e.CredentialName)
+	w.memberIf("mode", string(e.Mode))
+	w.memberIf("actor", e.Actor)
+	w.memberIf("idempotencykey", e.IdempotencyKey)
+	if e.Backfilled {
+		w.raw(`,"backfilled":true`)
+	}
+	w.raw(`,"data":`)
+	switch p := e.Payload.(type) {
+	case *Run:
+		w.run(p, e, at)
+	case *Product:
+		w.raw(`{"product":{"name":`)
+		w.text(p.Name)
+		if p.ID != ProductIDOf(e.Account, p.Name) {
+			w.member("id", p.ID.String())
+		}
+		w.incarnation("incarnation", p.Incarnation)
+		w.instantUnless("created_at", p.CreatedAt, e.Time)
+		w.raw(`}}`)
+	case *Environment:
+		w.raw(`{"environment":{"name":`)
+		w.text(p.Name)
+		if p.ID != EnvironmentIDOf(e.Account, p.Name) {
+			w.member("id", p.ID.String())
+		}
+		w.memberIf("type", p.Class.String())
+		w.incarnation("incarnation", p.Incarnation)
+		w.instantUnless("created_at", p.CreatedAt, e.Time)
+		w.raw(`}}`)
+	case *Version:
+		w.raw(`{"version":{"product_name":`)
+		w.text(p.ProductName)
+		if p.ProductID != ProductIDOf(e.Account, p.ProductName) {
+			w.member("product_id", p.ProductID.String())
+		}
+		w.member("version", p.Version)
+		w.incarnation("incarnation", p.Incarnation)
+		w.memberIf("scm_sha", p.SHA)
+		if p.SHAFixed {
+			w.raw(`,"sha_fixed":true`)
+		}
+		w.instantUnless("created_at", p.CreatedAt, e.Time)
+		w.raw(`}}`)
+	case Opaque:
+		w.dst = append(w.dst, p.Data...)
+	}
+	w.raw(`}`)
+	return w.dst
+}
+
+type writer struct{ dst []byte }
+
+func (w *writer) raw(s string) { w.dst = append(w.dst, s...) }
+
+// text writes a JSON string. AppendQuote replaces invalid UTF-8.
+func (w *writer) text(s string) { w.dst, _ = jsontext.AppendQuote(w.dst, s) }
+
+func (w *writer) key(name string) {
+	if c := w.dst[len(w.dst)-1]; c != '{' {
+		w.raw(",")
+	}
+	w.raw(`"`)
+	w.raw(name)
+	w.raw(`":`)
+}
+
+func (w *writer) member(name, value string) { w.key(name); w.text(value) }
+
+func (w *writer) memberIf(name, value string) {
+	if value != "" {
+		w.member(name, value)
+	}
+}
+
+func (w *writer) null(name string) { w.key(name); w.raw("null") }
+
+func (w *writer) instant(name string, t time.Time) {
+	w.key(name)
+	w.raw(`"`)
+	w.dst = t.UTC().AppendFormat(w.dst, time.RFC3339Nano)
+	w.raw(`"`)
+}
+
+func (w *writer) instantUnless(name string, t, known time.Time) {
+	if !t.Equal(known) {
+		w.instant(name, t)
+	}
+}
+
+func (w *writer) incarnation(name string, n uint16) {
+	if n != 0 {
+		w.key(name)
+		w.dst = strconv.AppendUint(w.dst, uint64(n), 10)
+	}
+}
+
+// differs writes a member of the record, unless the request already holds it
+// with the same value; null where the request holds one that does not count.
+func (w *writer) differs(name, value, requested string) {
+	switch {
+	case value == requested:
+	case value == "":
+		w.null(name)
+	default:
+		w.member(name, value)
+	}
+}
+
+func (w *writer) differsInTime(name string, value time.Time, requested string) {
+	var asked time.Time
+	if requested != "" {
+		asked = parseInstant(requested)
+	}
+	switch {
+	case value.Equal(asked) && value.IsZero() == (requested == ""):
+	case value.IsZero():
+		w.null(name)
+	default:
+		w.instant(name, value)
+	}
+}
+
+func (w *writer) hash(name string, h uint64) {
+	w.key(name)
+	w.raw(`"`)
+	w.dst = base64.RawURLEncoding.AppendEncode(w.dst, binary.BigEndian.AppendUint64(nil, h))
+	w.raw(`"`)
+}
+
+func (w *writer) run(p *Run, e *Event, at Offset) {
+	r := &p.Record
+	held := Request{}
+	w.raw(`{`)
+	if p.Request != nil {
+		w.key("request")
+		w.dst = append(w.dst, p.Request...)
+		held, _ = DecodeRequest(p.Request) // it was decoded at the border, so it decodes
+	}
+	w.instantUnless("effective_at", p.EffectiveAt, e.Time)
+	if p.Hash != 0 {
+		w.hash("hash", p.Hash)
+	}
+	if p.BodyHash != 0 {
+		w.hash("body_hash", p.BodyHash)
+	}
+	w.memberIf("flag", p.Flag)
+	if f := p.Refusal; f != nil {
+		w.key("refusal")
+		w.raw(`{`)
+		w.member("rule", f.Rule)
+		w.member("code", f.Code)
+		w.member("message", f.Message)
+		if !f.Conflict.IsZero() {
+			w.member("conflict", f.Conflict.String())
+		}
+		w.raw(`}`)
+	}
+	w.key(r.Kind.String())
+	w.raw(`{`)
+	w.record(r, &held, e, p, at)
+	w.raw(`}}`)
+}
+
+func (w *writer) record(r *Record, held *Request, e *Event, p *Run, at Offset) {
+	w.differs("product_name", r.ProductName, held.ProductName)
+	w.differs("version", r.Version, held.Version)
+	if r.Kind == Deployment {
+		w.differs("environment_name", r.EnvironmentName, held.EnvironmentName)
+	}
+	w.differs("status", r.Status.String(), held.Status)
+	requested := held.attributes(r.Kind)
+	for a := range r.Attributes {
+		if name := Attribute(a).Name(r.Kind); name != "" {
+			w.differs(name, r.Attributes[a], requested[a])
+		}
+	}
+	w.differsInTime("started_at", r.StartedAt, held.StartedAt)
+	w.differsInTime("completed_at", r.CompletedAt, held.CompletedAt)
+	w.instantUnless("created_at", r.CreatedAt, e.Time)
+	w.derived(r, e.Account)
+	w.extra(r.Extra, held.ExtraMetadata)
+	if r.Seen != StatusSet(0).With(statusOf(e.Type)) {
+		w.key("seen")
+		w.dst = strconv.AppendUint(w.dst, uint64(r.Seen), 10)
+	}
+	if r.SHAMismatch {
+		w.key("sha_mismatch")
+		w.raw("true")
+	}
+	w.receipts(r.Receipts, at)
+	w.origins(r, at)
+}
+
+// derived writes ids only where a rename has parted them from the names.
+func (w *writer) derived(r *Record, account string) {
+	if r.ProductID != ProductIDOf(account, r.ProductName) {
+		w.member("product_id", r.ProductID.String())
+	}
+	w.incarnation("product_incarnation", r.ProductIncarnation)
+	if r.Kind == Deployment {
+		if r.EnvironmentID != EnvironmentIDOf(account, r.EnvironmentName) {
+			w.member("environment_id", r.EnvironmentID.String())
+		}
+		w.incarnation("environment_incarnation", r.EnvironmentIncarnation)
+	}
+}
+
+func (w *writer) extra(extra map[string]Extra, requested jsontext.Value) {
+	held := decodeObject(requested)
+	same := len(held) == len(extra)
+	for k, v := range extra {
+		same = same && bytes.Equal(held[k], v.Value)
+	}
+	if same {
+		return
+	}
+	w.key("extra_metadata")
+	w.raw(`{`)
+	for _, k := range slices.Sorted(maps.Keys(extra)) {
+		if w.dst[len(w.dst)-1] != '{' {
+			w.raw(",")
+		}
+		w.text(k)
+		w.raw(":")
+		w.dst = append(w.dst, extra[k].Value...)
+	}
+	w.raw(`}`)
+}
+
+func (w *writer) receipts(receipts []Receipt, at Offset) {
+	open := false
+	for _, r := range receipts {
+		if r.Offset == at {
+			continue // this very event: its hash and id stand beside
+		}
+		if !open {
+			w.key("receipts")
+			w.raw("[")
+			open = true
+		} else {
+			w.raw(",")
+		}
+		w.raw(`{`)
+		w.hash("hash", r.Hash)
+		w.member("event", r.Event.String())
+		w.key("offset")
+		w.dst = strconv.AppendUint(w.dst, uint64(r.Offset), 10)
+		w.raw(`}`)
+	}
+	if open {
+		w.raw("]")
+	}
+}
+
+const extraPrefix = "extra_metadata."
+
+// origins writes who gave the values that this event did not give, so that a
+// later, lower event can be merged field by field (contract 11.8).
+func (w *writer) origins(r *Record, at Offset) {
+	by := map[Stamp][]string{}
+	for a, s := range r.AttributeStamps {
+		if r.Attributes[a] != "" && s.Offset != at {
+			by[s] = append(by[s], Attribute(a).Name(r.Kind))
+		}
+	}
+	for k, x := range r.Extra {
+		if x.Stamp.Offset != at {
+			by[x.Stamp] = append(by[x.Stamp], extraPrefix+k)
+		}
+	}
+	if len(by) == 0 {
+		return
+	}
+	stamps := slices.SortedFunc(maps.Keys(by), func(a, b Stamp) int { return int(a.Offset) - int(b.Offset) })
+	w.key("origins")
+	for i, s := range stamps {
+		w.raw("[,"[min(i, 1):min(i, 1)+1])
+		w.raw(`{"offset":`)
+		w.dst = strconv.AppendUint(w.dst, uint64(s.Offset), 10)
+		w.raw(`,"rank":`)
+		w.dst = strconv.AppendInt(w.dst, int64(s.Rank), 10)
+		w.instant("effective_at", s.Effective)
+		w.raw(`,"fields":[`)
+		fields := by[s]
+		slices.Sort(fields)
+		for j, f := range fields {
+			if j > 0 {
+				w.raw(",")
+			}
+			w.text(f)
+		}
+		w.raw(`]}`)
+	}
+	w.raw("]")
+}

@@ -1,0 +1,114 @@
+package event
+
+import (
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// Ids of products, environments and versions are derived from the account and
+// the natural key, so that a write is answered without a look-up (contract 2).
+type (
+	ProductID     uuid.UUID
+	EnvironmentID uuid.UUID
+	VersionID     uuid.UUID
+)
+
+var namespace = uuid.MustParse("fc13e1f8-fbfd-594c-b8c7-0760fb336038")
+
+func derive(parts ...string) uuid.UUID {
+	return uuid.NewSHA1(namespace, []byte(strings.Join(parts, "\x00")))
+}
+
+// ProductIDOf derives the id of an account's product from its first name.
+func ProductIDOf(account, name string) ProductID {
+	return ProductID(derive("product", account, name))
+}
+
+// EnvironmentIDOf derives the id of an account's environment from its first name.
+func EnvironmentIDOf(account, name string) EnvironmentID {
+	return EnvironmentID(derive("environment", account, name))
+}
+
+// VersionIDOf derives the id of a version of a product.
+func VersionIDOf(account string, product ProductID, version string) VersionID {
+	return VersionID(derive("version", account, product.String(), version))
+}
+
+func (id ProductID) String() string     { return uuid.UUID(id).String() }
+func (id EnvironmentID) String() string { return uuid.UUID(id).String() }
+func (id VersionID) String() string     { return uuid.UUID(id).String() }
+
+// Class is what an environment is for. It drives the order of columns and what
+// counts as earlier; the zero Class is "other" and takes no part (contract 10).
+type Class uint8
+
+// The classes, in column order.
+const (
+	Other Class = iota
+	Development
+	Testing
+	Staging
+	Production
+)
+
+var classWords = [...]string{Other: "", Development: "dev", Testing: "test", Staging: "staging", Production: "production"}
+
+// String gives the word of the wire contract; "" for Other, which is null there.
+func (c Class) String() string {
+	if int(c) < len(classWords) {
+		return classWords[c]
+	}
+	return ""
+}
+
+// ParseClass reads the word of String.
+func ParseClass(word string) (Class, bool) {
+	for c, w := range classWords {
+		if w == word {
+			return Class(c), true
+		}
+	}
+	return Other, false
+}
+
+// Order gives the place of a class among columns: Other comes last.
+func (c Class) Order() int {
+	if c == Other {
+		return int(Production) + 1
+	}
+	return int(c)
+}
+
+var classByToken = map[string]Class{
+	"dev": Development, "development": Development, "local": Development, "sandbox": Development,
+	"test": Testing, "qa": Testing, "integration": Testing,
+	"staging": Staging, "uat": Staging, "preprod": Staging,
+	"production": Production, "prod": Production, "live": Production,
+}
+
+// ClassOf infers an environment's class from its name: whole tokens split at
+// - _ . /, leftmost match; pre-prod and non-prod are read before prod, and
+// non-production names are Other (contract 10).
+func ClassOf(name string) Class {
+	tokens := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool {
+		return r == '-' || r == '_' || r == '.' || r == '/'
+	})
+	for i, token := range tokens {
+		if i+1 < len(tokens) && tokens[i+1] == "prod" {
+			switch token {
+			case "pre":
+				return Staging
+			case "non":
+				return Other
+			}
+		}
+		if token == "nonprod" {
+			return Other
+		}
+		if c, ok := classByToken[token]; ok {
+			return c
+		}
+	}
+	return Other
+}

@@ -1,0 +1,250 @@
+// Package readmodel is the port to the tables that answer questions: the rows
+// that a projection stores and the questions that analysts and agents ask.
+//
+// Rows are keyed by identity and carry the place of the event that made them,
+// so that storing them again, in another order or in other portions changes no
+// answer. Adapters (memmodel, chmodel) are held by one suite, readmodeltest.
+package readmodel
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/event"
+)
+
+// Rows is what events contribute to the tables. The zero value is empty.
+type Rows struct {
+	Events       []EventRow
+	Deployments  []RunRow
+	Builds       []RunRow
+	Cells        []Cell    // successes: the history of cells, whose newest one is what is live
+	Attempts     []Attempt // what runs, failed or was aborted in a cell
+	Products     []ProductRow
+	Environments []EnvironmentRow
+	Versions     []VersionRow
+}
+
+// Len gives the number of rows of all tables.
+func (r *Rows) Len() int {
+	return len(r.Events) + len(r.Deployments) + len(r.Builds) + len(r.Cells) + len(r.Attempts) +
+		len(r.Products) + len(r.Environments) + len(r.Versions)
+}
+
+// Reset empties r and keeps its memory.
+func (r *Rows) Reset() {
+	r.Events, r.Deployments, r.Builds = r.Events[:0], r.Deployments[:0], r.Builds[:0]
+	r.Cells, r.Attempts = r.Cells[:0], r.Attempts[:0]
+	r.Products, r.Environments, r.Versions = r.Products[:0], r.Environments[:0], r.Versions[:0]
+}
+
+// EventRow is one event of the log. Key: account and position.
+type EventRow struct {
+	Account     string
+	Position    event.Position
+	ID          ulid.ULID
+	Type        event.Type
+	Subject     string // the deployment or build it belongs to, or the id of what it created
+	ReceivedAt  time.Time
+	EffectiveAt time.Time
+	Author      event.Author
+	Backfilled  bool
+	Flag        string
+	Request     string // the body as received, "" where there is none
+	Status      string // the status that the event reported, "" for other events
+}
+
+// RunRow is a deployment or a build as it stands after the event at Position.
+// Key: account and id; the row with the highest offset counts.
+type RunRow struct {
+	Record     event.Record // without AttributeStamps and Receipts, which serve the write side only
+	Author     event.Author // of the event at Position
+	Backfilled bool
+	Position   event.Position
+}
+
+// A Cell is a success of a product in an environment. Key: account, product,
+// environment, incarnations, EffectiveAt and deployment; the row with the
+// highest offset counts. What is live is the cell with the latest EffectiveAt,
+// then the highest offset (contract 15).
+type Cell struct {
+	Record      event.Record
+	EffectiveAt time.Time
+	Position    event.Position
+}
+
+// An Attempt is a run that has not succeeded: started, failed or aborted. Key:
+// account, product, environment and incarnations; the latest At, then the
+// highest offset counts. It shows beside a cell only while it is newer than
+// the cell's success, and the run is not that success.
+type Attempt struct {
+	Record   event.Record
+	At       time.Time
+	Position event.Position
+}
+
+// ProductRow is a product. Key: account and id; the highest offset counts.
+type ProductRow struct {
+	event.Product
+	Account  string
+	Position event.Position
+}
+
+// EnvironmentRow is an environment. Key: account and id; the highest offset counts.
+type EnvironmentRow struct {
+	event.Environment
+	Account  string
+	Position event.Position
+}
+
+// VersionRow is a version. Key: account and id; the highest offset counts.
+// Builds and LatestBuild are filled by reads, from the builds table.
+type VersionRow struct {
+	event.Version
+	Account  string
+	Position event.Position
+
+	Builds      int          // how many builds it has
+	BuildStatus event.Status // of the build with the highest id; 0 without a build
+}
+
+// Progress is how far a projection has come.
+type Progress struct {
+	Stream string
+	Offset event.Offset // of the last event stored
+	Time   time.Time    // its receipt
+}
+
+// A Sink stores what a projection makes.
+//
+// Implementations must store all rows before the progress, so that after a
+// crash at any moment the same rows are offered again and change nothing.
+// An error that fault.KindOf calls Unavailable may be tried again.
+type Sink interface {
+	Store(ctx context.Context, rows *Rows, upTo Progress) error
+	// Progress gives what was last stored of a stream; the zero Offset for none.
+	Progress(ctx context.Context, stream string) (Progress, error)
+}
+
+// ErrNotFound says that the account has no such object.
+var ErrNotFound = errors.New("not found")
+
+// Page asks for up to Limit rows after the one whose Key was After; "" asks
+// for the first.
+type Page struct {
+	After string
+	Limit int
+}
+
+// RunFilter narrows lists of runs. Zero members do not narrow. Since
+// (inclusive) and Until (exclusive) compare CompletedAt of finished records,
+// else DeployedAt (contract 5).
+type RunFilter struct {
+	Product     event.ProductID
+	Environment event.EnvironmentID
+	Version     string
+	Status      event.Status
+	Since       time.Time
+	Until       time.Time
+}
+
+// VersionFilter narrows the list of versions. SHA matches a version's commit by
+// the rule of contract 10: equal, or 7 or more leading characters of it.
+type VersionFilter struct {
+	Product event.ProductID
+	SHA     string
+}
+
+// MatrixFilter narrows the matrix. Search is part of a product's name, in any case.
+type MatrixFilter struct {
+	Product     event.ProductID
+	Environment event.EnvironmentID
+	Search      string
+	DriftOnly   bool
+}
+
+// A Matrix says what is live where (contract 15).
+type Matrix struct {
+	Environments []EnvironmentRow // by class order, then name
+	Items        []MatrixItem     // by product name
+}
+
+// MatrixItem is the row of one product.
+type MatrixItem struct {
+	Product ProductRow
+	Drift   bool         // its visible cells hold different versions
+	Cells   []MatrixCell // in the order of Environments; only those that ever had a success or have an attempt
+}
+
+// MatrixCell is what is live of a product in an environment.
+type MatrixCell struct {
+	Environment event.EnvironmentID
+	Live        *Cell    // nil where nothing ever succeeded
+	LastAttempt *Attempt // newer than Live and not a success, else nil
+}
+
+// A Reader answers questions of one account. Every answer holds at least what
+// was stored before the call.
+//
+// Lists are ordered: runs newest first by id, versions newest first by creation
+// and then by id, products and environments by name. Key of the last row is the
+// next Page.After.
+//
+// Implementations must return ErrNotFound where the account has no such object,
+// and a fault of kind Unavailable when the store does not answer.
+type Reader interface {
+	// AsOf gives how far each stream is projected, by stream name.
+	AsOf(ctx context.Context) ([]Progress, error)
+
+	Deployments(ctx context.Context, account string, f RunFilter, p Page) ([]RunRow, error)
+	Deployment(ctx context.Context, account string, id ulid.ULID) (RunRow, error)
+	Builds(ctx context.Context, account string, f RunFilter, p Page) ([]RunRow, error)
+	Build(ctx context.Context, account string, id ulid.ULID) (RunRow, error)
+	// History gives the events of one run, in the order of the log.
+	History(ctx context.Context, account string, id ulid.ULID) ([]EventRow, error)
+
+	Products(ctx context.Context, account string, p Page) ([]ProductRow, error)
+	Product(ctx context.Context, account string, id event.ProductID) (ProductRow, error)
+	Environments(ctx context.Context, account string, class *event.Class, p Page) ([]EnvironmentRow, error)
+	Environment(ctx context.Context, account string, id event.EnvironmentID) (EnvironmentRow, error)
+	Versions(ctx context.Context, account string, f VersionFilter, p Page) ([]VersionRow, error)
+	Version(ctx context.Context, account string, id event.VersionID) (VersionRow, error)
+
+	Matrix(ctx context.Context, account string, f MatrixFilter, p Page) (Matrix, error)
+
+	// Owner names an account, other than the asking one, that has an object
+	// with this id; ErrNotFound where it exists nowhere (contract 6).
+	Owner(ctx context.Context, object Object, id string) (account string, err error)
+}
+
+// Object names a kind of object that has an id.
+type Object string
+
+// The objects.
+const (
+	DeploymentObject  Object = "deployment"
+	BuildObject       Object = "build"
+	ProductObject     Object = "product"
+	EnvironmentObject Object = "environment"
+	VersionObject     Object = "version"
+)
+
+// Key orders runs newest first.
+func (r *RunRow) Key() string { return r.Record.ID.String() }
+
+// Key orders products by name.
+func (r *ProductRow) Key() string { return r.Name }
+
+// Key orders environments by name.
+func (r *EnvironmentRow) Key() string { return r.Name }
+
+// Key orders versions by creation, newest first, then by id.
+func (r *VersionRow) Key() string {
+	return r.CreatedAt.UTC().Format("20060102T150405.000") + "/" + r.ID.String()
+}
+
+// Key orders the rows of the matrix by product name.
+func (i *MatrixItem) Key() string { return i.Product.Name }
