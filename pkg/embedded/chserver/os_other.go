@@ -21,7 +21,7 @@ type listener struct {
 	inode string
 }
 
-func lockFile(string) (func(), error)                { return nil, errUnsupported }
-func detach(*exec.Cmd)                               {}
-func findListener(int) (listener, bool, error)       { return listener{}, false, errUnsupported }
-func (listener) stillOpen(int) (bool, error)         { return false, errUnsupported }
+func lockFile(string) (func(), error)          { return nil, errUnsupported }
+func detach(*exec.Cmd)                         {}
+func findListener(int) (listener, bool, error) { return listener{}, false, errUnsupported }
+func (listener) stillOpen(int) (bool, error)   { return false, errUnsupported }

@@ -1,0 +1,157 @@
+package chserver
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/xml"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// appUser is the one user with rights. The engine's own login, default, cannot
+// be given a password or removed, so it is stripped of everything instead.
+const appUser = "app"
+
+// The files in Config.Dir that are ours; the engine adds its own beside them.
+const (
+	configFile = "config.xml"
+	usersFile  = "users.xml"
+	startFile  = "start.sql"
+	lockName   = "lock"
+)
+
+// startSQL makes the engine listen. It is all that user default may do.
+const startSQL = "SYSTEM START LISTEN TCP;\n"
+
+// writeFiles writes what the engine reads at its start. The caller holds the
+// lock on the folder: the users file carries this process's password.
+func writeFiles(cfg Config, password string) error {
+	for _, dir := range []string{cfg.Dir, filepath.Join(cfg.Dir, "tmp"), filepath.Join(cfg.Dir, "user_files")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make the engine's folders: %w", err)
+		}
+	}
+	for name, content := range map[string]string{
+		configFile: configXML(cfg),
+		usersFile:  usersXML(cfg, password),
+		startFile:  startSQL,
+	} {
+		if err := os.WriteFile(filepath.Join(cfg.Dir, name), []byte(content), 0o600); err != nil {
+			return fmt.Errorf("write the engine's configuration: %w", err)
+		}
+	}
+	return nil
+}
+
+// configXML is the engine's configuration, cut to the size of a small service.
+//
+// It has no section for any system log table: even one that removes a log
+// creates it here. The top-level log-level keeps the logger from tracing. The
+// merge_tree limits go with the small pool, as a real server checks them
+// against it. user_scripts_path names a folder that does not exist, so that
+// executable() finds nothing to run.
+func configXML(cfg Config) string {
+	return strings.NewReplacer(
+		"{DIR}", escape(cfg.Dir),
+		"{MAX_SERVER_MEMORY}", fmt.Sprint(cfg.MaxServerMemory),
+	).Replace(`<clickhouse>
+  <path>{DIR}/</path>
+  <tmp_path>{DIR}/tmp/</tmp_path>
+  <user_files_path>{DIR}/user_files/</user_files_path>
+  <user_scripts_path>{DIR}/no_user_scripts/</user_scripts_path>
+  <format_schema_path>{DIR}/format_schemas/</format_schema_path>
+  <listen_host>127.0.0.1</listen_host>
+  <tcp_port>0</tcp_port>
+  <users_config>{DIR}/users.xml</users_config>
+  <log-level>warning</log-level>
+  <logger>
+    <level>warning</level>
+    <log>{DIR}/engine.log</log>
+    <errorlog>{DIR}/engine.err.log</errorlog>
+    <size>20M</size>
+    <count>2</count>
+    <console>0</console>
+  </logger>
+  <max_server_memory_usage>{MAX_SERVER_MEMORY}</max_server_memory_usage>
+  <mark_cache_size>67108864</mark_cache_size>
+  <uncompressed_cache_size>33554432</uncompressed_cache_size>
+  <background_pool_size>2</background_pool_size>
+  <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
+  <background_schedule_pool_size>8</background_schedule_pool_size>
+  <background_common_pool_size>2</background_common_pool_size>
+  <background_fetches_pool_size>1</background_fetches_pool_size>
+  <background_move_pool_size>1</background_move_pool_size>
+  <background_buffer_flush_schedule_pool_size>1</background_buffer_flush_schedule_pool_size>
+  <background_distributed_schedule_pool_size>1</background_distributed_schedule_pool_size>
+  <background_message_broker_schedule_pool_size>1</background_message_broker_schedule_pool_size>
+  <merge_tree>
+    <number_of_free_entries_in_pool_to_lower_max_size_of_merge>1</number_of_free_entries_in_pool_to_lower_max_size_of_merge>
+    <number_of_free_entries_in_pool_to_execute_mutation>1</number_of_free_entries_in_pool_to_execute_mutation>
+    <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>1</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
+  </merge_tree>
+</clickhouse>
+`)
+}
+
+// usersXML lists who may log in and what they may do.
+//
+// default comes without a password from our own machine: profile boot leaves it
+// with flat statements only, since even SELECT file(…), which needs no grant,
+// would read any file this process can. app has no rights on files, URLs, other
+// servers, dictionaries (their source may be a command) or other table engines.
+func usersXML(cfg Config, password string) string {
+	hash := sha256.Sum256([]byte(password))
+	var engines strings.Builder
+	for _, e := range []string{"MergeTree", "ReplacingMergeTree", "AggregatingMergeTree", "SummingMergeTree", "Memory", "Null"} {
+		fmt.Fprintf(&engines, "\n        <query>GRANT TABLE ENGINE ON %s</query>", e)
+	}
+	return strings.NewReplacer(
+		"{APP}", appUser,
+		"{HASH}", hex.EncodeToString(hash[:]),
+		"{MAX_QUERY_MEMORY}", fmt.Sprint(cfg.MaxQueryMemory),
+		"{MAX_THREADS}", fmt.Sprint(cfg.MaxThreads),
+		"{ENGINE_GRANTS}", engines.String(),
+	).Replace(`<clickhouse>
+  <profiles>
+    <default>
+      <max_memory_usage>{MAX_QUERY_MEMORY}</max_memory_usage>
+      <max_threads>{MAX_THREADS}</max_threads>
+      <log_queries>0</log_queries>
+      <query_profiler_real_time_period_ns>0</query_profiler_real_time_period_ns>
+      <query_profiler_cpu_time_period_ns>0</query_profiler_cpu_time_period_ns>
+    </default>
+    <boot>
+      <max_ast_depth>1</max_ast_depth>
+      <constraints><max_ast_depth><const/></max_ast_depth></constraints>
+    </boot>
+  </profiles>
+  <users>
+    <default>
+      <password></password>
+      <networks><ip>127.0.0.1</ip></networks>
+      <profile>boot</profile>
+      <quota>default</quota>
+      <grants><query>GRANT SYSTEM LISTEN ON *.*</query></grants>
+    </default>
+    <{APP}>
+      <password_sha256_hex>{HASH}</password_sha256_hex>
+      <networks><ip>127.0.0.1</ip></networks>
+      <profile>default</profile>
+      <quota>default</quota>
+      <grants>
+        <query>GRANT SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP, TRUNCATE, OPTIMIZE, SHOW, KILL QUERY, SYSTEM VIEWS, SYSTEM FLUSH ON *.*</query>{ENGINE_GRANTS}
+      </grants>
+    </{APP}>
+  </users>
+  <quotas><default></default></quotas>
+</clickhouse>
+`)
+}
+
+func escape(s string) string {
+	var b strings.Builder
+	_ = xml.EscapeText(&b, []byte(s)) // a strings.Builder does not fail
+	return b.String()
+}
