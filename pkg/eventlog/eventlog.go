@@ -42,6 +42,9 @@ var ErrAmbiguous = errors.New("the log did not answer")
 // ErrGap says that the log has lost a frame: sequences are not consecutive.
 var ErrGap = errors.New("the log has a gap")
 
+// ErrNoFrame says that the log has no frame at a sequence.
+var ErrNoFrame = errors.New("no such frame")
+
 // An Appender stores frames. When a call returns nil the frame is durable: it
 // survives the loss of the process and of the machine's power.
 //
@@ -68,9 +71,9 @@ type Reader interface {
 	// of the call.
 	Read(ctx context.Context, after uint64) iter.Seq2[Recorded, error]
 	// Follow yields the frames after a sequence for ever, waiting for new ones,
-	// until ctx is done.
+	// until ctx is done, which ends the iteration without an error.
 	Follow(ctx context.Context, after uint64) iter.Seq2[Recorded, error]
-	// At gives the frame at seq.
+	// At gives the frame at seq, or ErrNoFrame.
 	At(ctx context.Context, seq uint64) (Recorded, error)
 }
 
