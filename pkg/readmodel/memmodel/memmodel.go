@@ -1,0 +1,510 @@
+// Package memmodel keeps the read model in memory. It is the plain statement of
+// the rules: tests hold other adapters to its answers, so it prefers being
+// obviously right to being fast.
+package memmodel
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+var (
+	_ readmodel.Sink   = (*Model)(nil)
+	_ readmodel.Reader = (*Model)(nil)
+)
+
+// Model is a readmodel.Sink and a readmodel.Reader of what was stored in it.
+type Model struct {
+	mu       sync.RWMutex
+	accounts map[string]*tables
+	progress map[string]readmodel.Progress
+}
+
+// New returns an empty model.
+func New() *Model {
+	return &Model{accounts: map[string]*tables{}, progress: map[string]readmodel.Progress{}}
+}
+
+// tables are what one account has, by key.
+type tables struct {
+	events       map[event.Position]readmodel.EventRow
+	deployments  map[ulid.ULID]readmodel.RunRow
+	builds       map[ulid.ULID]readmodel.RunRow
+	cells        map[successKey]readmodel.Cell
+	attempts     map[cellKey]readmodel.Attempt
+	products     map[event.ProductID]readmodel.ProductRow
+	environments map[event.EnvironmentID]readmodel.EnvironmentRow
+	versions     map[event.VersionID]readmodel.VersionRow
+}
+
+type cellKey struct {
+	product                event.ProductID
+	environment            event.EnvironmentID
+	productIncarnation     uint16
+	environmentIncarnation uint16
+}
+
+type successKey struct {
+	cellKey
+	effective  int64
+	deployment ulid.ULID
+}
+
+func cellOf(rec *event.Record) cellKey {
+	return cellKey{rec.ProductID, rec.EnvironmentID, rec.ProductIncarnation, rec.EnvironmentIncarnation}
+}
+
+func (m *Model) account(name string) *tables {
+	t := m.accounts[name]
+	if t == nil {
+		t = &tables{
+			events:       map[event.Position]readmodel.EventRow{},
+			deployments:  map[ulid.ULID]readmodel.RunRow{},
+			builds:       map[ulid.ULID]readmodel.RunRow{},
+			cells:        map[successKey]readmodel.Cell{},
+			attempts:     map[cellKey]readmodel.Attempt{},
+			products:     map[event.ProductID]readmodel.ProductRow{},
+			environments: map[event.EnvironmentID]readmodel.EnvironmentRow{},
+			versions:     map[event.VersionID]readmodel.VersionRow{},
+		}
+		m.accounts[name] = t
+	}
+	return t
+}
+
+// put stores row under key unless the row there is from a later event.
+func put[K comparable, R any](table map[K]R, key K, row R, offset func(*R) event.Offset) {
+	if old, ok := table[key]; ok && offset(&old) > offset(&row) {
+		return
+	}
+	table[key] = row
+}
+
+// Store implements readmodel.Sink.
+func (m *Model) Store(_ context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range rows.Events {
+		r.ReceivedAt, r.EffectiveAt = readmodel.Moment(r.ReceivedAt), readmodel.Moment(r.EffectiveAt)
+		m.account(r.Account).events[r.Position] = r
+	}
+	runOffset := func(r *readmodel.RunRow) event.Offset { return r.Position.Offset }
+	for _, r := range rows.Deployments {
+		r.Record = readmodel.Kept(r.Record)
+		put(m.account(r.Record.Account).deployments, r.Record.ID, r, runOffset)
+	}
+	for _, r := range rows.Builds {
+		r.Record = readmodel.Kept(r.Record)
+		put(m.account(r.Record.Account).builds, r.Record.ID, r, runOffset)
+	}
+	for _, c := range rows.Cells {
+		c.Record, c.EffectiveAt = readmodel.Brief(c.Record), readmodel.Moment(c.EffectiveAt)
+		key := successKey{cellOf(&c.Record), c.EffectiveAt.UnixMilli(), c.Record.ID}
+		put(m.account(c.Record.Account).cells, key, c, func(c *readmodel.Cell) event.Offset { return c.Position.Offset })
+	}
+	for _, a := range rows.Attempts {
+		a.Record, a.At = readmodel.Brief(a.Record), readmodel.Moment(a.At)
+		table, key := m.account(a.Record.Account).attempts, cellOf(&a.Record)
+		if old, ok := table[key]; !ok || !later(old.At, old.Position, a.At, a.Position) {
+			table[key] = a
+		}
+	}
+	for _, r := range rows.Products {
+		r.CreatedAt = readmodel.Moment(r.CreatedAt)
+		put(m.account(r.Account).products, r.ID, r, func(r *readmodel.ProductRow) event.Offset { return r.Position.Offset })
+	}
+	for _, r := range rows.Environments {
+		r.CreatedAt = readmodel.Moment(r.CreatedAt)
+		put(m.account(r.Account).environments, r.ID, r, func(r *readmodel.EnvironmentRow) event.Offset { return r.Position.Offset })
+	}
+	for _, r := range rows.Versions {
+		r.CreatedAt = readmodel.Moment(r.CreatedAt)
+		put(m.account(r.Account).versions, r.ID, r, func(r *readmodel.VersionRow) event.Offset { return r.Position.Offset })
+	}
+	upTo.Time = readmodel.Moment(upTo.Time)
+	if upTo.Stream != "" {
+		put(m.progress, upTo.Stream, upTo, func(p *readmodel.Progress) event.Offset { return p.Offset })
+	}
+	return nil
+}
+
+// later tells whether the moment a comes after b; of equal ones the one with
+// the higher place in the log does.
+func later(a time.Time, atA event.Position, b time.Time, atB event.Position) bool {
+	if !a.Equal(b) {
+		return a.After(b)
+	}
+	return atA.Offset > atB.Offset
+}
+
+// Progress implements readmodel.Sink.
+func (m *Model) Progress(_ context.Context, stream string) (readmodel.Progress, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if p, ok := m.progress[stream]; ok {
+		return p, nil
+	}
+	return readmodel.Progress{Stream: stream}, nil
+}
+
+// AsOf implements readmodel.Reader.
+func (m *Model) AsOf(context.Context) ([]readmodel.Progress, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(m.progress), func(a, b readmodel.Progress) int {
+		return cmp.Compare(a.Stream, b.Stream)
+	}), nil
+}
+
+// view gives what an account has, to be read only.
+func (m *Model) view(account string) *tables {
+	if t := m.accounts[account]; t != nil {
+		return t
+	}
+	return &tables{}
+}
+
+// dress gives a record the names its product and environment have now. It is
+// false for a record of an earlier incarnation, which no read shows.
+func (t *tables) dress(rec *event.Record) bool {
+	p, ok := t.products[rec.ProductID]
+	if !ok || p.Incarnation != rec.ProductIncarnation {
+		return false
+	}
+	rec.ProductName = p.Name
+	if rec.Kind == event.Build {
+		return true
+	}
+	e, ok := t.environments[rec.EnvironmentID]
+	if !ok || e.Incarnation != rec.EnvironmentIncarnation {
+		return false
+	}
+	rec.EnvironmentName = e.Name
+	return true
+}
+
+// Deployments implements readmodel.Reader.
+func (m *Model) Deployments(_ context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.view(account)
+	return t.runs(t.deployments, f, p)
+}
+
+// Builds implements readmodel.Reader.
+func (m *Model) Builds(_ context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.view(account)
+	return t.runs(t.builds, f, p)
+}
+
+func (t *tables) runs(table map[ulid.ULID]readmodel.RunRow, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
+	var after ulid.ULID
+	if p.After != "" {
+		var err error
+		if after, err = readmodel.ParseRunKey(p.After); err != nil {
+			return nil, err
+		}
+	}
+	var out []readmodel.RunRow
+	for id, r := range table {
+		if p.After != "" && id.Compare(after) >= 0 {
+			continue
+		}
+		if t.dress(&r.Record) && matches(&r, f) {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b readmodel.RunRow) int { return b.Record.ID.Compare(a.Record.ID) })
+	return first(out, p.Limit), nil
+}
+
+func matches(r *readmodel.RunRow, f readmodel.RunFilter) bool {
+	rec := &r.Record
+	return (f.Product == event.ProductID{} || f.Product == rec.ProductID) &&
+		(f.Environment == event.EnvironmentID{} || f.Environment == rec.EnvironmentID) &&
+		(f.Version == "" || f.Version == rec.Version) &&
+		(f.Status == 0 || f.Status == rec.Status) &&
+		(f.Since.IsZero() || r.At().UnixMilli() >= f.Since.UnixMilli()) &&
+		(f.Until.IsZero() || r.At().UnixMilli() < f.Until.UnixMilli())
+}
+
+func first[R any](rows []R, n int) []R { return rows[:min(len(rows), max(n, 0))] }
+
+// Deployment implements readmodel.Reader.
+func (m *Model) Deployment(_ context.Context, account string, id ulid.ULID) (readmodel.RunRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.view(account)
+	return t.run(t.deployments, id)
+}
+
+// Build implements readmodel.Reader.
+func (m *Model) Build(_ context.Context, account string, id ulid.ULID) (readmodel.RunRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.view(account)
+	return t.run(t.builds, id)
+}
+
+func (t *tables) run(table map[ulid.ULID]readmodel.RunRow, id ulid.ULID) (readmodel.RunRow, error) {
+	r, ok := table[id]
+	if !ok || !t.dress(&r.Record) {
+		return readmodel.RunRow{}, readmodel.ErrNotFound
+	}
+	return r, nil
+}
+
+// History implements readmodel.Reader.
+func (m *Model) History(_ context.Context, account string, id ulid.ULID) ([]readmodel.EventRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []readmodel.EventRow
+	for _, e := range m.view(account).events {
+		if e.Subject == id.String() {
+			out = append(out, e)
+		}
+	}
+	if len(out) == 0 {
+		return nil, readmodel.ErrNotFound
+	}
+	slices.SortFunc(out, func(a, b readmodel.EventRow) int {
+		return cmp.Or(cmp.Compare(a.Position.Stream, b.Position.Stream), cmp.Compare(a.Position.Offset, b.Position.Offset))
+	})
+	return out, nil
+}
+
+// Products implements readmodel.Reader.
+func (m *Model) Products(_ context.Context, account string, p readmodel.Page) ([]readmodel.ProductRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return named(m.view(account).products, p, func(readmodel.ProductRow) bool { return true },
+		func(r readmodel.ProductRow) string { return r.Key() }), nil
+}
+
+// named gives a page of rows by name.
+func named[K comparable, R any](table map[K]R, p readmodel.Page, want func(R) bool, name func(R) string) []R {
+	var out []R
+	for _, r := range table {
+		if want(r) && (p.After == "" || name(r) > p.After) {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b R) int { return cmp.Compare(name(a), name(b)) })
+	return first(out, p.Limit)
+}
+
+// Product implements readmodel.Reader.
+func (m *Model) Product(_ context.Context, account string, id event.ProductID) (readmodel.ProductRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	r, ok := m.view(account).products[id]
+	if !ok {
+		return r, readmodel.ErrNotFound
+	}
+	return r, nil
+}
+
+// Environments implements readmodel.Reader.
+func (m *Model) Environments(_ context.Context, account string, class *event.Class, p readmodel.Page) ([]readmodel.EnvironmentRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return named(m.view(account).environments, p,
+		func(r readmodel.EnvironmentRow) bool { return class == nil || r.Class == *class },
+		func(r readmodel.EnvironmentRow) string { return r.Key() }), nil
+}
+
+// Environment implements readmodel.Reader.
+func (m *Model) Environment(_ context.Context, account string, id event.EnvironmentID) (readmodel.EnvironmentRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	r, ok := m.view(account).environments[id]
+	if !ok {
+		return r, readmodel.ErrNotFound
+	}
+	return r, nil
+}
+
+// Versions implements readmodel.Reader.
+func (m *Model) Versions(_ context.Context, account string, f readmodel.VersionFilter, p readmodel.Page) ([]readmodel.VersionRow, error) {
+	if p.After != "" {
+		if _, _, err := readmodel.ParseVersionKey(p.After); err != nil {
+			return nil, err
+		}
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.view(account)
+	var out []readmodel.VersionRow
+	for _, v := range t.versions {
+		switch {
+		case !t.dressVersion(&v),
+			f.Product != event.ProductID{} && f.Product != v.ProductID,
+			f.SHA != "" && !sameCommit(v.SHA, f.SHA),
+			p.After != "" && v.Key() >= p.After:
+		default:
+			out = append(out, v)
+		}
+	}
+	slices.SortFunc(out, func(a, b readmodel.VersionRow) int { return cmp.Compare(b.Key(), a.Key()) })
+	return first(out, p.Limit), nil
+}
+
+// Version implements readmodel.Reader.
+func (m *Model) Version(_ context.Context, account string, id event.VersionID) (readmodel.VersionRow, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.view(account)
+	v, ok := t.versions[id]
+	if !ok || !t.dressVersion(&v) {
+		return readmodel.VersionRow{}, readmodel.ErrNotFound
+	}
+	return v, nil
+}
+
+// dressVersion does for versions what dress does for runs, and counts builds.
+func (t *tables) dressVersion(v *readmodel.VersionRow) bool {
+	p, ok := t.products[v.ProductID]
+	if !ok || p.Incarnation != v.Incarnation {
+		return false
+	}
+	v.ProductName, v.Builds, v.BuildStatus = p.Name, 0, 0
+	var newest ulid.ULID
+	for id, b := range t.builds {
+		rec := &b.Record
+		if rec.ProductID != v.ProductID || rec.Version != v.Version.Version || rec.ProductIncarnation != v.Incarnation {
+			continue
+		}
+		if v.Builds++; id.Compare(newest) >= 0 {
+			newest, v.BuildStatus = id, rec.Status
+		}
+	}
+	return true
+}
+
+// sameCommit is the rule of contract 10.
+func sameCommit(a, b string) bool {
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	return a == b || len(a) >= 7 && strings.HasPrefix(b, a)
+}
+
+// Matrix implements readmodel.Reader.
+func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (readmodel.Matrix, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.view(account)
+	var out readmodel.Matrix
+	for _, e := range t.environments {
+		if f.Environment == (event.EnvironmentID{}) || f.Environment == e.ID {
+			out.Environments = append(out.Environments, e)
+		}
+	}
+	slices.SortFunc(out.Environments, func(a, b readmodel.EnvironmentRow) int {
+		return cmp.Or(cmp.Compare(a.Class.Order(), b.Class.Order()), cmp.Compare(a.Name, b.Name))
+	})
+	for _, product := range t.products {
+		if f.Product != (event.ProductID{}) && f.Product != product.ID ||
+			!strings.Contains(strings.ToLower(product.Name), strings.ToLower(f.Search)) ||
+			p.After != "" && product.Name <= p.After {
+			continue
+		}
+		item := readmodel.MatrixItem{Product: product}
+		versions := map[string]bool{}
+		for _, e := range out.Environments {
+			c := t.cell(cellKey{product.ID, e.ID, product.Incarnation, e.Incarnation})
+			if c.Live != nil {
+				versions[c.Live.Record.Version] = true
+			}
+			if c.Live != nil || c.LastAttempt != nil {
+				item.Cells = append(item.Cells, c)
+			}
+		}
+		item.Drift = len(versions) > 1
+		if item.Drift || !f.DriftOnly {
+			out.Items = append(out.Items, item)
+		}
+	}
+	slices.SortFunc(out.Items, func(a, b readmodel.MatrixItem) int { return cmp.Compare(a.Key(), b.Key()) })
+	out.Items = first(out.Items, p.Limit)
+	return out, nil
+}
+
+func (t *tables) cell(key cellKey) readmodel.MatrixCell {
+	out := readmodel.MatrixCell{Environment: key.environment}
+	for k, c := range t.cells {
+		if k.cellKey != key {
+			continue
+		}
+		if out.Live == nil || later(c.EffectiveAt, c.Position, out.Live.EffectiveAt, out.Live.Position) {
+			out.Live = &c
+		}
+	}
+	if out.Live != nil {
+		t.dress(&out.Live.Record)
+	}
+	if a, ok := t.attempts[key]; ok {
+		live := out.Live
+		if live == nil || a.Record.ID != live.Record.ID && later(a.At, a.Position, live.EffectiveAt, live.Position) {
+			t.dress(&a.Record)
+			out.LastAttempt = &a
+		}
+	}
+	return out
+}
+
+// Owner implements readmodel.Reader.
+func (m *Model) Owner(_ context.Context, object readmodel.Object, id string) (string, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, account := range slices.Sorted(maps.Keys(m.accounts)) {
+		if m.accounts[account].has(object, id) {
+			return account, nil
+		}
+	}
+	return "", readmodel.ErrNotFound
+}
+
+func (t *tables) has(object readmodel.Object, id string) bool {
+	var ok bool
+	switch object {
+	case readmodel.DeploymentObject, readmodel.BuildObject:
+		run, err := ulid.ParseStrict(id)
+		if err != nil {
+			return false
+		}
+		if object == readmodel.BuildObject {
+			_, ok = t.builds[run]
+		} else {
+			_, ok = t.deployments[run]
+		}
+	case readmodel.ProductObject, readmodel.EnvironmentObject, readmodel.VersionObject:
+		of, err := uuid.Parse(id)
+		if err != nil {
+			return false
+		}
+		switch object {
+		case readmodel.ProductObject:
+			_, ok = t.products[event.ProductID(of)]
+		case readmodel.EnvironmentObject:
+			_, ok = t.environments[event.EnvironmentID(of)]
+		default:
+			_, ok = t.versions[event.VersionID(of)]
+		}
+	}
+	return ok
+}
