@@ -225,6 +225,7 @@ func follow(t *testing.T, log eventlog.Log) {
 func followEnds(t *testing.T, log eventlog.Log) {
 	fill(t, log, 1)
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	for _, err := range log.Follow(ctx, 0) {
 		if err != nil {
 			t.Fatalf("after the context ended: %v", err)

@@ -1,0 +1,217 @@
+// Package natslog keeps a log in a NATS JetStream stream.
+//
+// The server must run with sync_interval: always, otherwise it answers before
+// the disk has the frame. On one replica the server checks the expected
+// sequence before it recognises a repeated message id, so a repeated frame is
+// answered with eventlog.ErrConflict.
+package natslog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/shipledger/shipledger/pkg/eventlog"
+)
+
+var _ eventlog.Log = (*Log)(nil)
+
+// maxBuffered bounds what a reader holds of a stream, in bytes.
+const maxBuffered = 16 << 20
+
+// Config says which stream a log is.
+type Config struct {
+	Stream   string // such as TRACK_00
+	Subject  string // what the stream listens to; may end in >
+	Replicas int    // 0 means 1
+	MaxBytes int64  // what the stream may grow to; 0 means as far as the disk goes
+}
+
+// Track is the stream of a partition.
+func Track(partition, replicas int) Config {
+	return Config{
+		Stream: fmt.Sprintf("TRACK_%02d", partition), Subject: fmt.Sprintf("track.%02d", partition), Replicas: replicas,
+	}
+}
+
+// Credentials is the stream of credentials, with a subject for each.
+func Credentials(replicas int) Config {
+	return Config{Stream: "CREDENTIALS", Subject: "cred.>", Replicas: replicas}
+}
+
+// Log is an eventlog.Log on one stream.
+type Log struct {
+	js      jetstream.JetStream
+	stream  jetstream.Stream
+	subject string
+}
+
+// Open opens the stream, and creates it if it does not exist: kept in files,
+// compressed, without any eviction. A full stream refuses.
+func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Log, error) {
+	maxBytes := cfg.MaxBytes
+	if maxBytes == 0 {
+		maxBytes = -1
+	}
+	s, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: cfg.Stream, Subjects: []string{cfg.Subject},
+		Storage: jetstream.FileStorage, Compression: jetstream.S2Compression,
+		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxBytes: maxBytes,
+		DenyDelete: true, DenyPurge: true, AllowDirect: true,
+		Replicas: max(cfg.Replicas, 1),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", cfg.Stream, err)
+	}
+	return &Log{js: js, stream: s, subject: strings.Replace(cfg.Subject, ">", "_", 1)}, nil
+}
+
+// AppendFrame implements eventlog.Appender.
+func (l *Log) AppendFrame(ctx context.Context, f eventlog.Frame, after uint64) (uint64, error) {
+	return l.publish(ctx, f, jetstream.WithExpectLastSequence(after))
+}
+
+// AppendToSubject implements eventlog.Appender.
+func (l *Log) AppendToSubject(ctx context.Context, f eventlog.Frame, after uint64) (uint64, error) {
+	return l.publish(ctx, f, jetstream.WithExpectLastSequencePerSubject(after))
+}
+
+func (l *Log) publish(ctx context.Context, f eventlog.Frame, expect jetstream.PublishOpt) (uint64, error) {
+	msg := nats.NewMsg(f.Subject)
+	if msg.Subject == "" {
+		msg.Subject = l.subject
+	}
+	msg.Data = f.Body
+	msg.Header.Set("Content-Type", f.ContentType)
+	ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithMsgID(f.ID), expect, jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return 0, fmt.Errorf("append frame %s: %w", f.ID, classify(err))
+	}
+	return ack.Sequence, nil
+}
+
+// duplicateInProcess answers a repeat whose first copy is not yet decided.
+const duplicateInProcess = 10158
+
+// classify tells refusals, which the server has spoken, from silence.
+func classify(err error) error {
+	var answer jetstream.JetStreamError
+	if errors.As(err, &answer) && answer.APIError() != nil {
+		switch answer.APIError().ErrorCode {
+		case jetstream.JSErrCodeStreamWrongLastSequence, jetstream.JSErrCodeStreamWrongLastSequenceConstant:
+			return fmt.Errorf("%w: %w", eventlog.ErrConflict, err)
+		case duplicateInProcess:
+			return fmt.Errorf("%w: %w", eventlog.ErrAmbiguous, err)
+		}
+		return fmt.Errorf("%w: %w", eventlog.ErrRefused, err)
+	}
+	for _, unsent := range []error{
+		jetstream.ErrNoStreamResponse, nats.ErrNoResponders, nats.ErrConnectionClosed,
+		nats.ErrConnectionDraining, nats.ErrReconnectBufExceeded, nats.ErrMaxPayload,
+	} {
+		if errors.Is(err, unsent) {
+			return fmt.Errorf("%w: %w", eventlog.ErrRefused, err)
+		}
+	}
+	return fmt.Errorf("%w: %w", eventlog.ErrAmbiguous, err)
+}
+
+// Last implements eventlog.Reader.
+func (l *Log) Last(ctx context.Context) (uint64, error) {
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the log's end: %w", err)
+	}
+	return info.State.LastSeq, nil
+}
+
+// Read implements eventlog.Reader.
+func (l *Log) Read(ctx context.Context, after uint64) iter.Seq2[eventlog.Recorded, error] {
+	return func(yield func(eventlog.Recorded, error) bool) {
+		last, err := l.Last(ctx)
+		if err != nil {
+			yield(eventlog.Recorded{}, err)
+			return
+		}
+		if after >= last {
+			return
+		}
+		l.consume(ctx, after, func(r eventlog.Recorded, err error) bool {
+			return yield(r, err) && r.Seq < last
+		})
+	}
+}
+
+// Follow implements eventlog.Reader.
+func (l *Log) Follow(ctx context.Context, after uint64) iter.Seq2[eventlog.Recorded, error] {
+	return func(yield func(eventlog.Recorded, error) bool) {
+		l.consume(ctx, after, func(r eventlog.Recorded, err error) bool {
+			if err != nil && ctx.Err() != nil {
+				return false
+			}
+			return yield(r, err)
+		})
+	}
+}
+
+// consume yields frames after a sequence until yield is false or an error came.
+// The consumer keeps no state in the server: any number may read at once.
+func (l *Log) consume(ctx context.Context, after uint64, yield func(eventlog.Recorded, error) bool) {
+	fail := func(err error) { yield(eventlog.Recorded{}, fmt.Errorf("read the log after %d: %w", after, err)) }
+	c, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+	})
+	if err != nil {
+		fail(err)
+		return
+	}
+	messages, err := c.Messages(jetstream.PullMaxBytes(maxBuffered))
+	if err != nil {
+		fail(err)
+		return
+	}
+	defer messages.Stop()
+	for {
+		m, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			fail(err)
+			return
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			fail(err)
+			return
+		}
+		if meta.Sequence.Stream != after+1 {
+			fail(fmt.Errorf("%w: %d follows", eventlog.ErrGap, meta.Sequence.Stream))
+			return
+		}
+		if !yield(recorded(meta.Sequence.Stream, m.Subject(), m.Headers(), m.Data()), nil) {
+			return
+		}
+		after++
+	}
+}
+
+// At implements eventlog.Reader.
+func (l *Log) At(ctx context.Context, seq uint64) (eventlog.Recorded, error) {
+	m, err := l.stream.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return eventlog.Recorded{}, fmt.Errorf("frame %d: %w", seq, eventlog.ErrNoFrame)
+	}
+	if err != nil {
+		return eventlog.Recorded{}, fmt.Errorf("read frame %d: %w", seq, err)
+	}
+	return recorded(m.Sequence, m.Subject, m.Header, m.Data), nil
+}
+
+func recorded(seq uint64, subject string, h nats.Header, body []byte) eventlog.Recorded {
+	return eventlog.Recorded{Seq: seq, Frame: eventlog.Frame{
+		ID: h.Get(jetstream.MsgIDHeader), Subject: subject, ContentType: h.Get("Content-Type"), Body: body,
+	}}
+}

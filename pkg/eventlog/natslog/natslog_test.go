@@ -1,0 +1,124 @@
+package natslog_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/shipledger/shipledger/pkg/embedded/natsserver"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/eventlog/eventlogtest"
+	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
+)
+
+// start runs a server on dir until stop is called or the test ends.
+func start(t *testing.T, dir string) (js jetstream.JetStream, stop func()) {
+	t.Helper()
+	srv, err := natsserver.New(natsserver.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	up, down := make(chan struct{}), make(chan error, 1)
+	go func() { down <- srv.Run(ctx, func() { close(up) }) }()
+	select {
+	case <-up:
+	case err := <-down:
+		t.Fatal(err)
+	}
+	nc, err := srv.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stopped bool
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		nc.Close()
+		cancel()
+		if err := <-down; err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(stop)
+	if js, err = jetstream.New(nc); err != nil {
+		t.Fatal(err)
+	}
+	return js, stop
+}
+
+func open(t *testing.T, js jetstream.JetStream, cfg natslog.Config) *natslog.Log {
+	t.Helper()
+	log, err := natslog.Open(t.Context(), js, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return log
+}
+
+func TestLogKeepsTheContract(t *testing.T) {
+	eventlogtest.Run(t, func(t *testing.T) eventlog.Log {
+		js, _ := start(t, t.TempDir())
+		return open(t, js, natslog.Credentials(1))
+	})
+}
+
+func TestLogOutlivesItsServer(t *testing.T) {
+	dir := t.TempDir()
+	js, stop := start(t, dir)
+	log := open(t, js, natslog.Track(0, 1))
+	for i := range uint64(3) {
+		if _, err := log.AppendFrame(t.Context(), eventlog.Frame{ID: fmt.Sprint(i), Body: []byte("[]")}, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	js, _ = start(t, dir)
+	log = open(t, js, natslog.Track(0, 1))
+	if last, err := log.Last(t.Context()); last != 3 || err != nil {
+		t.Errorf("last = %d, %v; want 3", last, err)
+	}
+}
+
+func TestAFullLogRefusesAndForgetsNothing(t *testing.T) {
+	js, _ := start(t, t.TempDir())
+	cfg := natslog.Track(0, 1)
+	cfg.MaxBytes = 4096
+	log := open(t, js, cfg)
+	body := make([]byte, 1000)
+	var stored uint64
+	var err error
+	for err == nil && stored < 100 {
+		if _, err = log.AppendFrame(t.Context(), eventlog.Frame{ID: fmt.Sprint(stored), Body: body}, stored); err == nil {
+			stored++
+		}
+	}
+	if !errors.Is(err, eventlog.ErrRefused) || stored == 0 {
+		t.Fatalf("after %d frames: %v, want a refusal", stored, err)
+	}
+	var read uint64
+	for _, err := range log.Read(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		read++
+	}
+	if read != stored {
+		t.Errorf("%d frames are there, want the %d that were stored", read, stored)
+	}
+}
+
+func TestAppendToAStoppedServerIsNeverTakenForStored(t *testing.T) {
+	js, stop := start(t, t.TempDir())
+	log := open(t, js, natslog.Track(0, 1))
+	stop()
+	_, err := log.AppendFrame(t.Context(), eventlog.Frame{ID: "x", Body: []byte("[]")}, 0)
+	if !errors.Is(err, eventlog.ErrRefused) && !errors.Is(err, eventlog.ErrAmbiguous) {
+		t.Errorf("err = %v", err)
+	}
+}
