@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -60,6 +61,15 @@ func runChild(args []string) error {
 	if err != nil {
 		return fmt.Errorf("make the inner pipe: %w", err)
 	}
+	// Not interactive, this version of clickhouse-local ends itself when a client
+	// gives a wrong password, sends garbage or drops its connection
+	// (ClickHouse/ClickHouse#115666). Interactive it is if its input is a terminal.
+	tty, err := terminal()
+	if err == nil {
+		args = slices.Insert(args, 1, "--interactive") // before the list of queries files
+	} else {
+		fmt.Fprintln(os.Stderr, "without a terminal a misbehaving client ends the engine:", err)
+	}
 	ended := make(chan struct{})
 	go func() { // ends with the process
 		defer close(ended)
@@ -73,11 +83,16 @@ func runChild(args []string) error {
 		case <-signals:
 		}
 		stopEngine.Close()
+		// After its queries files it would read from the terminal.
+		if tty != nil {
+			tty.Close()
+		}
 		time.AfterFunc(forcedExit, func() { os.Exit(3) })
 	}()
 	// The engine opens the pipe anew by this name and so gets a blocking
 	// descriptor, although Go's own is not.
-	err = runLibrary(args[0], append([]string{"clickhouse-local"}, append(args[1:], fmt.Sprintf("/dev/fd/%d", inner.Fd()))...))
+	argv := slices.Concat([]string{"clickhouse-local"}, args[1:], []string{fmt.Sprintf("/dev/fd/%d", inner.Fd())})
+	err = runLibrary(args[0], argv)
 	runtime.KeepAlive(inner) // or it could be closed before the engine opens it
 	return err
 }

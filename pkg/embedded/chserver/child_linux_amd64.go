@@ -3,6 +3,7 @@ package chserver
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"unsafe"
 
@@ -11,6 +12,31 @@ import (
 )
 
 const canLoadLibrary = true
+
+// terminal makes standard input a terminal that nobody types on, and returns
+// its other end; closing that is the end of the input.
+func terminal() (*os.File, error) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make a terminal: %w", err)
+	}
+	fd := int(master.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		master.Close()
+		return nil, fmt.Errorf("unlock the terminal: %w", err)
+	}
+	peer, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		master.Close()
+		return nil, fmt.Errorf("open the terminal: %w", errno)
+	}
+	defer unix.Close(int(peer))
+	if err := unix.Dup3(int(peer), 0, 0); err != nil {
+		master.Close()
+		return nil, fmt.Errorf("make the terminal standard input: %w", err)
+	}
+	return master, nil
+}
 
 // runLibrary runs the engine in library with args until it ends.
 func runLibrary(library string, args []string) error {

@@ -155,8 +155,8 @@ func New(cfg Config, logger *slog.Logger) (*Server, error) {
 func (s *Server) Auth() Auth { return s.auth }
 
 // DialContext connects to the engine on the port it has now, whatever the
-// address says. It returns ErrDown while there is none. It fits clickhouse-go's
-// Options.DialContext; for ch-go see Dialer.
+// address says, or returns ErrDown. It fits clickhouse-go's Options.DialContext;
+// for ch-go see Dialer.
 func (s *Server) DialContext(ctx context.Context, _ string) (net.Conn, error) {
 	s.mu.Lock()
 	p, err := s.cur, s.err
@@ -166,7 +166,7 @@ func (s *Server) DialContext(ctx context.Context, _ string) (net.Conn, error) {
 	}
 	conn, err := p.dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("dial the ClickHouse engine: %w", err)
+		return nil, fmt.Errorf("%w: dial it: %w", ErrDown, err)
 	}
 	return conn, nil
 }

@@ -104,7 +104,8 @@ func configXML(cfg Config) string {
 func usersXML(cfg Config, password string) string {
 	hash := sha256.Sum256([]byte(password))
 	var engines strings.Builder
-	for _, e := range []string{"MergeTree", "ReplacingMergeTree", "AggregatingMergeTree", "SummingMergeTree", "Memory", "Null"} {
+	// Engines of databases count as table engines, too.
+	for _, e := range []string{"Atomic", "MergeTree", "ReplacingMergeTree", "AggregatingMergeTree", "SummingMergeTree", "Memory", "Null"} {
 		fmt.Fprintf(&engines, "\n        <query>GRANT TABLE ENGINE ON %s</query>", e)
 	}
 	return strings.NewReplacer(

@@ -17,6 +17,9 @@ import (
 // ErrNoNPM is returned by Install when npm is not there to fetch the engine.
 var ErrNoNPM = errors.New("npm is not installed; it is the only client that has the engine")
 
+// ErrPlatform is returned by Install where the pinned engine cannot run.
+var ErrPlatform = errors.New("the embedded engine is for linux/amd64 with glibc only")
+
 // npmPackage is where npm puts the library, below the folder it works in.
 const npmPackage = "node_modules/@chdb/lib-linux-x64-gnu"
 
@@ -38,7 +41,7 @@ type InstallConfig struct {
 // hash in this package before anyone can see it under its final name.
 func Install(ctx context.Context, cfg InstallConfig) (string, error) {
 	if !canLoadLibrary {
-		return "", errors.New("install the ClickHouse engine: it exists for linux/amd64 with glibc only")
+		return "", fmt.Errorf("install the ClickHouse engine: %w", ErrPlatform)
 	}
 	if cfg.Progress == nil {
 		cfg.Progress = io.Discard
