@@ -1,0 +1,348 @@
+package tracking
+
+import (
+	"crypto/sha256"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
+)
+
+// Needs gives the offsets of the events that Decide must be given in
+// Context.Past: closed runs that the command may name, and the event that an
+// idempotency key was used for.
+func (s *State) Needs(c *Command) []event.Offset {
+	var out []event.Offset
+	if use, ok := s.keyUse(c); ok {
+		out = append(out, use.offset)
+	}
+	t, known := s.triple(c)
+	if k := keyOf(c, t); known && k.invoke != "" {
+		if _, open := s.byRun[k]; !open {
+			out = append(out, s.closed.lookup(k.hash())...)
+		}
+	}
+	return out
+}
+
+// Decide says what follows from a command. It changes nothing.
+//
+// The order is that of contract 1.13: idempotency, then the version's commit,
+// then the rules. Errors are faults: of kind Conflict with code
+// VERSION_SHA_MISMATCH, Unprocessable with IDEMPOTENCY_KEY_REUSED, Unavailable
+// where too many idempotency keys are in use. A start that a rule refuses is
+// no error: it is decided, recorded, and told by Refusal.
+func Decide(s *State, c *Command, k Context) (Decision, error) {
+	if d, done, err := s.decideByKey(c, k); done || err != nil {
+		return d, err
+	}
+	d := decider{s: s, c: c, k: k, next: k.Next}
+	d.resolve()
+	if out, ok := d.duplicate(); ok {
+		return out, nil
+	}
+	if err := d.checkCommit(); err != nil {
+		return Decision{}, err
+	}
+	refusal, conflict := d.preflight()
+	if refusal != nil {
+		if out, ok := d.refusedBefore(refusal, conflict); ok {
+			return out, nil
+		}
+	}
+	d.createUnknown()
+	return d.report(refusal, conflict), nil
+}
+
+func (s *State) keyUse(c *Command) (keyUse, bool) {
+	if c.IdempotencyKey == "" {
+		return keyUse{}, false
+	}
+	use, ok := s.keys[idempotencyKey{c.Account, c.IdempotencyKey}]
+	return use, ok
+}
+
+func (s *State) decideByKey(c *Command, k Context) (Decision, bool, error) {
+	if c.IdempotencyKey == "" {
+		return Decision{}, false, nil
+	}
+	use, ok := s.keyUse(c)
+	switch {
+	case ok && k.Now.Sub(use.at) <= keyMemory && use.body != c.BodyHash:
+		return Decision{}, false, fault.New(fault.Unprocessable, "IDEMPOTENCY_KEY_REUSED",
+			"this idempotency key was used for another body").WithHint("Use a new key for every event.")
+	case ok && k.Now.Sub(use.at) <= keyMemory:
+		past := k.Past[use.offset]
+		p, isRun := past.Payload.(*event.Run)
+		if !isRun {
+			return Decision{}, false, nil
+		}
+		return Decision{Record: p.Record, EventID: past.ID, Offset: use.offset, Duplicate: true}, true, nil
+	case len(s.keys) >= maxKeys:
+		return Decision{}, false, fault.New(fault.Unavailable, "TOO_MANY_IDEMPOTENCY_KEYS",
+			"too many idempotency keys are in use; try again later")
+	}
+	return Decision{}, false, nil
+}
+
+// decider holds one decision while it is made.
+type decider struct {
+	s *State
+	c *Command
+	k Context
+
+	product                                product
+	environment                            environment
+	versionID                              event.VersionID
+	version                                version
+	triple                                 tripleKey
+	newProduct, newEnvironment, newVersion bool
+
+	run    *run // the run that the command belongs to; nil for a new one
+	next   event.Offset
+	events []event.Event
+}
+
+// triple names what the command is about; known is false where the product or
+// the environment does not exist yet.
+func (s *State) triple(c *Command) (t tripleKey, known bool) {
+	p, ok := s.products[naturalKey{c.Account, c.ProductName}]
+	if !ok {
+		p = product{id: event.ProductIDOf(c.Account, c.ProductName)}
+	}
+	t = tripleKey{kind: c.Kind, cell: cellKey{product: p.id, productIncarnation: p.incarnation}, version: c.Version}
+	if c.Kind == event.Build {
+		return t, ok
+	}
+	e, okEnv := s.environments[naturalKey{c.Account, c.EnvironmentName}]
+	if !okEnv {
+		e = environment{id: event.EnvironmentIDOf(c.Account, c.EnvironmentName), class: event.ClassOf(c.EnvironmentName)}
+	}
+	t.cell.environment, t.cell.environmentIncarnation = e.id, e.incarnation
+	return t, ok && okEnv
+}
+
+func keyOf(c *Command, t tripleKey) runKey {
+	attempt := event.DecodeExtra(c.Extra, event.Stamp{})[runAttemptMetadata].Value
+	return runKey{t, c.Attributes[event.InvokeID], string(attempt)}
+}
+
+func (d *decider) resolve() {
+	c, s := d.c, d.s
+	d.triple, _ = s.triple(c)
+	_, ok := s.products[naturalKey{c.Account, c.ProductName}]
+	d.newProduct = !ok
+	if c.Kind == event.Deployment {
+		_, ok := s.environments[naturalKey{c.Account, c.EnvironmentName}]
+		d.newEnvironment = !ok
+	}
+	d.versionID = event.VersionIDOf(c.Account, d.triple.cell.product, c.Version)
+	d.version, ok = s.versions[versionKey{d.versionID, d.triple.cell.productIncarnation}]
+	d.newVersion = !ok
+	d.run = d.correlate()
+}
+
+// correlate finds the command's run (contract 11.1): by its run id among open
+// and closed ones; without a run id, the newest open one of the triple.
+func (d *decider) correlate() *run {
+	k := keyOf(d.c, d.triple)
+	if k.invoke == "" {
+		open := d.s.byTriple[d.triple]
+		if len(open) == 0 {
+			return nil
+		}
+		return d.s.open[open[len(open)-1]]
+	}
+	if id, ok := d.s.byRun[k]; ok {
+		return d.s.open[id]
+	}
+	for _, o := range d.s.closed.lookup(k.hash()) {
+		past, ok := d.k.Past[o]
+		if p, isRun := past.Payload.(*event.Run); ok && isRun && runKeyOf(&p.Record) == k {
+			return &run{p.Record, past.ID, o}
+		}
+	}
+	return nil
+}
+
+// duplicate answers what an earlier event already said (contract 4.3, 4.4).
+func (d *decider) duplicate() (Decision, bool) {
+	if d.run == nil {
+		return Decision{}, false
+	}
+	r := &d.run.record
+	if d.remembers(d.c.Status, r) {
+		for _, x := range r.Receipts {
+			if x.Hash == d.c.Hash {
+				return Decision{Record: *r, EventID: x.Event, Offset: x.Offset, Duplicate: true}, true
+			}
+		}
+	}
+	if d.c.Backfill && r.Seen.Has(d.c.Status) {
+		return Decision{Record: *r, EventID: d.run.event, Offset: d.run.offset, Duplicate: true}, true
+	}
+	return Decision{}, false
+}
+
+// remembers tells whether a run keeps the hash of an event, so that the same
+// bytes sent again are recognised: always with a run id, otherwise only while
+// the run is open.
+func (d *decider) remembers(reported event.Status, r *event.Record) bool {
+	return r.Attributes[event.InvokeID] != "" || !reported.Terminal()
+}
+
+// checkCommit holds a version to the commit that it was first built from
+// (contract 10).
+func (d *decider) checkCommit() error {
+	sha := d.c.Attributes[event.SCMSHA]
+	if d.c.Kind != event.Build || sha == "" || !d.version.fixed || SameSHA(sha, d.version.sha) {
+		return nil
+	}
+	return fault.New(fault.Conflict, "VERSION_SHA_MISMATCH", "Version %s already exists with different SHA", d.c.Version)
+}
+
+// SameSHA tells whether two forms name one commit: the shorter, of seven
+// characters or more, begins the longer; shorter ones must be equal.
+func SameSHA(a, b string) bool {
+	a, b = strings.ToLower(a), strings.ToLower(b)
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	if len(a) < 7 {
+		return a == b
+	}
+	return strings.HasPrefix(b, a)
+}
+
+// refusedBefore recognises a refused start that is sent again byte for byte and
+// refused again by the same rule: it is not recorded twice (contract 4.3).
+func (d *decider) refusedBefore(refusal *event.Refusal, conflict *event.Record) (Decision, bool) {
+	before, ok := d.s.refused[d.c.Hash]
+	if !ok || before.code != refusal.Code || d.k.Now.Sub(before.at) > refusalMemory {
+		return Decision{}, false
+	}
+	return Decision{
+		Record: before.record, EventID: before.event, Offset: before.offset,
+		Duplicate: true, Refusal: refusal, Conflict: conflict,
+	}, true
+}
+
+func (d *decider) emit(typ event.Type, subject string, p event.Payload) *event.Event {
+	d.events = append(d.events, event.Event{
+		ID: d.k.NewID(), Account: d.c.Account, Type: typ, Subject: subject, Time: d.k.Now,
+		Author: d.c.Author, Backfilled: d.c.Backfill, Payload: p,
+	})
+	d.next++
+	return &d.events[len(d.events)-1]
+}
+
+// createUnknown makes what the command names for the first time, and fixes the
+// version's commit where a build tells it.
+func (d *decider) createUnknown() {
+	c, cell := d.c, d.triple.cell
+	if d.newProduct {
+		d.emit(event.ProductCreated, cell.product.String(), &event.Product{
+			ID: cell.product, Name: c.ProductName, Incarnation: cell.productIncarnation, CreatedAt: d.k.Now,
+		})
+	}
+	if d.newEnvironment {
+		d.emit(event.EnvironmentCreated, cell.environment.String(), &event.Environment{
+			ID: cell.environment, Name: c.EnvironmentName, Class: event.ClassOf(c.EnvironmentName),
+			Incarnation: cell.environmentIncarnation, CreatedAt: d.k.Now,
+		})
+	}
+	sha := c.Attributes[event.SCMSHA]
+	fixes := c.Kind == event.Build && sha != "" && (!d.version.fixed || len(sha) > len(d.version.sha))
+	if !d.newVersion && !fixes {
+		return
+	}
+	v := &event.Version{
+		ID: d.versionID, ProductID: cell.product, ProductName: c.ProductName, Version: c.Version,
+		Incarnation: cell.productIncarnation, SHA: sha, SHAFixed: fixes, CreatedAt: d.k.Now,
+	}
+	if d.newVersion {
+		d.emit(event.VersionCreated, v.ID.String(), v)
+	} else {
+		v.CreatedAt = time.UnixMilli(d.version.created).UTC()
+		d.emit(event.VersionSHAFixed, v.ID.String(), v)
+	}
+	if fixes {
+		d.version.sha, d.version.fixed = sha, true
+	}
+}
+
+// report merges the command into its run and tells it as an event.
+func (d *decider) report(refusal *event.Refusal, conflict *event.Record) Decision {
+	c := d.c
+	status := c.Status
+	if refusal != nil {
+		status = event.PreflightFailed
+	}
+	rec, flag := event.Record{}, ""
+	if d.run == nil {
+		rec = d.newRecord()
+	} else {
+		rec = d.run.record
+		if rec.Status.Terminal() && status.Terminal() && status != rec.Status {
+			flag = event.FlagSecondTerminal
+		}
+	}
+	if c.SkipPreflight && c.Status == event.Started && d.ruled() {
+		flag = event.FlagPreflightSkipped
+	}
+	at := d.next
+	effective := merge(&rec, c, status, d.k.Now, at)
+	if rec.Kind == event.Deployment {
+		sha := rec.Attributes[event.SCMSHA]
+		rec.SHAMismatch = sha != "" && d.version.fixed && !SameSHA(sha, d.version.sha)
+	}
+	p := &event.Run{Request: c.Body, EffectiveAt: effective, Flag: flag, Refusal: refusal}
+	e := d.emit(event.TypeOf(c.Kind, status), rec.ID.String(), p)
+	if d.remembers(status, &rec) || refusal != nil {
+		p.Hash = c.Hash
+		receipts := append(rec.Receipts[:len(rec.Receipts):len(rec.Receipts)], event.Receipt{Hash: p.Hash, Event: e.ID, Offset: at})
+		rec.Receipts = receipts[max(0, len(receipts)-event.MaxReceipts):]
+	}
+	if c.IdempotencyKey != "" {
+		e.IdempotencyKey, p.BodyHash = c.IdempotencyKey, c.BodyHash
+	}
+	p.Record = rec
+	return Decision{Events: d.events, Record: rec, EventID: e.ID, Offset: at, Refusal: refusal, Conflict: conflict}
+}
+
+func (d *decider) newRecord() event.Record {
+	c, cell := d.c, d.triple.cell
+	rec := event.Record{
+		Kind: c.Kind, Account: c.Account,
+		ProductID: cell.product, ProductName: c.ProductName, ProductIncarnation: cell.productIncarnation,
+		EnvironmentID: cell.environment, EnvironmentName: c.EnvironmentName, EnvironmentIncarnation: cell.environmentIncarnation,
+		VersionID: d.versionID, Version: c.Version, CreatedAt: d.k.Now,
+	}
+	if c.Backfill {
+		rec.ID = backfillID(c, d.k.Now)
+	} else {
+		rec.ID = d.k.NewID()
+	}
+	return rec
+}
+
+// backfillID derives the id of a run that is loaded as history (contract 4.4),
+// so that loading it again, anywhere and at any time, names the same run.
+func backfillID(c *Command, now time.Time) ulid.ULID {
+	at := now
+	if !c.StartedAt.IsZero() {
+		at = c.StartedAt
+	} else if !c.CompletedAt.IsZero() {
+		at = c.CompletedAt
+	}
+	sum := sha256.Sum256([]byte(strings.Join([]string{
+		c.Account, c.ProductName, c.EnvironmentName, c.Version, c.Attributes[event.InvokeID],
+	}, "\x00")))
+	var id ulid.ULID
+	_ = id.SetTime(ulid.Timestamp(at)) // times from 1970 to 9999 always fit
+	copy(id[6:], sum[:10])
+	return id
+}

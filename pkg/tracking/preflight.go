@@ -1,0 +1,62 @@
+package tracking
+
+import (
+	"github.com/shipledger/shipledger/pkg/event"
+)
+
+// rule is one check of a start. It returns nil where it has no objection.
+// Rules see the state only through the decider, so that checking and appending
+// are one step for each product and environment (contract 12).
+type rule func(d *decider) (*event.Refusal, *event.Record)
+
+// rules in the order of contract 12. The first objection decides the answer.
+// Schedules, flow, soak and approvals are added here.
+var rules = []rule{concurrency}
+
+// ruled tells whether the rules look at the command at all: only at a start
+// that would begin something. History, and a start of a run that has begun or
+// ended, are not asked.
+func (d *decider) ruled() bool {
+	if d.c.Kind != event.Deployment || d.c.Status != event.Started || d.c.Backfill {
+		return false
+	}
+	return d.run == nil || d.run.record.Status == event.Pending
+}
+
+func (d *decider) preflight() (*event.Refusal, *event.Record) {
+	if !d.ruled() || d.c.SkipPreflight {
+		return nil, nil
+	}
+	for _, check := range rules {
+		if refusal, conflict := check(d); refusal != nil {
+			return refusal, conflict
+		}
+	}
+	return nil, nil
+}
+
+// concurrency lets one deployment at a time be under way in an environment
+// (contract 12, D-07). A start that is older than stale_after blocks nobody.
+func concurrency(d *decider) (*event.Refusal, *event.Record) {
+	var first *event.Record
+	n := 0
+	for _, id := range d.s.byCell[d.triple.cell] {
+		other := d.s.open[id]
+		if d.run != nil && id == d.run.record.ID || other.record.Status != event.Started {
+			continue
+		}
+		if d.k.Now.Sub(other.record.StartedAt) > defaultStaleAfter {
+			continue
+		}
+		if n++; first == nil {
+			first = &other.record
+		}
+	}
+	if n < concurrencyLimit {
+		return nil, nil
+	}
+	return &event.Refusal{
+		Rule: concurrencyRule, Code: "CONCURRENT_DEPLOYMENT", Conflict: first.ID,
+		Message: "Another deployment of " + d.c.ProductName + " to " + d.c.EnvironmentName + " is in progress",
+	}, first
+}
