@@ -33,6 +33,9 @@ type process struct {
 
 	listener listener // set once ready
 
+	mu    sync.Mutex
+	conns map[*conn]struct{} // those that dial handed out and that are open
+
 	exited chan struct{} // closed when the process has ended and was reaped
 	err    error         // how it ended, set before exited is closed
 }
@@ -53,14 +56,15 @@ func spawn(cfg Config, auth Auth) (*process, error) {
 		// Without a child of ours in between, the engine reads the lifeline itself.
 		cmd = exec.Command(cfg.Engine.Binary, append(append([]string{"local"}, args...), fmt.Sprintf("/dev/fd/%d", lifelineFD))...)
 	}
-	p := &process{cmd: cmd, life: life, stderr: &tail{}, auth: auth, exited: make(chan struct{})}
+	p := &process{cmd: cmd, life: life, stderr: &tail{}, auth: auth, conns: map[*conn]struct{}{}, exited: make(chan struct{})}
 	cmd.Dir = cfg.Dir
 	cmd.Stderr = p.stderr
 	cmd.ExtraFiles = []*os.File{child} // becomes lifelineFD
 	cmd.WaitDelay = time.Second
 	// None of our environment: SQL can read a process's own, and ours may hold
-	// secrets. UTC, so that no answer depends on the machine.
-	cmd.Env = []string{"HOME=" + cfg.Dir, "TZ=UTC"}
+	// secrets. UTC, so that no answer depends on the machine. The last one is for
+	// tests: a child with the race detector would sleep a second before it ends.
+	cmd.Env = []string{"HOME=" + cfg.Dir, "TZ=UTC", "GORACE=atexit_sleep_ms=0"}
 	detach(cmd)
 	if err := cmd.Start(); err != nil {
 		life.Close()
@@ -113,7 +117,7 @@ func (p *process) awaitReady(ctx context.Context) error {
 // has been there when the connection was made.
 func (p *process) dial(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.listener.port)))
+	dialed, err := d.DialContext(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.listener.port)))
 	if err != nil {
 		return nil, err
 	}
@@ -122,10 +126,29 @@ func (p *process) dial(ctx context.Context) (net.Conn, error) {
 		err = errors.New("the engine no longer listens on its port")
 	}
 	if err != nil {
-		conn.Close()
+		dialed.Close()
 		return nil, err
 	}
-	return conn, nil
+	c := &conn{TCPConn: dialed.(*net.TCPConn), of: p}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[c] = struct{}{}
+	return c, nil
+}
+
+// conn is a connection that its process can close. It stays a TCP connection
+// to clients that look closer, such as clickhouse-go's check for a dead one.
+type conn struct {
+	*net.TCPConn
+	of *process
+}
+
+// Close closes the connection.
+func (c *conn) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.conns, c)
+	c.of.mu.Unlock()
+	return c.TCPConn.Close()
 }
 
 // connect logs in as the application.
@@ -180,6 +203,13 @@ func (p *process) prepare(ctx context.Context, engine Engine) error {
 // stop ends the engine in order, or by force after grace, and waits until it is
 // gone. It may be called again. It reports whether force was needed.
 func (p *process) stop(grace time.Duration) (forced bool) {
+	// The engine waits up to 5 s for open connections. Whoever needed theirs has
+	// stopped before us; what is left is idle in somebody's pool.
+	p.mu.Lock()
+	for c := range p.conns {
+		c.TCPConn.Close()
+	}
+	p.mu.Unlock()
 	p.life.Close()
 	patience := time.NewTimer(grace)
 	defer patience.Stop()
