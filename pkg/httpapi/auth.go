@@ -1,0 +1,201 @@
+package httpapi
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/fault"
+)
+
+// An Authenticator verifies a token by what is known of credentials at this
+// moment.
+//
+// Implementations must never answer from a cache of earlier decisions, and
+// must return a fault of kind Unauthenticated with a code of contract 6.1 for a
+// token that speaks for nobody.
+type Authenticator interface {
+	Verify(token string) (credential.Identity, error)
+}
+
+// A Limiter counts requests against the budget of a credential.
+type Limiter interface {
+	// Take takes up to n tokens and tells how many were granted. With n = 0 it
+	// tells the state of the budget.
+	Take(id *credential.Identity, ingestion bool, n int) Budget
+}
+
+// A Budget is the state of the tighter of the limits that apply to a request.
+type Budget struct {
+	Granted    int
+	Limit      int
+	Remaining  int
+	Full       time.Time     // when the budget is whole again
+	RetryAfter time.Duration // until one token is there; zero while one is
+}
+
+// maxToken is far above what any token needs.
+const maxToken = 8 << 10
+
+// Faults of authentication that are known before anybody is asked.
+var (
+	errNoCredential  = fault.New(fault.Unauthenticated, "AUTH_MISSING", "Missing or malformed Authorization header.").WithHint("Send the header Authorization: Bearer <token>.")
+	errBadCredential = fault.New(fault.Unauthenticated, "AUTH_INVALID_FORMAT", "Missing or malformed Authorization header.").WithHint("Send the header Authorization: Bearer <token>.")
+)
+
+// bearer takes the token out of a request. The Authorization header is the only
+// place where one counts (contract 3.1).
+func bearer(h http.Header) (string, error) {
+	values := h["Authorization"]
+	if len(values) == 0 {
+		return "", errNoCredential
+	}
+	if len(values) > 1 {
+		return "", errBadCredential
+	}
+	scheme, token, ok := strings.Cut(values[0], " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxToken {
+		return "", errBadCredential
+	}
+	for i := range len(token) {
+		if !tokenByte(token[i]) {
+			return "", errBadCredential
+		}
+	}
+	return token, nil
+}
+
+// tokenByte knows the characters of a bearer token (RFC 6750).
+func tokenByte(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		return true
+	}
+	return strings.IndexByte("-._~+/=", c) >= 0
+}
+
+// admit does the checks between the path and the method: who asks, within
+// which budget, and whether that credential may. They hold for methods that do
+// not exist too, so that an answer tells nobody what there would be.
+func (a *API) admit(w http.ResponseWriter, r *Request, route *route, e *entry) error {
+	token, err := bearer(r.Header)
+	if err != nil {
+		return err
+	}
+	if r.Identity, err = a.cfg.Authenticator.Verify(token); err != nil {
+		return err
+	}
+	r.token, r.ingestion = token, route.ingestion
+	n := 1
+	if e != nil && e.op.PerItem {
+		n = 0
+	}
+	if r.Take(n) < n {
+		return RetryLater{fault.New(fault.RateLimited, "", "Too many requests."), r.budget.RetryAfter}
+	}
+	if e == nil {
+		return permitMethod(&r.Identity, r.Method, route.ingestion)
+	}
+	return permit(&r.Identity, e.op)
+}
+
+// Take takes up to n tokens of the caller's budget and tells how many it got.
+// The headers of the answer show what is left, so it must be called before the
+// answer begins. Only operations that are charged per item need it.
+func (r *Request) Take(n int) int {
+	if r.api.cfg.Limiter == nil {
+		return n
+	}
+	b := r.api.cfg.Limiter.Take(&r.Identity, r.ingestion, n)
+	r.budget = b
+	h := r.response.Header()
+	h["X-Ratelimit-Limit"] = []string{strconv.Itoa(b.Limit)}
+	h["X-Ratelimit-Remaining"] = []string{strconv.Itoa(b.Remaining)}
+	h["X-Ratelimit-Reset"] = []string{strconv.FormatInt(b.Full.Unix(), 10)}
+	return b.Granted
+}
+
+// RetryAfter tells when the caller's budget has a token again, as of the last Take.
+func (r *Request) RetryAfter() time.Duration { return r.budget.RetryAfter }
+
+func permit(id *credential.Identity, op *Operation) error {
+	if !slices.Contains(op.Kinds, id.Kind) {
+		return wrongKind(id.Kind)
+	}
+	for _, scope := range op.Scopes {
+		if id.Scopes.Has(scope) {
+			return nil
+		}
+	}
+	return insufficient(op.Scopes[0])
+}
+
+// permitMethod decides for a method that the path does not have: what may not
+// be done anywhere is refused before it is said that it cannot be done here.
+func permitMethod(id *credential.Identity, method string, ingestion bool) error {
+	switch {
+	case ingestion && id.Kind == credential.Session:
+		return wrongKind(id.Kind)
+	case !ingestion && id.Kind == credential.APIKey && !id.Scopes.Has(credential.Read):
+		return insufficient(credential.Read)
+	case writes(method) && id.Scopes&(credential.EventsWrite|credential.Write|credential.Admin) == 0:
+		return insufficient(credential.Write)
+	}
+	return nil
+}
+
+// writes tells whether a method is meant to change something.
+func writes(method string) bool {
+	switch method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// Require refuses a caller who does not hold scope, for what an operation
+// allows only some of its callers.
+func (r *Request) Require(scope credential.Scopes) error {
+	if r.Identity.Scopes.Has(scope) {
+		return nil
+	}
+	return insufficient(scope)
+}
+
+// Reverify asks again whether the credential is alive. It is asked right
+// before a write is committed and before the first byte of a read, so that a
+// request in flight does not outlive its key (contract 3.3).
+func (r *Request) Reverify() error {
+	if r.token == "" {
+		return nil
+	}
+	_, err := r.api.cfg.Authenticator.Verify(r.token)
+	return err
+}
+
+func wrongKind(kind credential.Kind) error {
+	names := map[credential.Kind]string{credential.APIKey: "An API key", credential.PAT: "A personal access token", credential.Session: "A web session"}
+	return fault.New(fault.Forbidden, "WRONG_CREDENTIAL_KIND", "%s cannot be used here.", names[kind])
+}
+
+func insufficient(scope credential.Scopes) error {
+	for word, s := range scopeWords {
+		if s == scope {
+			return fault.New(fault.Forbidden, "INSUFFICIENT_SCOPE", "The credential does not have the scope %s.", word)
+		}
+	}
+	return fault.New(fault.Forbidden, "INSUFFICIENT_SCOPE", "The credential does not have the scope for this.")
+}
+
+// NotOwner refuses an object of another account (contract 6).
+func NotOwner(kind string) error {
+	return fault.New(fault.Forbidden, "NOT_OWNER", "access denied: this %s does not belong to your account", kind)
+}
+
+// NotFound says that an object exists nowhere.
+func NotFound(kind string) error {
+	return fault.New(fault.NotFound, "NOT_FOUND", "This %s does not exist.", kind)
+}

@@ -1,0 +1,298 @@
+package httpapi
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/shipledger/shipledger/pkg/event"
+)
+
+// The formats that only query parameters have.
+const (
+	formatCursor   = "cursor"
+	formatPosition = "position"
+)
+
+const positionHeader = "X-Shipledger-Position"
+
+type paramWire struct {
+	Ref    string `json:"$ref"`
+	Name   string `json:"name"`
+	In     string `json:"in"`
+	Schema struct {
+		Type      string   `json:"type"`
+		Format    string   `json:"format"`
+		Enum      []string `json:"enum"`
+		MaxLength int      `json:"maxLength"`
+		Minimum   int      `json:"minimum"`
+		Maximum   int      `json:"maximum"`
+		Default   any      `json:"default"`
+	} `json:"schema"`
+}
+
+// A parameter is a documented query parameter. What its schema can say is
+// known beforehand, so it is checked here and not by the schema engine.
+type parameter struct {
+	name         string
+	kind         string // string, integer or boolean
+	format       string
+	enum         []string
+	maxLength    int
+	minimum, max int
+	preset       int64
+}
+
+type queryValue struct {
+	text  string
+	given bool
+	n     int64
+	time  time.Time
+}
+
+func (p *paramWire) parse() (parameter, error) {
+	s := p.Schema
+	out := parameter{name: p.Name, kind: s.Type, format: s.Format, enum: s.Enum, maxLength: s.MaxLength, minimum: s.Minimum, max: s.Maximum}
+	switch s.Type {
+	case "string", "integer", "boolean":
+	default:
+		return out, fmt.Errorf("type %q cannot be executed", s.Type)
+	}
+	switch s.Format {
+	case "", "date-time", formatStatus, formatCursor, formatPosition:
+	default:
+		return out, fmt.Errorf("format %q cannot be executed", s.Format)
+	}
+	if n, ok := s.Default.(float64); ok {
+		out.preset = int64(n)
+	}
+	return out, nil
+}
+
+// parseQuery checks every parameter of the request, and refuses those that the
+// document does not name: a filter that is ignored gives a wrong answer.
+func (r *Request) parseQuery() error {
+	op := r.Operation
+	r.query = make([]queryValue, len(op.parameters))
+	for i := range op.parameters {
+		r.query[i].n = op.parameters[i].preset
+	}
+	var faults []FieldFault
+	if raw := r.URL.RawQuery; raw != "" {
+		values, err := url.ParseQuery(raw)
+		if err != nil {
+			faults = append(faults, FieldFault{[]string{"query"}, "the query string cannot be read", "value_error"})
+		}
+		faults = append(faults, r.queryFaults(values)...)
+	}
+	if _, err := event.ParsePositions(r.Header.Get(positionHeader)); err != nil && r.read() && r.Header.Get(positionHeader) != "" {
+		faults = append(faults, FieldFault{[]string{"header", positionHeader}, err.Error(), "value_error"})
+	}
+	if len(faults) > 0 {
+		return &ValidationError{Faults: faults}
+	}
+	return nil
+}
+
+func (r *Request) queryFaults(values url.Values) (faults []FieldFault) {
+	for i := range r.Operation.parameters {
+		p := &r.Operation.parameters[i]
+		given := values[p.name]
+		delete(values, p.name)
+		if len(given) == 0 || len(given) == 1 && given[0] == "" {
+			continue
+		}
+		msg, kind := "give this parameter only once", "value_error"
+		if len(given) == 1 {
+			msg, kind = p.check(&r.query[i], given[0])
+			if msg == "" && p.format == formatCursor {
+				msg, kind = r.openCursor(given[0])
+			}
+		}
+		if msg != "" {
+			faults = append(faults, FieldFault{[]string{"query", p.name}, msg, kind})
+		}
+	}
+	unknown := make([]string, 0, len(values))
+	for name := range values {
+		unknown = append(unknown, name)
+	}
+	slices.Sort(unknown)
+	for _, name := range unknown {
+		faults = append(faults, FieldFault{[]string{"query", name}, "unknown query parameter", "value_error.extra"})
+	}
+	return faults
+}
+
+// check reads a value; msg is empty if it is acceptable.
+func (p *parameter) check(v *queryValue, text string) (msg, kind string) {
+	v.text, v.given = text, true
+	switch p.kind {
+	case "integer":
+		n, err := strconv.ParseInt(text, 10, 64)
+		switch {
+		case err != nil:
+			return "value is not a valid integer", "type_error.integer"
+		case n < int64(p.minimum):
+			return fmt.Sprintf("ensure this value is greater than or equal to %d", p.minimum), "value_error.number.not_ge"
+		case n > int64(p.max):
+			return fmt.Sprintf("ensure this value is less than or equal to %d", p.max), "value_error.number.not_le"
+		}
+		v.n = n
+		return "", ""
+	case "boolean":
+		switch strings.ToLower(text) {
+		case "true", "1":
+			v.n = 1
+		case "false", "0":
+			v.n = 0
+		default:
+			return "value could not be parsed to a boolean", "type_error.bool"
+		}
+		return "", ""
+	}
+	if p.maxLength > 0 && utf8.RuneCountInString(text) > p.maxLength {
+		return tooLong(p.maxLength)
+	}
+	if len(p.enum) > 0 && !slices.Contains(p.enum, text) {
+		return notPermitted(p.enum)
+	}
+	switch p.format {
+	case "date-time":
+		t, err := parseTime(text)
+		if err != nil {
+			return msgDateTime, typeDateTime
+		}
+		v.time = t
+	case formatStatus:
+		if !filterStatus(text) {
+			return notPermitted(statusFilterWords)
+		}
+	case formatPosition:
+		if _, err := event.ParsePositions(text); err != nil {
+			return err.Error(), "value_error"
+		}
+	}
+	return "", ""
+}
+
+// statusFilterWords are the canonical statuses, as records show them: beside
+// what clients may report, also what a refused start became.
+var statusFilterWords = []string{"pending", "started", "completed", "failed", "aborted", "preflight_failed"}
+
+func filterStatus(text string) bool {
+	_, canonical := event.StatusOf(text)
+	_, word := event.ParseStatus(text)
+	return canonical || word
+}
+
+func (r *Request) value(name string) *queryValue {
+	for i := range r.Operation.parameters {
+		if r.Operation.parameters[i].name == name {
+			return &r.query[i]
+		}
+	}
+	panic(fmt.Sprintf("operation %s documents no query parameter %s", r.Operation.ID, name))
+}
+
+// The accessors of query parameters panic for a name that the document does not
+// have: asking for it is a fault of the program.
+
+// QueryString gives a text, "" where it is absent.
+func (r *Request) QueryString(name string) string { return r.value(name).text }
+
+// QueryInt gives a number, or its documented default.
+func (r *Request) QueryInt(name string) int { return int(r.value(name).n) }
+
+// QueryBool gives a flag, false where it is absent.
+func (r *Request) QueryBool(name string) bool { return r.value(name).n == 1 }
+
+// QueryTime gives a moment, zero where it is absent.
+func (r *Request) QueryTime(name string) time.Time { return r.value(name).time }
+
+// QueryStatus gives a status, 0 where it is absent. Every word of contract 9
+// counts, and preflight_failed.
+func (r *Request) QueryStatus(name string) event.Status {
+	text := r.value(name).text
+	if s, ok := event.ParseStatus(text); ok {
+		return s
+	}
+	s, _ := event.StatusOf(text)
+	return s
+}
+
+// MinPosition gives what the caller wants to see at least, from the header
+// X-Shipledger-Position and the parameter min_position together; empty if it
+// does not say.
+func (r *Request) MinPosition() map[string]event.Offset {
+	out := map[string]event.Offset{}
+	for _, text := range []string{r.Header.Get(positionHeader), r.value("min_position").text} {
+		if text == "" {
+			continue
+		}
+		positions, _ := event.ParsePositions(text) // checked before the handler
+		for stream, offset := range positions {
+			out[stream] = max(out[stream], offset)
+		}
+	}
+	return out
+}
+
+// Limit and After give the page that the caller asks for.
+
+// Limit gives how many items the answer may have.
+func (r *Request) Limit() int { return r.QueryInt("limit") }
+
+// After gives the key after which the page begins, "" for the first page.
+func (r *Request) After() string { return r.after }
+
+// Cursor gives what a client sends back to go on after key. It fits only the
+// same list, filters and account.
+func (r *Request) Cursor(key string) string {
+	h := r.filterHash()
+	return base64.RawURLEncoding.EncodeToString(append(h[:], key...))
+}
+
+func (r *Request) openCursor(text string) (msg, kind string) {
+	h := r.filterHash()
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(b) <= len(h) {
+		return "this is not a cursor; pass back next_cursor as it was received", "value_error.cursor"
+	}
+	if [8]byte(b) != h {
+		return "this cursor belongs to another list or to other filters", "value_error.cursor"
+	}
+	r.after = string(b[len(h):])
+	return "", ""
+}
+
+// filterHash stands for what a list shows: neither its page size nor the
+// position a reader waits for belong to it.
+func (r *Request) filterHash() [8]byte {
+	values, _ := url.ParseQuery(r.URL.RawQuery)
+	h := sha256.New()
+	field := func(s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
+	field(r.Operation.ID)
+	field(r.Identity.Account)
+	for i, name := range r.Operation.pathNames {
+		field(name)
+		field(r.params[i])
+	}
+	for i := range r.Operation.parameters {
+		switch p := &r.Operation.parameters[i]; p.name {
+		case "cursor", "limit", "min_position":
+		default:
+			if text := values.Get(p.name); text != "" {
+				field(p.name)
+				field(text)
+			}
+		}
+	}
+	return [8]byte(h.Sum(nil))
+}
