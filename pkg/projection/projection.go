@@ -1,0 +1,59 @@
+// Package projection turns events into rows of the read model.
+//
+// Project is a pure function and Pump is the only loop: live projection,
+// rebuilds and tests differ in the source and the sink that they hand to it.
+package projection
+
+import (
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+// Project appends to rows what one event contributes. It reads no clock, does
+// no I/O and keeps no state: the same event always gives the same rows, so
+// projecting it twice is harmless. It reports false for an event of a type that
+// it does not know, which is not ours to judge: it contributes its own row only.
+func Project(r event.Recorded, rows *readmodel.Rows) (known bool) {
+	row := readmodel.EventRow{
+		Account: r.Account, Position: r.Position, ID: r.ID, Type: r.Type, Subject: r.Subject,
+		ReceivedAt: r.Time, EffectiveAt: r.Time, Author: r.Author, Backfilled: r.Backfilled,
+	}
+	known = true
+	switch p := r.Payload.(type) {
+	case *event.Run:
+		row.EffectiveAt, row.Flag, row.Request = p.EffectiveAt, p.Flag, string(p.Request)
+		row.Status = r.ReportedStatus().String()
+		projectRun(r, p, rows)
+	case *event.Product:
+		rows.Products = append(rows.Products, readmodel.ProductRow{Product: *p, Account: r.Account, Position: r.Position})
+	case *event.Environment:
+		rows.Environments = append(rows.Environments, readmodel.EnvironmentRow{Environment: *p, Account: r.Account, Position: r.Position})
+	case *event.Version:
+		rows.Versions = append(rows.Versions, readmodel.VersionRow{Version: *p, Account: r.Account, Position: r.Position})
+	default:
+		known = false
+	}
+	rows.Events = append(rows.Events, row)
+	return known
+}
+
+func projectRun(r event.Recorded, p *event.Run, rows *readmodel.Rows) {
+	rec := p.Record
+	rec.Receipts = nil // they serve the write side only, as do the stamps
+	clear(rec.AttributeStamps[:])
+	run := readmodel.RunRow{Record: rec, Author: r.Author, Backfilled: r.Backfilled, Position: r.Position}
+	if rec.Kind == event.Build {
+		rows.Builds = append(rows.Builds, run)
+		return
+	}
+	rows.Deployments = append(rows.Deployments, run)
+	switch rec.Status {
+	case event.Completed:
+		rows.Cells = append(rows.Cells, readmodel.Cell{Record: rec, EffectiveAt: rec.CompletedAt, Position: r.Position})
+	case event.Failed, event.Aborted:
+		rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: rec.CompletedAt, Position: r.Position})
+	case event.Started:
+		rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: rec.StartedAt, Position: r.Position})
+	case event.Pending, event.PreflightFailed: // neither runs nor ran
+	}
+}

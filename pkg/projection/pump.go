@@ -1,0 +1,157 @@
+package projection
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+// Config says in what portions Pump stores.
+type Config struct {
+	// MaxRows ends a portion: it is stored when it holds as many rows.
+	MaxRows int
+	// Pause is the least time between the beginnings of two stores, so that a
+	// steady trickle makes few, larger blocks. The first event after a quiet
+	// time is stored at once.
+	Pause time.Duration
+}
+
+// DefaultConfig is for live projection: rows are readable about a tenth of a
+// second after their event at the latest, and ClickHouse sees at most ten
+// inserts a second and table.
+var DefaultConfig = Config{MaxRows: 50_000, Pause: 100 * time.Millisecond}
+
+// Observer is told what Pump does, for metrics.
+type Observer interface {
+	Projected(stream string, upTo readmodel.Progress, events, unknown int)
+}
+
+// Pump projects the frames of a stream into dst until src ends, and returns the
+// last progress stored. Frames are never split between two stores, and progress
+// is stored with the rows of the frames it covers, never before them.
+//
+// It holds at most two portions: one that is stored and one that is gathered.
+func Pump(ctx context.Context, stream string, src iter.Seq2[eventlog.Recorded, error], dst readmodel.Sink, cfg Config, obs Observer) (readmodel.Progress, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	frames := make(chan decoded, 64)
+	go decode(ctx, stream, src, frames)
+	defer func() {
+		cancel()
+		for range frames { // let the decoder end before we return
+		}
+	}()
+
+	done := readmodel.Progress{Stream: stream}
+	var p portion
+	var last time.Time
+	for {
+		f, ok := <-frames
+		if !ok {
+			return done, nil
+		}
+		p.add(f)
+		p.gather(frames, cfg, last.Add(cfg.Pause))
+		last = time.Now()
+		if p.events > 0 {
+			if err := dst.Store(ctx, &p.rows, p.upTo); err != nil {
+				return done, fmt.Errorf("store up to %s.%d: %w", stream, p.upTo.Offset.Seq(), err)
+			}
+			done = p.upTo
+			obs.Projected(stream, done, p.events, p.unknown)
+		}
+		if p.err != nil {
+			return done, p.err
+		}
+		p.reset()
+	}
+}
+
+// decoded is a frame's events, or why there are none.
+type decoded struct {
+	events []event.Recorded
+	err    error
+}
+
+// decode reads ahead, so that storing and decoding use a core each.
+func decode(ctx context.Context, stream string, src iter.Seq2[eventlog.Recorded, error], out chan<- decoded) {
+	defer close(out)
+	for r, err := range src {
+		d := decoded{err: err}
+		if err == nil {
+			d.events, d.err = event.DecodeFrame(stream, r.Seq, r.Body)
+		}
+		select {
+		case out <- d:
+		case <-ctx.Done():
+			return
+		}
+		if d.err != nil {
+			return
+		}
+	}
+}
+
+// portion is what one store takes.
+type portion struct {
+	rows            readmodel.Rows
+	upTo            readmodel.Progress
+	events, unknown int
+	err             error // ends the pump once the portion is stored
+}
+
+func (p *portion) reset() {
+	p.rows.Reset()
+	p.events, p.unknown = 0, 0
+}
+
+func (p *portion) add(f decoded) {
+	if f.err != nil {
+		p.err = f.err
+		return
+	}
+	for _, r := range f.events {
+		if !Project(r, &p.rows) {
+			p.unknown++
+		}
+		p.upTo = readmodel.Progress{Stream: r.Position.Stream, Offset: r.Position.Offset, Time: r.Time}
+		p.events++
+	}
+}
+
+// gather adds what is there already, and what comes until the moment at which
+// the next store may begin.
+func (p *portion) gather(frames <-chan decoded, cfg Config, notBefore time.Time) {
+	var pause <-chan time.Time
+	if wait := time.Until(notBefore); wait > 0 {
+		pause = time.After(wait)
+	}
+	for p.err == nil && p.rows.Len() < cfg.MaxRows {
+		if pause == nil {
+			select {
+			case f, ok := <-frames:
+				if !ok {
+					return
+				}
+				p.add(f)
+			default:
+				return
+			}
+			continue
+		}
+		select {
+		case f, ok := <-frames:
+			if !ok {
+				return
+			}
+			p.add(f)
+		case <-pause:
+			pause = nil
+		}
+	}
+}

@@ -1,0 +1,307 @@
+package ingest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/tracking"
+)
+
+// Limits of a batch (contract 4.4).
+const (
+	maxBatchItems = 1000
+	maxItemBytes  = 256 << 10
+)
+
+// batch answers up to 1,000 events, each as if it had been posted alone.
+func (s *Service) batch(w http.ResponseWriter, r *httpapi.Request) error {
+	backfill := r.QueryBool("backfill")
+	if backfill {
+		if err := r.Require(credential.Admin); err != nil {
+			return err
+		}
+	}
+	bodies, err := readBatch(r)
+	if err != nil {
+		return err
+	}
+	items := make([]batchItem, len(bodies))
+	allowed := len(bodies)
+	if !backfill { // history is not counted
+		allowed = r.Take(len(bodies))
+	}
+	var commands []*tracking.Command
+	var submitted []int
+	for i, body := range bodies {
+		if i >= allowed {
+			items[i].err = httpapi.RetryLater{Err: fault.New(fault.RateLimited, "", "Too many events."), After: r.RetryAfter()}
+			continue
+		}
+		cmd, err := s.item(body, submission{identity: &r.Identity, backfill: backfill})
+		if err != nil {
+			items[i].err = err
+			continue
+		}
+		commands, submitted = append(commands, cmd), append(submitted, i)
+	}
+	if len(commands) > 0 {
+		results, err := s.committer.Submit(r.Context(), commands, r.Reverify)
+		if err != nil {
+			return err
+		}
+		for j, out := range results {
+			items[submitted[j]].take(out)
+		}
+	}
+	return reply(w, r, items)
+}
+
+// readBatch reads the body, decodes its encoding and cuts it into items.
+func readBatch(r *httpapi.Request) ([]jsontext.Value, error) {
+	media, err := mediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return nil, err
+	}
+	body, err := readEncoded(r)
+	if err != nil {
+		return nil, err
+	}
+	var bodies []jsontext.Value
+	if media == "application/x-ndjson" {
+		bodies = splitLines(body)
+	} else if bodies, err = splitArray(body); err != nil {
+		return nil, err
+	}
+	if len(bodies) > maxBatchItems {
+		return nil, fault.New(fault.TooLarge, "BATCH_TOO_LARGE", "A batch may have at most %d events, this one has %d. Nothing was stored.", maxBatchItems, len(bodies))
+	}
+	return bodies, nil
+}
+
+func mediaType(header string) (string, error) {
+	if header == "" {
+		return "application/json", nil
+	}
+	media, _, err := mime.ParseMediaType(header)
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) || media != "application/json" && media != "application/x-ndjson" {
+		return "", httpapi.UnsupportedMediaType("application/x-ndjson", "application/json")
+	}
+	return media, nil
+}
+
+// readEncoded reads the body; the limit holds for what it decodes to.
+func readEncoded(r *httpapi.Request) ([]byte, error) {
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+		return r.ReadBody(r.Body)
+	case "gzip":
+		z, err := gzip.NewReader(r.Body)
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "INVALID_ENCODING", "The request body is not gzip.").Because(err)
+		}
+		return r.ReadBody(z)
+	case "zstd":
+		z, err := zstd.NewReader(r.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "INVALID_ENCODING", "The request body is not zstd.").Because(err)
+		}
+		defer z.Close()
+		return r.ReadBody(io.Reader(z))
+	default:
+		return nil, fault.New(fault.Invalid, "UNSUPPORTED_ENCODING", "Content-Encoding may be gzip or zstd.")
+	}
+}
+
+func splitLines(body []byte) []jsontext.Value {
+	var out []jsontext.Value
+	for line := range bytes.Lines(body) {
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			out = append(out, jsontext.Value(line))
+		}
+	}
+	return out
+}
+
+func splitArray(body []byte) ([]jsontext.Value, error) {
+	var out []jsontext.Value
+	if err := json.Unmarshal(body, &out, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil || out == nil {
+		return nil, fault.New(fault.Invalid, "INVALID_JSON", "The request body must be a JSON array of events.").
+			WithHint("One event a line is application/x-ndjson.")
+	}
+	return out, nil
+}
+
+// item reads one event of a batch.
+func (s *Service) item(body jsontext.Value, sub submission) (*tracking.Command, error) {
+	if len(body) > maxItemBytes {
+		return nil, fault.New(fault.TooLarge, "BODY_TOO_LARGE", "An event may have at most %d bytes.", maxItemBytes)
+	}
+	var head struct {
+		Kind            jsontext.Value `json:"kind"`
+		IdempotencyKey  jsontext.Value `json:"idempotency_key"`
+		EnvironmentName jsontext.Value `json:"environment_name"`
+		Environment     jsontext.Value `json:"environment"`
+	}
+	if err := json.Unmarshal(body, &head, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+		if !body.IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) {
+			return nil, httpapi.InvalidJSON()
+		}
+		return nil, &httpapi.ValidationError{Faults: []httpapi.FieldFault{{Loc: []string{"body"}, Msg: "value is not a valid dict", Type: "type_error.dict"}}}
+	}
+	as, faults := bodyKind(head.Kind, given(head.EnvironmentName) || given(head.Environment))
+	key, keyFaults := textMember("idempotency_key", head.IdempotencyKey)
+	faults = append(faults, keyFaults...)
+	if len(key) > maxIdempotencyKey {
+		faults = append(faults, keyTooLong([]string{"body", "idempotency_key"}))
+	}
+	sub.key = key
+	cmd, err := s.command(as, body, sub)
+	if len(faults) == 0 {
+		return cmd, err
+	}
+	if v, ok := errors.AsType[*httpapi.ValidationError](err); ok { // every fault at once
+		faults = append(faults, v.Faults...)
+	}
+	return nil, &httpapi.ValidationError{Faults: faults}
+}
+
+// bodyKind says what an item is: what it says itself, else a deployment when it
+// names an environment, else a build.
+func bodyKind(kind jsontext.Value, hasEnvironment bool) (httpapi.EventBody, []httpapi.FieldFault) {
+	word, faults := textMember("kind", kind)
+	switch {
+	case len(faults) > 0:
+	case word == "deployment" || word == "" && hasEnvironment:
+		return httpapi.DeploymentEvent, nil
+	case word == "build" || word == "":
+		return httpapi.BuildEvent, nil
+	default:
+		faults = []httpapi.FieldFault{{Loc: []string{"body", "kind"}, Msg: "value is not a valid enumeration member; permitted: 'deployment', 'build'", Type: "type_error.enum"}}
+	}
+	if hasEnvironment {
+		return httpapi.DeploymentEvent, faults
+	}
+	return httpapi.BuildEvent, faults
+}
+
+func textMember(name string, v jsontext.Value) (string, []httpapi.FieldFault) {
+	if !given(v) {
+		return "", nil
+	}
+	var s string
+	if err := json.Unmarshal(v, &s, jsontext.AllowInvalidUTF8(true)); err != nil {
+		return "", []httpapi.FieldFault{{Loc: []string{"body", name}, Msg: "str type expected", Type: "type_error.str"}}
+	}
+	return s, nil
+}
+
+// given tells whether a member is there: null and "" count as absent.
+func given(v jsontext.Value) bool {
+	return len(v) > 0 && string(v) != "null" && string(v) != `""`
+}
+
+// batchItem is what became of one event of a batch.
+type batchItem struct {
+	err      error
+	decision tracking.Decision
+	position event.Position
+}
+
+func (it *batchItem) take(out Result) {
+	it.err, it.decision, it.position = out.Err, out.Decision, out.Position
+	if it.err == nil {
+		it.err = refusal(&it.decision)
+	}
+}
+
+// reply writes the results in order. Only where nothing was stored because the
+// log does not store is the whole call a 503.
+func reply(w http.ResponseWriter, r *httpapi.Request, items []batchItem) error {
+	var accepted, duplicate, refused int
+	var unavailable error
+	var stored, known event.Position
+	results := []byte{'['}
+	for i := range items {
+		it := &items[i]
+		if i > 0 {
+			results = append(results, ',')
+		}
+		if it.position.Offset > 0 && !it.decision.Duplicate && it.position.Offset > stored.Offset {
+			stored = it.position
+		} else if it.position.Offset > known.Offset {
+			known = it.position
+		}
+		switch {
+		case it.err != nil:
+			refused++
+			if fault.KindOf(it.err) == fault.Unavailable {
+				unavailable = it.err
+			}
+			results = appendProblem(results, i, httpapi.Describe(it.err, r.ID))
+			continue
+		case it.decision.Duplicate:
+			duplicate++
+		default:
+			accepted++
+		}
+		results = appendStored(results, i, it)
+	}
+	if unavailable != nil && accepted+duplicate == 0 && stored.Offset == 0 {
+		return unavailable
+	}
+	if stored.Offset == 0 {
+		stored = known
+	}
+	if stored.Offset > 0 {
+		w.Header()[positionHeader] = []string{stored.String()}
+	}
+	body := append([]byte(nil), `{"accepted":`...)
+	body = strconv.AppendInt(body, int64(accepted), 10)
+	body = append(body, `,"duplicate":`...)
+	body = strconv.AppendInt(body, int64(duplicate), 10)
+	body = append(body, `,"refused":`...)
+	body = strconv.AppendInt(body, int64(refused), 10)
+	body = append(body, `,"results":`...)
+	body = append(body, results...)
+	return r.Bytes(http.StatusOK, append(body, ']', '}'))
+}
+
+func appendHead(dst []byte, index, status int) []byte {
+	dst = append(dst, `{"index":`...)
+	dst = strconv.AppendInt(dst, int64(index), 10)
+	dst = append(dst, `,"status":`...)
+	return strconv.AppendInt(dst, int64(status), 10)
+}
+
+// appendProblem puts an item's place before the body that the single call would
+// have answered.
+func appendProblem(dst []byte, index int, p httpapi.Problem) []byte {
+	dst = appendHead(dst, index, p.Status)
+	return append(append(dst, ','), p.Body[1:]...)
+}
+
+func appendStored(dst []byte, index int, it *batchItem) []byte {
+	dst = appendHead(dst, index, http.StatusOK)
+	dst = append(dst, `,"id":"`...)
+	dst = append(dst, it.decision.Record.ID.String()...)
+	dst = append(dst, `","event_id":"`...)
+	dst = append(dst, it.decision.EventID.String()...)
+	if it.decision.Duplicate {
+		dst = append(dst, `","duplicate":true}`...)
+		return dst
+	}
+	return append(dst, `"}`...)
+}

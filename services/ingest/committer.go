@@ -1,0 +1,432 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/tracking"
+)
+
+// Limits of a frame and of the way to it (architecture 4).
+const (
+	maxFrameBytes  = 512 << 10
+	maxQueued      = 16 << 10         // commands waiting; more are refused with 503
+	attemptTimeout = 3 * time.Second  // one try to append
+	appendBudget   = 12 * time.Second // all tries: longer than the election of a new leader
+	retryPause     = 50 * time.Millisecond
+	catchUpTimeout = 5 * time.Second
+	resyncPause    = time.Second      // between tries to reach a log that did not answer
+	failureCounts  = 10 * time.Second // how long a failure makes the service unwell
+	cachedFrames   = 16               // decoded frames kept for repeats of closed runs
+)
+
+// A Committer decides commands of one partition and appends what follows.
+//
+//	handlers ──► queue (bounded) ──► decide ─► frame ─► log ─► apply ──► waiters
+//	                                    ▲                │ conflict
+//	                                    └── catch up ◄───┘
+//
+// It has one frame in flight and no timer: a lone command pays one write to the
+// disk, and under load a frame is whatever came in during the last write. The
+// log's expected sequence decides between several processes; nothing else does.
+type Committer struct {
+	log     eventlog.Log
+	stream  string
+	clock   func() time.Time
+	newID   func(ms uint64) ulid.ULID
+	logger  *slog.Logger
+	queue   chan *group
+	waiting atomic.Int64
+	failing atomic.Pointer[failure] // the last frame that could not be stored; nil since one could
+
+	// What follows belongs to the goroutine of Run.
+	state   *tracking.State
+	last    uint64  // sequence of the last frame applied
+	synced  bool    // the state is known to be at the log's end as this process last saw it
+	backlog []*item // taken from the queue and not yet decided for good
+	frames  *lru.Cache[uint64, []event.Recorded]
+}
+
+// A group is what one request hands in: its commands are decided in order, and
+// it is answered when all are.
+type group struct {
+	items []item
+	left  int
+	done  chan struct{}
+}
+
+type item struct {
+	group   *group
+	command *tracking.Command
+	// alive tells whether the credential still holds, right before the commit
+	// (contract 3.3).
+	alive  func() error
+	result Result
+}
+
+// Result is what became of a command.
+type Result struct {
+	Decision tracking.Decision
+	Position event.Position
+	Err      error
+}
+
+// NewCommitter returns a committer for the stream with that short name. The
+// clock and the source of ids are arguments, so that tests can hold them.
+func NewCommitter(log eventlog.Log, stream string, clock func() time.Time, newID func(ms uint64) ulid.ULID, logger *slog.Logger) *Committer {
+	frames, err := lru.New[uint64, []event.Recorded](cachedFrames)
+	if err != nil {
+		panic(err) // only a size below one fails
+	}
+	return &Committer{
+		log: log, stream: stream, clock: clock, newID: newID, logger: logger,
+		queue: make(chan *group, maxQueued), state: tracking.NewState(), frames: frames,
+	}
+}
+
+var (
+	errBusy = fault.New(fault.Unavailable, "QUEUE_FULL", "the log is busy; nothing was stored").
+		WithHint("Send the event again after the time in Retry-After.")
+	errNoLog = fault.New(fault.Unavailable, "LOG_UNAVAILABLE", "the event log does not store at the moment; the event is not acknowledged").
+			WithHint("Send the event again, byte for byte, after the time in Retry-After.")
+)
+
+// Submit hands in commands and waits until each is decided and, where events
+// follow from it, durable. Results are in the order of the commands. When ctx
+// ends first the commands may be committed all the same.
+func (c *Committer) Submit(ctx context.Context, commands []*tracking.Command, alive func() error) ([]Result, error) {
+	if c.waiting.Add(int64(len(commands))) > maxQueued {
+		c.waiting.Add(-int64(len(commands)))
+		return nil, errBusy
+	}
+	g := &group{items: make([]item, len(commands)), left: len(commands), done: make(chan struct{})}
+	for i, cmd := range commands {
+		g.items[i] = item{group: g, command: cmd, alive: alive}
+	}
+	c.queue <- g // never blocks: a group holds at least one of the maxQueued places
+	select {
+	case <-g.done:
+	case <-ctx.Done():
+		return nil, errNoLog.Because(ctx.Err())
+	}
+	results := make([]Result, len(g.items))
+	for i := range g.items {
+		results[i] = g.items[i].result
+	}
+	return results, nil
+}
+
+type failure struct {
+	err error
+	at  time.Time
+}
+
+// Healthy tells why the log cannot be written to, nil while it can. A failure
+// counts for ten seconds: then traffic is let in again, which will tell.
+func (c *Committer) Healthy() error {
+	if f := c.failing.Load(); f != nil && c.clock().Sub(f.at) < failureCounts {
+		return f.err
+	}
+	return nil
+}
+
+// Run folds the log and then commits until ctx is done and the queue is empty.
+// It is ready once the state stands at the log's end.
+func (c *Committer) Run(ctx context.Context, ready func()) error {
+	work := context.WithoutCancel(ctx) // what was taken from the queue is finished
+	started := c.clock()
+	if err := c.catchUp(ctx); err != nil {
+		return fmt.Errorf("fold the log %s: %w", c.stream, err)
+	}
+	c.logger.InfoContext(ctx, "log folded", "stream", c.stream, "sequence", c.last, "took", c.clock().Sub(started))
+	ready()
+	for {
+		if len(c.backlog) == 0 {
+			var retry <-chan time.Time
+			if !c.synced {
+				retry = time.After(resyncPause)
+			}
+			select {
+			case g := <-c.queue:
+				c.take(g)
+			case <-retry:
+			case <-ctx.Done():
+				select {
+				case g := <-c.queue:
+					c.take(g)
+				default:
+					return nil
+				}
+			}
+		}
+		c.drain()
+		if !c.synced && !c.resync(work) {
+			continue
+		}
+		c.commit(work)
+	}
+}
+
+func (c *Committer) take(g *group) {
+	for i := range g.items {
+		c.backlog = append(c.backlog, &g.items[i])
+	}
+}
+
+// drain takes what else is queued, as far as a frame can hold it.
+func (c *Committer) drain() {
+	for len(c.backlog) < event.MaxFrameEvents {
+		select {
+		case g := <-c.queue:
+			c.take(g)
+		default:
+			return
+		}
+	}
+}
+
+// resync brings the state to the log's end after an append whose outcome is
+// not known. While that fails, whoever waits is told.
+func (c *Committer) resync(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	if err := c.catchUp(ctx); err != nil {
+		c.fail(ctx, len(c.backlog), err)
+		return false
+	}
+	return true
+}
+
+// catchUp folds the frames after the last one applied.
+func (c *Committer) catchUp(ctx context.Context) error {
+	for r, err := range c.log.Read(ctx, c.last) {
+		if err != nil {
+			return err
+		}
+		events, err := event.DecodeFrame(c.stream, r.Seq, r.Body)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			c.state.Apply(e)
+		}
+		c.last = r.Seq
+	}
+	c.synced = true
+	return nil
+}
+
+// frame is one under construction.
+type frame struct {
+	seq     uint64
+	now     time.Time
+	events  []event.Event
+	body    []byte
+	decided int // how many items of the backlog are in it or answered by it
+}
+
+// commit decides as much of the backlog as fits a frame, appends it, and
+// releases the waiters.
+func (c *Committer) commit(ctx context.Context) {
+	now := c.clock().UTC().Truncate(time.Millisecond)
+	if last := c.state.LastTime(); last.After(now) {
+		now = last // receipt never falls along a partition
+	}
+	c.state.Expire(now)
+	c.state.Begin()
+	start := c.state.Mark()
+	f := frame{seq: c.last + 1, now: now}
+	for f.decided < len(c.backlog) && c.decide(ctx, &f, c.backlog[f.decided]) {
+		f.decided++
+	}
+	if len(f.events) == 0 {
+		c.state.Commit()
+		c.release(f.decided)
+		return
+	}
+	f.body = append(f.body, ']')
+	err := c.append(ctx, eventlog.Frame{ID: c.newID(ulid.Timestamp(now)).String(), ContentType: event.ContentType, Body: f.body})
+	switch {
+	case err == nil:
+		c.state.Commit()
+		c.last = f.seq
+		c.failing.Store(nil)
+		c.release(f.decided)
+	case errors.Is(err, eventlog.ErrConflict):
+		c.state.RollbackTo(start)
+		c.state.Commit()
+		c.synced = false // catch up, and decide the same commands again
+	default:
+		c.state.RollbackTo(start)
+		c.state.Commit()
+		c.synced = false
+		c.fail(ctx, f.decided, err)
+	}
+}
+
+// decide adds what follows from a command to the frame. It is false where the
+// frame has no room for it.
+func (c *Committer) decide(ctx context.Context, f *frame, it *item) bool {
+	it.result = Result{}
+	if err := it.alive(); err != nil {
+		it.result.Err = err
+		return true
+	}
+	past, err := c.past(ctx, f, c.state.Needs(it.command))
+	if err != nil {
+		it.result.Err = errNoLog.Because(err)
+		return true
+	}
+	d, err := tracking.Decide(c.state, it.command, tracking.Context{
+		Now: f.now, Next: event.At(f.seq, len(f.events)), Past: past,
+		NewID: func() ulid.ULID { return c.newID(ulid.Timestamp(f.now)) },
+	})
+	if err != nil {
+		it.result.Err = err
+		return true
+	}
+	if !f.add(d.Events) {
+		return false
+	}
+	for i := range d.Events {
+		at := event.At(f.seq, len(f.events)-len(d.Events)+i)
+		c.state.Apply(event.Recorded{Event: d.Events[i], Position: event.Position{Stream: c.stream, Offset: at}})
+	}
+	it.result = Result{Decision: d, Position: event.Position{Stream: c.stream, Offset: d.Offset}}
+	return true
+}
+
+// add appends events to the body, unless a frame that holds others would grow
+// over its limits by them.
+func (f *frame) add(events []event.Event) bool {
+	if len(f.events)+len(events) > event.MaxFrameEvents {
+		return false
+	}
+	size := len(f.body)
+	for i := range events {
+		if len(f.body) == 0 {
+			f.body = append(f.body, '[')
+		} else {
+			f.body = append(f.body, ',')
+		}
+		f.body = event.AppendEvent(f.body, &events[i], event.At(f.seq, len(f.events)+i))
+	}
+	if len(f.events) > 0 && len(f.body) > maxFrameBytes {
+		f.body = f.body[:size]
+		return false
+	}
+	f.events = append(f.events, events...)
+	return true
+}
+
+// past reads events back: from the frame under construction, from memory, or
+// from the log.
+func (c *Committer) past(ctx context.Context, f *frame, offsets []event.Offset) (tracking.PastEvents, error) {
+	if len(offsets) == 0 {
+		return nil, nil
+	}
+	out := make(tracking.PastEvents, len(offsets))
+	for _, o := range offsets {
+		if o.Seq() == f.seq {
+			out[o] = event.Recorded{Event: f.events[o.Index()], Position: event.Position{Stream: c.stream, Offset: o}}
+			continue
+		}
+		events, ok := c.frames.Get(o.Seq())
+		if !ok {
+			r, err := c.log.At(ctx, o.Seq())
+			if err != nil {
+				return nil, err
+			}
+			if events, err = event.DecodeFrame(c.stream, r.Seq, r.Body); err != nil {
+				return nil, err
+			}
+			c.frames.Add(o.Seq(), events)
+		}
+		out[o] = events[o.Index()]
+	}
+	return out, nil
+}
+
+// append stores a frame at the log's end. A silence is ambiguous: the same bytes
+// with the same id are sent again, and where the log then says that it has moved
+// on, the frame is looked for, because it may be what moved it.
+func (c *Committer) append(ctx context.Context, f eventlog.Frame) error {
+	ctx, cancel := context.WithTimeout(ctx, appendBudget)
+	defer cancel()
+	ambiguous := false
+	for {
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		_, err := c.log.AppendFrame(attempt, f, c.last)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, eventlog.ErrConflict) && ambiguous:
+			stored, lookErr := c.stored(ctx, f.ID)
+			if lookErr == nil && stored {
+				return nil
+			}
+			if lookErr == nil {
+				return err
+			}
+		case errors.Is(err, eventlog.ErrConflict):
+			return err
+		case errors.Is(err, eventlog.ErrRefused) && !ambiguous:
+			return err
+		case errors.Is(err, eventlog.ErrAmbiguous):
+			if !ambiguous {
+				c.logger.WarnContext(ctx, "append unanswered, asking again", "stream", c.stream, "frame", f.ID, "err", err)
+			}
+			ambiguous = true
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("append frame %s: %w: %w", f.ID, eventlog.ErrAmbiguous, err)
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// stored tells whether the frame stands right behind the last one applied.
+func (c *Committer) stored(ctx context.Context, id string) (bool, error) {
+	r, err := c.log.At(ctx, c.last+1)
+	if errors.Is(err, eventlog.ErrNoFrame) {
+		return false, nil
+	}
+	return err == nil && r.ID == id, err
+}
+
+// fail answers the first n items of the backlog with 503.
+func (c *Committer) fail(ctx context.Context, n int, err error) {
+	c.logger.ErrorContext(ctx, "log not writable", "stream", c.stream, "err", err)
+	c.failing.Store(&failure{err, c.clock()})
+	for _, it := range c.backlog[:n] {
+		if it.result.Err == nil {
+			it.result = Result{Err: errNoLog.Because(err)}
+		}
+	}
+	c.release(n)
+}
+
+// release lets go of the first n items of the backlog.
+func (c *Committer) release(n int) {
+	for _, it := range c.backlog[:n] {
+		c.waiting.Add(-1)
+		if it.group.left--; it.group.left == 0 {
+			close(it.group.done)
+		}
+	}
+	left := copy(c.backlog, c.backlog[n:])
+	clear(c.backlog[left:])
+	c.backlog = c.backlog[:left]
+}

@@ -1,0 +1,103 @@
+// Package ingest accepts build and deployment events over HTTP, decides what
+// they mean, and answers when the log has them on disk.
+//
+//	request ─► httpapi: path, credential, scope ─► decode and check ─► Committer ─► log
+//	answer  ◄──────────────────────────────────────────────────────────┘
+//
+// It needs the log and the keyring and nothing else: while the read model is
+// down, pipelines go on.
+package ingest
+
+import (
+	"net/http"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/tracking"
+)
+
+const (
+	positionHeader       = "X-Shipledger-Position"
+	maxIdempotencyKey    = 255
+	idempotencyKeyHeader = "Idempotency-Key"
+)
+
+// Service answers the operations of ingest.
+type Service struct {
+	spec      *httpapi.Spec
+	committer *Committer
+}
+
+// New returns a service that hands what it accepts to the committer. The
+// document says what it accepts.
+func New(spec *httpapi.Spec, committer *Committer) *Service {
+	return &Service{spec, committer}
+}
+
+// Handlers gives the handler of each operation, for the API to mount.
+func (s *Service) Handlers() httpapi.Handlers {
+	return httpapi.Handlers{
+		"postDeploymentEvent": s.single(httpapi.DeploymentEvent),
+		"postBuildEvent":      s.single(httpapi.BuildEvent),
+		"postVersionEvent":    s.single(httpapi.VersionEvent),
+		"postEventBatch":      s.batch,
+	}
+}
+
+// single answers one event.
+func (s *Service) single(as httpapi.EventBody) httpapi.Handler {
+	return func(w http.ResponseWriter, r *httpapi.Request) error {
+		key := r.Header.Get(idempotencyKeyHeader)
+		if len(key) > maxIdempotencyKey {
+			return &httpapi.ValidationError{Faults: []httpapi.FieldFault{keyTooLong([]string{"header", idempotencyKeyHeader})}}
+		}
+		body, err := r.ReadJSON()
+		if err != nil {
+			return err
+		}
+		cmd, err := s.command(as, body, submission{identity: &r.Identity, key: key})
+		if err != nil {
+			return err
+		}
+		results, err := s.committer.Submit(r.Context(), []*tracking.Command{cmd}, r.Reverify)
+		if err != nil {
+			return err
+		}
+		out := results[0]
+		if out.Err != nil {
+			return out.Err
+		}
+		w.Header()[positionHeader] = []string{out.Position.String()}
+		if err := refusal(&out.Decision); err != nil {
+			return err
+		}
+		return r.JSON(http.StatusOK, answer(&out.Decision))
+	}
+}
+
+// answer shows what a command led to.
+func answer(d *tracking.Decision) any {
+	if d.Record.Kind == event.Build {
+		return httpapi.BuildOf(&d.Record, d.EventID.String())
+	}
+	return httpapi.DeploymentOf(&d.Record, d.EventID.String())
+}
+
+// refusal tells why a start was refused; nil where it was not (contract 6.2).
+func refusal(d *tracking.Decision) error {
+	if d.Refusal == nil {
+		return nil
+	}
+	details := map[string]any{"rule_name": d.Refusal.Rule, "deployment_id": d.Record.ID.String()}
+	if c := d.Conflict; c != nil {
+		details["conflicting_deployment_id"] = c.ID.String()
+		details["conflicting_deployment_status"] = c.Status.String()
+		details["conflicting_deployment_started"] = httpapi.Moment(c.StartedAt)
+	}
+	return &httpapi.Blocked{Kind: fault.Conflict, Code: d.Refusal.Code, Message: d.Refusal.Message, Details: details}
+}
+
+func keyTooLong(loc []string) httpapi.FieldFault {
+	return httpapi.FieldFault{Loc: loc, Msg: "ensure this value has at most 255 characters", Type: "value_error.any_str.max_length"}
+}

@@ -1,0 +1,118 @@
+// Package projector keeps the read model in step with the log.
+//
+// It is the only writer of the read model. It keeps no state of its own: where
+// to go on stands in the read model, stored after the rows it covers.
+package projector
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/projection"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+// The back-off after a failure.
+const (
+	firstPause = 200 * time.Millisecond
+	maxPause   = 5 * time.Second
+)
+
+// Service projects one stream. It implements lifecycle.Service.
+type Service struct {
+	log    eventlog.Reader
+	sink   readmodel.Sink
+	stream string
+	cfg    projection.Config
+	logger *slog.Logger
+
+	mu    sync.Mutex
+	state State
+}
+
+// State is how far a projector is, for health and metrics.
+type State struct {
+	Progress readmodel.Progress
+	Events   uint64 // projected since the start
+	Unknown  uint64 // of them of a type that this version does not know
+	Err      error  // why it does not go on; nil while it does
+}
+
+// New returns a projector of the stream with that short name.
+func New(log eventlog.Reader, sink readmodel.Sink, stream string, logger *slog.Logger) *Service {
+	return &Service{log: log, sink: sink, stream: stream, cfg: projection.DefaultConfig, logger: logger}
+}
+
+// Run projects until ctx is done. It is ready at once: a read model that does
+// not answer stops nobody but readers, and is caught up with when it does.
+func (s *Service) Run(ctx context.Context, ready func()) error {
+	ready()
+	pause := firstPause
+	for {
+		before := s.State().Progress
+		err := s.project(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if s.State().Progress.Offset > before.Offset {
+			pause = firstPause
+		}
+		s.stopped(err)
+		level := slog.LevelError // a frame that cannot be read or stored stays so until somebody looks
+		if fault.KindOf(err) == fault.Unavailable {
+			level = slog.LevelWarn
+		}
+		s.logger.Log(ctx, level, "projection stopped, trying again", "stream", s.stream, "pause", pause, "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+func (s *Service) project(ctx context.Context) error {
+	from, err := s.sink.Progress(ctx, s.stream)
+	if err != nil {
+		return err
+	}
+	s.resumed(from)
+	_, err = projection.Pump(ctx, s.stream, s.log.Follow(ctx, from.Offset.Seq()), s.sink, s.cfg, s)
+	return err
+}
+
+func (s *Service) resumed(from readmodel.Progress) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Progress, s.state.Err = from, nil
+}
+
+func (s *Service) stopped(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Err = err
+}
+
+// Projected implements projection.Observer.
+func (s *Service) Projected(_ string, upTo readmodel.Progress, events, unknown int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Progress, s.state.Err = upTo, nil
+	s.state.Events += uint64(events)
+	s.state.Unknown += uint64(unknown)
+}
+
+// State gives how far the projector is.
+func (s *Service) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// Healthy tells why the read model falls behind, nil while it does not.
+func (s *Service) Healthy() error { return s.State().Err }
