@@ -22,7 +22,7 @@ const formatStatus = "status-word"
 
 // noControl is the pattern of names: control characters part them on screens
 // and in derived ids.
-const noControl = `^[^\u0000-\u001f\u007f-\u009f]*$`
+const noControl = `^[^\x00-\x1f\x7f-\x9f]*$`
 
 const (
 	msgRequired  = "field required"
