@@ -1,0 +1,308 @@
+// Package chmodel keeps the read model in ClickHouse. All SQL that asks and
+// answers lives here, and the DDL in schemas/clickhouse.
+//
+// The tables exist in versions (events_v7, deployments_v7 …). A projection
+// writes one version through a Writer; reads use the version that a row of
+// active_version names, held in an atomic, so that all tables flip together:
+//
+//	projector ── Writer(7) ──▶ *_v7, then checkpoint      ch-go: native columns
+//	query ─────── Model ─────▶ *_v<Active>                clickhouse-go: bound parameters
+//	Model.Run ───────────────▶ active_version, twice a second
+//
+// Every table collapses by key, so storing rows again changes no answer.
+package chmodel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"regexp"
+	"sync/atomic"
+	"time"
+
+	"github.com/ClickHouse/ch-go"
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+var (
+	_ readmodel.Reader = (*Model)(nil)
+	_ readmodel.Sink   = (*Writer)(nil)
+)
+
+// Config says where ClickHouse is and how patient to be. Zero values mean the
+// defaults.
+type Config struct {
+	// Addr lists servers as host:port of the native protocol. Default: 127.0.0.1:9000.
+	Addr []string
+	// DialContext, if set, connects instead of plain TCP; it may ignore addr. It
+	// is asked anew for every connection, so the server's port may change.
+	DialContext func(ctx context.Context, addr string) (net.Conn, error)
+	// TLS, if set, is spoken on every connection, but not on those of DialContext.
+	TLS *tls.Config
+
+	User     string // default: default
+	Password string
+	Database string // default: shipledger
+
+	// Cluster, if set, names the cluster whose servers share the tables: DDL
+	// runs ON CLUSTER and the tables are replicated.
+	Cluster string
+
+	// DialTimeout bounds connecting. Default: 1 s.
+	DialTimeout time.Duration
+	// QueryTimeout bounds one question, waiting for a connection included. Default: 10 s.
+	QueryTimeout time.Duration
+	// StoreTimeout bounds one insert. Default: 60 s.
+	StoreTimeout time.Duration
+	// FollowInterval is the time between two looks at the active version. Default: 500 ms.
+	FollowInterval time.Duration
+	// MaxReaders bounds the connections that ask. Default: 32.
+	MaxReaders int
+	// Writers is how many connections one Writer inserts on. Default: 3.
+	Writers int
+
+	// Now is the clock. It only decides how far back a first look at a list
+	// goes, never what the answer is. Default: time.Now.
+	Now func() time.Time
+}
+
+func (c Config) withDefaults() Config {
+	if len(c.Addr) == 0 {
+		c.Addr = []string{"127.0.0.1:9000"}
+	}
+	c.User = orDefault(c.User, "default")
+	c.Database = orDefault(c.Database, "shipledger")
+	c.DialTimeout = orDefault(c.DialTimeout, time.Second)
+	c.QueryTimeout = orDefault(c.QueryTimeout, 10*time.Second)
+	c.StoreTimeout = orDefault(c.StoreTimeout, time.Minute)
+	c.FollowInterval = orDefault(c.FollowInterval, 500*time.Millisecond)
+	c.MaxReaders = orDefault(c.MaxReaders, 32)
+	c.Writers = orDefault(c.Writers, 3)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+var plainName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,62}$`)
+
+// Validate reports what is wrong with c.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	for _, name := range []string{c.Database, orDefault(c.Cluster, "none")} {
+		if !plainName.MatchString(name) { // it becomes part of statements
+			errs = append(errs, fmt.Errorf("%q is no name for a database or cluster", name))
+		}
+	}
+	if c.DialTimeout < 0 || c.QueryTimeout < 0 || c.StoreTimeout < 0 || c.FollowInterval < 0 {
+		errs = append(errs, errors.New("durations must not be negative"))
+	}
+	if c.MaxReaders < 0 || c.Writers < 0 {
+		errs = append(errs, errors.New("numbers of connections must not be negative"))
+	}
+	return errors.Join(errs...)
+}
+
+// ParseDSN reads clickhouse://user:password@host:9000/database?secure=true.
+func ParseDSN(dsn string) (Config, error) {
+	o, err := clickhouse.ParseDSN(dsn)
+	if err != nil {
+		return Config{}, fmt.Errorf("read the ClickHouse address: %w", err)
+	}
+	if o.Protocol != clickhouse.Native {
+		return Config{}, errors.New("read the ClickHouse address: only the native protocol (clickhouse://) is spoken")
+	}
+	return Config{Addr: o.Addr, TLS: o.TLS, User: o.Auth.Username, Password: o.Auth.Password, Database: o.Auth.Database}, nil
+}
+
+// firstVersion is what reads use while nobody has named another.
+const firstVersion = 1
+
+// Model is the read model in one database. It is a readmodel.Reader.
+type Model struct {
+	cfg    Config
+	logger *slog.Logger
+	conn   driver.Conn
+	active atomic.Uint32
+}
+
+// Open returns a model that connects when it is first used. It makes no tables:
+// the process that writes calls Migrate.
+func Open(_ context.Context, cfg Config, logger *slog.Logger) (*Model, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configure ClickHouse: %w", err)
+	}
+	m := &Model{cfg: cfg.withDefaults(), logger: logger}
+	m.active.Store(firstVersion)
+	conn, err := clickhouse.Open(m.options())
+	if err != nil {
+		return nil, fmt.Errorf("open ClickHouse: %w", err)
+	}
+	m.conn = conn
+	return m, nil
+}
+
+// Close closes the connections that ask. Writers are closed on their own.
+func (m *Model) Close() error { return m.conn.Close() }
+
+func (m *Model) options() *clickhouse.Options {
+	return &clickhouse.Options{
+		Addr:         m.cfg.Addr,
+		Auth:         clickhouse.Auth{Username: m.cfg.User, Password: m.cfg.Password, Database: m.cfg.Database},
+		DialContext:  m.cfg.DialContext,
+		TLS:          m.cfg.TLS,
+		DialTimeout:  m.cfg.DialTimeout,
+		ReadTimeout:  m.cfg.QueryTimeout,
+		MaxOpenConns: m.cfg.MaxReaders,
+		MaxIdleConns: m.cfg.MaxReaders,
+		Settings: clickhouse.Settings{
+			// The server gives up a little later than we do.
+			"max_execution_time": int(m.cfg.QueryTimeout/time.Second) + 1,
+		},
+	}
+}
+
+// dial makes a connection for inserts and DDL.
+func (m *Model) dial(ctx context.Context, database string) (*ch.Client, error) {
+	options := ch.Options{
+		User: m.cfg.User, Password: m.cfg.Password, Database: database, TLS: m.cfg.TLS,
+		DialTimeout: m.cfg.DialTimeout, HandshakeTimeout: m.cfg.DialTimeout, ReadTimeout: m.cfg.StoreTimeout,
+	}
+	if m.cfg.DialContext != nil {
+		options.TLS = nil
+		options.Dialer = dialerFunc(func(ctx context.Context, _, addr string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, m.cfg.DialTimeout)
+			defer cancel()
+			return m.cfg.DialContext(ctx, addr)
+		})
+	}
+	var errs []error
+	for _, options.Address = range m.cfg.Addr {
+		c, err := ch.Dial(ctx, options)
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+type dialerFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+func (f dialerFunc) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	return f(ctx, network, addr)
+}
+
+// Active is the version of the tables that reads use.
+func (m *Model) Active() uint32 { return m.active.Load() }
+
+// Run follows the active version until ctx is done. It is ready once it knows
+// the version, and goes on with the last one known while ClickHouse is away.
+func (m *Model) Run(ctx context.Context, ready func()) error {
+	tick := time.NewTicker(m.cfg.FollowInterval)
+	defer tick.Stop()
+	known, lost := false, false
+	for {
+		err := m.Refresh(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !lost:
+			m.logger.WarnContext(ctx, "active version of the read model is unknown", "err", err)
+		case err == nil && !known:
+			ready()
+		}
+		known, lost = known || err == nil, err != nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// Refresh learns the active version now.
+func (m *Model) Refresh(ctx context.Context) error {
+	version, _, err := m.pointer(ctx)
+	if err != nil {
+		return fmt.Errorf("learn the active version: %w", err)
+	}
+	if old := m.active.Swap(version); old != version {
+		m.logger.InfoContext(ctx, "reads use another version of the read model", "from", old, "to", version)
+	}
+	return nil
+}
+
+// Codes of server errors that pass: the same statement may succeed later.
+var passing = map[int32]bool{
+	60:  true, // unknown table: the writer has not made it yet
+	81:  true, // unknown database: the same
+	159: true, // the time limit of a query
+	164: true, // read-only for now
+	173: true, // cannot allocate memory
+	202: true, // too many queries at once
+	209: true, // socket timeout
+	210: true, // network error
+	218: true, // the table was dropped while it was read: another version is live by now
+	236: true, // aborted
+	241: true, // memory limit
+	242: true, // the table is read-only
+	243: true, // not enough space
+	252: true, // too many parts: inserts outrun merges
+	285: true, // too few live replicas
+	319: true, // unknown status of an insert
+	394: true, // the query was cancelled
+	425: true, // system error
+	439: true, // cannot schedule a task
+	999: true, // the keeper does not answer
+}
+
+// serverCode gives the code of an answer that is an error; false where there
+// was no answer.
+func serverCode(err error) (int32, bool) {
+	if e, ok := errors.AsType[*clickhouse.Exception](err); ok {
+		return e.Code, true
+	}
+	if e, ok := errors.AsType[*ch.Exception](err); ok {
+		return int32(e.Code), true
+	}
+	return 0, false
+}
+
+// classify tells a store that does not answer from a mistake of ours. A caller
+// that gave up is told so.
+func classify(ctx context.Context, doing string, err error) error {
+	if err == nil || errors.Is(err, readmodel.ErrNotFound) {
+		return err
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: %w", doing, ctx.Err())
+	}
+	if code, answered := serverCode(err); answered && !passing[code] {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return fault.New(fault.Unavailable, "READ_MODEL_UNAVAILABLE", "the read model does not answer right now").
+		WithHint("Try again in a moment.").Because(fmt.Errorf("%s: %w", doing, err))
+}
+
+// broken tells whether the connection failed, not the statement.
+func broken(err error) bool {
+	_, answered := serverCode(err)
+	return err != nil && !answered
+}

@@ -1,0 +1,606 @@
+package chmodel
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/google/uuid"
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+// params are the values of a statement's {name:Type}; values never become SQL text.
+type params map[string]any
+
+// ask runs a question and hands each row to scan.
+func (m *Model) ask(ctx context.Context, doing, sql string, p params, scan func(scanner) error) error {
+	bound, cancel := context.WithTimeout(ctx, m.cfg.QueryTimeout)
+	defer cancel()
+	args := make([]any, 0, len(p))
+	for name, value := range p {
+		args = append(args, clickhouse.Named(name, value))
+	}
+	started := false
+	attempt := func() error {
+		rows, err := m.conn.Query(bound, sql, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			started = true
+			if err := scan(rows); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	}
+	err := attempt()
+	if broken(err) && !started && bound.Err() == nil {
+		// A pooled connection may have died with the server it led to.
+		err = attempt()
+	}
+	return classify(ctx, doing, err)
+}
+
+// question is what a reader asks of one version of the tables. A statement
+// names a table events_vN.
+type question struct {
+	*Model
+	version uint32
+}
+
+// now fixes the version of the tables for all statements of one question.
+func (m *Model) now() question { return question{m, m.Active()} }
+
+func (q question) ask(ctx context.Context, doing, sql string, p params, scan func(scanner) error) error {
+	return q.Model.ask(ctx, doing, strings.ReplaceAll(sql, "_vN", suffix(q.version)), p, scan)
+}
+
+// list asks for rows.
+func list[R any](ctx context.Context, q question, doing, sql string, p params, scan func(scanner) (R, error)) ([]R, error) {
+	var out []R
+	err := q.ask(ctx, doing, sql, p, func(s scanner) error {
+		r, err := scan(s)
+		out = append(out, r)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// one asks for a row that may not be there.
+func one[R any](ctx context.Context, q question, doing, sql string, p params, scan func(scanner) (R, error)) (R, error) {
+	rows, err := list(ctx, q, doing, sql, p, scan)
+	if err == nil && len(rows) == 0 {
+		err = readmodel.ErrNotFound
+	}
+	if err != nil {
+		var none R
+		return none, err
+	}
+	return rows[0], nil
+}
+
+// AsOf implements readmodel.Reader.
+func (m *Model) AsOf(ctx context.Context) ([]readmodel.Progress, error) {
+	return m.progress(ctx, m.Active())
+}
+
+// What an account has now: earlier incarnations of products and environments
+// are not shown.
+const (
+	livingProducts     = `(SELECT id, incarnation FROM products_vN FINAL WHERE account = {account:String})`
+	livingEnvironments = `(SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String})`
+
+	productOf     = `toUInt16(bitShiftRight(inc, 16))`
+	environmentOf = `toUInt16(bitAnd(inc, 65535))`
+)
+
+// Runs as they stand, with the names of now.
+const (
+	deploymentRows = `SELECT ` + runSelection + `, e.name
+		FROM deployments_vN AS d FINAL
+		INNER JOIN (SELECT id, name, incarnation FROM products_vN FINAL WHERE account = {account:String}) AS p
+			ON p.id = d.product_id AND p.incarnation = toUInt16(bitShiftRight(d.inc, 16))
+		INNER JOIN (SELECT id, name, incarnation FROM environments_vN FINAL WHERE account = {account:String}) AS e
+			ON e.id = d.environment_id AND e.incarnation = toUInt16(bitAnd(d.inc, 65535))
+		WHERE d.account = {account:String} AND `
+	buildRows = `SELECT ` + runSelection + `
+		FROM builds_vN AS d FINAL
+		INNER JOIN (SELECT id, name, incarnation FROM products_vN FINAL WHERE account = {account:String}) AS p
+			ON p.id = d.product_id AND p.incarnation = toUInt16(bitShiftRight(d.inc, 16))
+		WHERE d.account = {account:String} AND `
+
+	byRunID = `d.id = toFixedString(unhex({id:String}), 16)`
+	// The set is small and constant, so it is used on the key.
+	byRunIDs = `d.id IN (SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16)) ORDER BY d.id DESC`
+)
+
+func scanRunOf(kind event.Kind, account string) func(scanner) (readmodel.RunRow, error) {
+	return func(s scanner) (readmodel.RunRow, error) { return scanRun(s, kind, account) }
+}
+
+// Deployment implements readmodel.Reader.
+func (m *Model) Deployment(ctx context.Context, account string, id ulid.ULID) (readmodel.RunRow, error) {
+	return one(ctx, m.now(), "read a deployment", deploymentRows+byRunID,
+		params{"account": account, "id": ulidHex(id)}, scanRunOf(event.Deployment, account))
+}
+
+// Build implements readmodel.Reader.
+func (m *Model) Build(ctx context.Context, account string, id ulid.ULID) (readmodel.RunRow, error) {
+	return one(ctx, m.now(), "read a build", buildRows+byRunID,
+		params{"account": account, "id": ulidHex(id)}, scanRunOf(event.Build, account))
+}
+
+// Deployments implements readmodel.Reader.
+func (m *Model) Deployments(ctx context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
+	table := "deployments_vN"
+	where := "(environment_id, " + environmentOf + ") IN " + livingEnvironments
+	if f.Environment != (event.EnvironmentID{}) || f.Product != (event.ProductID{}) {
+		table = "dep_by_env_vN"
+		if f.Environment == (event.EnvironmentID{}) { // to use the key, name all environments
+			where += " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String})"
+		}
+	}
+	return m.now().runs(ctx, event.Deployment, account, table, where, deploymentRows, f, p)
+}
+
+// Builds implements readmodel.Reader.
+func (m *Model) Builds(ctx context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
+	return m.now().runs(ctx, event.Build, account, "builds_vN", "1", buildRows, f, p)
+}
+
+// lookBack bounds how far a list goes back at first. FINAL over a whole account
+// is dear and ORDER BY … LIMIT does not stop it early, a range of the key does.
+var lookBack = []time.Duration{7 * 24 * time.Hour, 60 * 24 * time.Hour, math.MaxInt64}
+
+// runs finds a page of ids in a narrow read of table, then reads those rows.
+func (q question) runs(ctx context.Context, kind event.Kind, account, table, where, rowsSQL string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
+	b := params{"account": account}
+	where = "account = {account:String} AND (product_id, " + productOf + ") IN " + livingProducts + " AND " + where
+	if f.Product != (event.ProductID{}) {
+		where += " AND product_id = {product:UUID}"
+		b["product"] = f.Product.String()
+	}
+	if f.Environment != (event.EnvironmentID{}) {
+		where += " AND environment_id = {environment:UUID}"
+		b["environment"] = f.Environment.String()
+	}
+	if f.Version != "" {
+		where += " AND version = {version:String}"
+		b["version"] = f.Version
+	}
+	if f.Status != 0 {
+		where += " AND status = {status:String}"
+		b["status"] = f.Status.String()
+	}
+	if !f.Since.IsZero() {
+		where += " AND at_ms >= {since:Int64}"
+		b["since"] = f.Since.UnixMilli()
+	}
+	if !f.Until.IsZero() {
+		where += " AND at_ms < {until:Int64}"
+		b["until"] = f.Until.UnixMilli()
+	}
+	find := "SELECT id FROM " + table + " FINAL WHERE " + where +
+		" AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({before:String}), 16) ORDER BY id DESC LIMIT {limit:UInt32}"
+
+	before, start := ulid.ULID{}, q.cfg.Now()
+	for i := range before {
+		before[i] = 0xff // above every id: the first byte of a ULID in text is at most 7
+	}
+	if p.After != "" {
+		var err error
+		if before, err = readmodel.ParseRunKey(p.After); err != nil {
+			return nil, err
+		}
+		start = ulid.Time(before.Time())
+	}
+	var out []readmodel.RunRow
+	for back := 0; len(out) < p.Limit; {
+		want := p.Limit - len(out)
+		b["from"], b["before"], b["limit"] = ulidHex(earliest(start, lookBack[back])), ulidHex(before), uint32(want)
+		ids, err := list(ctx, q, "find runs", find, b, func(s scanner) (id ulid.ULID, err error) {
+			err = s.Scan((*[16]byte)(&id))
+			return id, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(ids) < want && back < len(lookBack)-1 {
+			back++
+			continue
+		}
+		rows, err := q.runsOf(ctx, kind, account, rowsSQL, ids)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rows...)
+		if len(ids) < want {
+			break
+		}
+		// Done, unless a row is missing because its Store is under way: then go on
+		// below, since a short page means the end to the caller.
+		before = ids[len(ids)-1]
+	}
+	return out, nil
+}
+
+// runsOf reads the rows of ids, newest first.
+func (q question) runsOf(ctx context.Context, kind event.Kind, account, rowsSQL string, ids []ulid.ULID) ([]readmodel.RunRow, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = ulidHex(id)
+	}
+	return list(ctx, q, "read runs", rowsSQL+byRunIDs, params{"account": account, "ids": texts}, scanRunOf(kind, account))
+}
+
+// earliest is the first id of back before start.
+func earliest(start time.Time, back time.Duration) (id ulid.ULID) {
+	ms := start.UnixMilli() - back.Milliseconds()
+	if back == math.MaxInt64 || ms < 0 {
+		return id
+	}
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(ms))
+	copy(id[:6], b[2:])
+	return id
+}
+
+// History implements readmodel.Reader.
+func (m *Model) History(ctx context.Context, account string, id ulid.ULID) ([]readmodel.EventRow, error) {
+	rows, err := list(ctx, m.now(), "read the history of a run", `
+		SELECT `+eventSelection+` FROM events_vN FINAL
+		WHERE account = {account:String} AND subject = {subject:String}
+		ORDER BY stream, pos`,
+		params{"account": account, "subject": id.String()},
+		func(s scanner) (readmodel.EventRow, error) { return scanEvent(s, account) })
+	if err == nil && len(rows) == 0 {
+		err = readmodel.ErrNotFound
+	}
+	return rows, err
+}
+
+func scanProductOf(account string) func(scanner) (readmodel.ProductRow, error) {
+	return func(s scanner) (readmodel.ProductRow, error) { return scanProduct(s, account) }
+}
+
+// Products implements readmodel.Reader.
+func (m *Model) Products(ctx context.Context, account string, p readmodel.Page) ([]readmodel.ProductRow, error) {
+	return list(ctx, m.now(), "read products", `
+		SELECT `+productSelection+` FROM products_vN FINAL
+		WHERE account = {account:String} AND name > {after:String}
+		ORDER BY name LIMIT {limit:UInt32}`,
+		params{"account": account, "after": p.After, "limit": limit(p)}, scanProductOf(account))
+}
+
+func limit(p readmodel.Page) uint32 { return uint32(min(max(p.Limit, 0), math.MaxUint32)) }
+
+// Product implements readmodel.Reader.
+func (m *Model) Product(ctx context.Context, account string, id event.ProductID) (readmodel.ProductRow, error) {
+	return one(ctx, m.now(), "read a product", `
+		SELECT `+productSelection+` FROM products_vN FINAL WHERE account = {account:String} AND id = {id:UUID}`,
+		params{"account": account, "id": id.String()}, scanProductOf(account))
+}
+
+func scanEnvironmentOf(account string) func(scanner) (readmodel.EnvironmentRow, error) {
+	return func(s scanner) (readmodel.EnvironmentRow, error) { return scanEnvironment(s, account) }
+}
+
+// Environments implements readmodel.Reader.
+func (m *Model) Environments(ctx context.Context, account string, class *event.Class, p readmodel.Page) ([]readmodel.EnvironmentRow, error) {
+	where, b := "", params{"account": account, "after": p.After, "limit": limit(p)}
+	if class != nil {
+		where, b["class"] = "AND class = {class:String}", class.String()
+	}
+	return list(ctx, m.now(), "read environments", `
+		SELECT `+environmentSelection+` FROM environments_vN FINAL
+		WHERE account = {account:String} AND name > {after:String} `+where+`
+		ORDER BY name LIMIT {limit:UInt32}`, b, scanEnvironmentOf(account))
+}
+
+// Environment implements readmodel.Reader.
+func (m *Model) Environment(ctx context.Context, account string, id event.EnvironmentID) (readmodel.EnvironmentRow, error) {
+	return one(ctx, m.now(), "read an environment", `
+		SELECT `+environmentSelection+` FROM environments_vN FINAL WHERE account = {account:String} AND id = {id:UUID}`,
+		params{"account": account, "id": id.String()}, scanEnvironmentOf(account))
+}
+
+const versionRows = `SELECT ` + versionSelection + `
+	FROM versions_vN AS v FINAL
+	INNER JOIN (SELECT id, name, incarnation FROM products_vN FINAL WHERE account = {account:String}) AS p
+		ON p.id = v.product_id AND p.incarnation = v.incarnation
+	WHERE v.account = {account:String} `
+
+const (
+	storedSHA = "lower(if(v.scm_sha = toFixedString('', 20), v.scm_sha_text, hex(v.scm_sha)))"
+	askedSHA  = "lower({sha:String})"
+)
+
+func scanVersionOf(account string) func(scanner) (readmodel.VersionRow, error) {
+	return func(s scanner) (readmodel.VersionRow, error) { return scanVersion(s, account) }
+}
+
+// Versions implements readmodel.Reader.
+func (m *Model) Versions(ctx context.Context, account string, f readmodel.VersionFilter, p readmodel.Page) ([]readmodel.VersionRow, error) {
+	sql, b := versionRows, params{"account": account, "limit": limit(p)}
+	if f.Product != (event.ProductID{}) {
+		sql += " AND v.product_id = {product:UUID}"
+		b["product"] = f.Product.String()
+	}
+	if f.SHA != "" { // contract 10: equal, or 7 or more characters of the shorter begin the longer
+		sql += " AND (" + storedSHA + " = " + askedSHA + " OR least(length(" + storedSHA + "), length(" + askedSHA + ")) >= 7" +
+			" AND (startsWith(" + storedSHA + ", " + askedSHA + ") OR startsWith(" + askedSHA + ", " + storedSHA + ")))"
+		b["sha"] = f.SHA
+	}
+	if p.After != "" {
+		at, id, err := readmodel.ParseVersionKey(p.After)
+		if err != nil {
+			return nil, err
+		}
+		// As text: the UUID type sorts in another order.
+		sql += " AND (v.created_ms, toString(v.id)) < ({at:Int64}, {id:String})"
+		b["at"], b["id"] = at.UnixMilli(), id.String()
+	}
+	q := m.now()
+	out, err := list(ctx, q, "read versions", sql+" ORDER BY v.created_ms DESC, toString(v.id) DESC LIMIT {limit:UInt32}", b, scanVersionOf(account))
+	if err != nil {
+		return nil, err
+	}
+	return out, q.countBuilds(ctx, account, out)
+}
+
+// Version implements readmodel.Reader.
+func (m *Model) Version(ctx context.Context, account string, id event.VersionID) (readmodel.VersionRow, error) {
+	q := m.now()
+	v, err := one(ctx, q, "read a version", versionRows+" AND v.id = {id:UUID}",
+		params{"account": account, "id": id.String()}, scanVersionOf(account))
+	if err != nil {
+		return v, err
+	}
+	rows := []readmodel.VersionRow{v}
+	err = q.countBuilds(ctx, account, rows)
+	return rows[0], err
+}
+
+// countBuilds fills in how many builds each version has, and how the newest stands.
+func (q question) countBuilds(ctx context.Context, account string, versions []readmodel.VersionRow) error {
+	if len(versions) == 0 {
+		return nil
+	}
+	ids := make([]uuid.UUID, len(versions))
+	at := make(map[event.VersionID]int, len(versions))
+	for i := range versions {
+		ids[i], at[versions[i].ID] = uuid.UUID(versions[i].ID), i
+	}
+	return q.ask(ctx, "count builds", `
+		SELECT version_id, `+productOf+` AS incarnation, count(), argMax(status, id) FROM builds_vN FINAL
+		WHERE account = {account:String} AND version_id IN {ids:Array(UUID)}
+		GROUP BY version_id, incarnation`,
+		params{"account": account, "ids": ids}, func(s scanner) error {
+			var id uuid.UUID
+			var incarnation uint16
+			var n uint64
+			var status string
+			if err := s.Scan(&id, &incarnation, &n, &status); err != nil {
+				return err
+			}
+			if i, ok := at[event.VersionID(id)]; ok && versions[i].Incarnation == incarnation {
+				versions[i].Builds = int(n)
+				versions[i].BuildStatus, _ = event.StatusOf(status)
+			}
+			return nil
+		})
+}
+
+// Matrix implements readmodel.Reader.
+func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (readmodel.Matrix, error) {
+	q := m.now()
+	group, both := errgroup.WithContext(ctx)
+	var environments []readmodel.EnvironmentRow
+	group.Go(func() (err error) {
+		environments, err = q.columns(both, account, f)
+		return err
+	})
+	var products []readmodel.ProductRow
+	group.Go(func() (err error) {
+		products, err = q.matrixProducts(both, account, f, p)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return readmodel.Matrix{}, err
+	}
+	cells, attempts, err := q.cells(ctx, account, f, products)
+	if err != nil {
+		return readmodel.Matrix{}, err
+	}
+	return assemble(environments, products, cells, attempts), nil
+}
+
+// columns gives the environments in the order of the matrix.
+func (q question) columns(ctx context.Context, account string, f readmodel.MatrixFilter) ([]readmodel.EnvironmentRow, error) {
+	where, b := "", params{"account": account}
+	if f.Environment != (event.EnvironmentID{}) {
+		where, b["environment"] = "AND id = {environment:UUID}", f.Environment.String()
+	}
+	out, err := list(ctx, q, "read the matrix: environments", `
+		SELECT `+environmentSelection+` FROM environments_vN FINAL WHERE account = {account:String} `+where,
+		b, scanEnvironmentOf(account))
+	slices.SortFunc(out, func(a, b readmodel.EnvironmentRow) int {
+		return cmp.Or(cmp.Compare(a.Class.Order(), b.Class.Order()), cmp.Compare(a.Name, b.Name))
+	})
+	return out, err
+}
+
+func (q question) matrixProducts(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) ([]readmodel.ProductRow, error) {
+	where, b := "", params{"account": account, "after": p.After, "limit": limit(p)}
+	if f.Product != (event.ProductID{}) {
+		where += " AND id = {product:UUID}"
+		b["product"] = f.Product.String()
+	}
+	if f.Search != "" {
+		where += " AND positionCaseInsensitiveUTF8(name, {search:String}) > 0"
+		b["search"] = f.Search
+	}
+	if f.DriftOnly {
+		where += ` AND id IN (
+			SELECT product_id FROM current_vN FINAL
+			WHERE account = {account:String}
+				AND (product_id, ` + productOf + `) IN ` + livingProducts + `
+				AND (environment_id, ` + environmentOf + `) IN ` + livingEnvironments
+		if f.Environment != (event.EnvironmentID{}) {
+			where += " AND environment_id = {environment:UUID}"
+			b["environment"] = f.Environment.String()
+		}
+		where += " GROUP BY product_id HAVING uniqExact(version) > 1)"
+	}
+	return list(ctx, q, "read the matrix: products", `
+		SELECT `+productSelection+` FROM products_vN FINAL
+		WHERE account = {account:String} AND name > {after:String}`+where+`
+		ORDER BY name LIMIT {limit:UInt32}`, b, scanProductOf(account))
+}
+
+// fewProducts is up to how many products are looked up one by one. Above that
+// the cells of the whole account are read: they lie together.
+const fewProducts = 100
+
+// cells gives what is live, and the last attempts, of products.
+func (q question) cells(ctx context.Context, account string, f readmodel.MatrixFilter, products []readmodel.ProductRow) (live, attempts []readmodel.Cell, err error) {
+	if len(products) == 0 {
+		return nil, nil, nil
+	}
+	where, b := "", params{"account": account}
+	if len(products) <= fewProducts {
+		ids := make([]uuid.UUID, len(products))
+		for i := range products {
+			ids[i] = uuid.UUID(products[i].ID)
+		}
+		where, b["products"] = " AND product_id IN {products:Array(UUID)}", ids
+	}
+	if f.Environment != (event.EnvironmentID{}) {
+		where += " AND environment_id = {environment:UUID}"
+		b["environment"] = f.Environment.String()
+	}
+	scan := func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) }
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		live, err = list(both, q, "read the matrix: cells",
+			"SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, b, scan)
+		return err
+	})
+	group.Go(func() (err error) {
+		attempts, err = list(both, q, "read the matrix: attempts",
+			"SELECT "+cellSelection+" FROM attempts_vN FINAL WHERE account = {account:String}"+where, b, scan)
+		return err
+	})
+	return live, attempts, group.Wait()
+}
+
+type place struct {
+	product     event.ProductID
+	environment event.EnvironmentID
+}
+
+// assemble puts the parts of the matrix together. Cells of other incarnations
+// than the rows and columns have are left out.
+func assemble(environments []readmodel.EnvironmentRow, products []readmodel.ProductRow, live, attempts []readmodel.Cell) readmodel.Matrix {
+	out := readmodel.Matrix{Environments: environments}
+	index := func(cells []readmodel.Cell) map[place]*readmodel.Cell {
+		at := make(map[place]*readmodel.Cell, len(cells))
+		p := make(map[event.ProductID]*readmodel.ProductRow, len(products))
+		for i := range products {
+			p[products[i].ID] = &products[i]
+		}
+		e := make(map[event.EnvironmentID]*readmodel.EnvironmentRow, len(environments))
+		for i := range environments {
+			e[environments[i].ID] = &environments[i]
+		}
+		for i := range cells {
+			rec := &cells[i].Record
+			row, column := p[rec.ProductID], e[rec.EnvironmentID]
+			if row == nil || column == nil || row.Incarnation != rec.ProductIncarnation || column.Incarnation != rec.EnvironmentIncarnation {
+				continue
+			}
+			rec.ProductName, rec.EnvironmentName = row.Name, column.Name
+			at[place{rec.ProductID, rec.EnvironmentID}] = &cells[i]
+		}
+		return at
+	}
+	liveAt, attemptAt := index(live), index(attempts)
+	for _, p := range products {
+		item := readmodel.MatrixItem{Product: p}
+		version := ""
+		for _, e := range environments {
+			c := readmodel.MatrixCell{Environment: e.ID, Live: liveAt[place{p.ID, e.ID}]}
+			if a := attemptAt[place{p.ID, e.ID}]; a != nil && shows(a, c.Live) {
+				c.LastAttempt = &readmodel.Attempt{Record: a.Record, At: a.EffectiveAt, Position: a.Position}
+			}
+			if c.Live != nil {
+				item.Drift = item.Drift || version != "" && version != c.Live.Record.Version
+				version = c.Live.Record.Version
+			}
+			if c.Live != nil || c.LastAttempt != nil {
+				item.Cells = append(item.Cells, c)
+			}
+		}
+		out.Items = append(out.Items, item)
+	}
+	return out
+}
+
+// shows tells whether an attempt is news beside what is live.
+func shows(attempt, live *readmodel.Cell) bool {
+	if live == nil {
+		return true
+	}
+	if attempt.Record.ID == live.Record.ID {
+		return false
+	}
+	if !attempt.EffectiveAt.Equal(live.EffectiveAt) {
+		return attempt.EffectiveAt.After(live.EffectiveAt)
+	}
+	return attempt.Position.Offset > live.Position.Offset
+}
+
+// Owner implements readmodel.Reader.
+func (m *Model) Owner(ctx context.Context, object readmodel.Object, id string) (string, error) {
+	var table, where string
+	switch object {
+	case readmodel.DeploymentObject, readmodel.BuildObject:
+		run, err := ulid.ParseStrict(id)
+		if err != nil {
+			return "", readmodel.ErrNotFound
+		}
+		id, table, where = ulidHex(run), string(object)+"s_vN", "id = toFixedString(unhex({id:String}), 16)"
+	case readmodel.ProductObject, readmodel.EnvironmentObject, readmodel.VersionObject:
+		of, err := uuid.Parse(id)
+		if err != nil {
+			return "", readmodel.ErrNotFound
+		}
+		id, table, where = of.String(), string(object)+"s_vN", "id = {id:UUID}"
+	default:
+		return "", errors.New("nothing is known of objects called " + string(object))
+	}
+	return one(ctx, m.now(), "find the owner of an object",
+		"SELECT account FROM "+table+" WHERE "+where+" ORDER BY account LIMIT 1",
+		params{"id": id}, func(s scanner) (account string, err error) {
+			err = s.Scan(&account)
+			return account, err
+		})
+}

@@ -1,0 +1,520 @@
+package chmodel
+
+import (
+	"encoding/hex"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/ClickHouse/ch-go/proto"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+// Domain to storage: the columns of each table, kept from one insert to the next.
+
+type lowCardinality = *proto.ColLowCardinality[string]
+
+func newLowCardinality() lowCardinality { return new(proto.ColStr).LowCardinality() }
+
+func inc(rec *event.Record) uint32 {
+	return uint32(rec.ProductIncarnation)<<16 | uint32(rec.EnvironmentIncarnation)
+}
+
+// commit is a SHA in the two columns that hold it.
+type commit struct {
+	digest proto.ColFixedStr
+	text   proto.ColStr
+}
+
+func newCommit() commit { return commit{digest: proto.ColFixedStr{Size: 20}} }
+
+var noDigest [20]byte
+
+// append writes what is not exactly 40 lower-case hex digits as text, and so
+// forty zeros, which git uses for "no commit": the empty digest means absent.
+func (c *commit) append(sha string) {
+	var digest [20]byte
+	if len(sha) == 40 && isLowerHex(sha) {
+		_, _ = hex.Decode(digest[:], []byte(sha)) // cannot fail: it was looked at
+	}
+	c.digest.Append(digest[:])
+	if digest == noDigest {
+		c.text.Append(sha)
+	} else {
+		c.text.Append("")
+	}
+}
+
+func isLowerHex(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *commit) input() proto.Input {
+	return proto.Input{{Name: "scm_sha", Data: &c.digest}, {Name: "scm_sha_text", Data: &c.text}}
+}
+
+// author is who wrote an event.
+type author struct{ id, name, mode, actor lowCardinality }
+
+func newAuthor() author {
+	return author{newLowCardinality(), newLowCardinality(), newLowCardinality(), newLowCardinality()}
+}
+
+func (c *author) append(a event.Author) {
+	c.id.Append(a.CredentialID)
+	c.name.Append(a.CredentialName)
+	c.mode.Append(string(a.Mode))
+	c.actor.Append(a.Actor)
+}
+
+func (c *author) input() proto.Input {
+	return proto.Input{
+		{Name: "credential_id", Data: c.id}, {Name: "credential_name", Data: c.name},
+		{Name: "mode", Data: c.mode}, {Name: "actor", Data: c.actor},
+	}
+}
+
+type eventColumns struct {
+	account, subject, request  proto.ColStr
+	stream, kind, flag, status lowCardinality
+	pos                        proto.ColUInt64
+	id                         proto.ColFixedStr16
+	received, effective        proto.ColInt64
+	author                     author
+	backfilled                 proto.ColBool
+}
+
+func newEventColumns() *eventColumns {
+	return &eventColumns{
+		stream: newLowCardinality(), kind: newLowCardinality(), flag: newLowCardinality(), status: newLowCardinality(),
+		author: newAuthor(),
+	}
+}
+
+func (c *eventColumns) append(r *readmodel.EventRow) {
+	c.account.Append(r.Account)
+	c.stream.Append(r.Position.Stream)
+	c.pos.Append(uint64(r.Position.Offset))
+	c.id.Append(r.ID)
+	c.kind.Append(string(r.Type))
+	c.subject.Append(r.Subject)
+	c.received.Append(r.ReceivedAt.UnixMilli())
+	c.effective.Append(r.EffectiveAt.UnixMilli())
+	c.author.append(r.Author)
+	c.backfilled.Append(r.Backfilled)
+	c.flag.Append(r.Flag)
+	c.status.Append(r.Status)
+	c.request.Append(r.Request)
+}
+
+func (c *eventColumns) input() proto.Input {
+	return append(proto.Input{
+		{Name: "account", Data: &c.account}, {Name: "stream", Data: c.stream}, {Name: "pos", Data: &c.pos},
+		{Name: "id", Data: &c.id}, {Name: "type", Data: c.kind}, {Name: "subject", Data: &c.subject},
+		{Name: "received_ms", Data: &c.received}, {Name: "effective_ms", Data: &c.effective},
+		{Name: "backfilled", Data: &c.backfilled}, {Name: "flag", Data: c.flag}, {Name: "status", Data: c.status},
+		{Name: "request", Data: &c.request},
+	}, c.author.input()...)
+}
+
+// runColumns are those of deployments and, with a version id, of builds.
+type runColumns struct {
+	account, version, buildNumber, url, invokeID, errorMessage, extra proto.ColStr
+	id                                                                proto.ColFixedStr16
+	stream, status, source, branch, repository, by, byEmail, byName   lowCardinality
+	errorCode                                                         lowCardinality
+	pos                                                               proto.ColUInt64
+	product, environment                                              proto.ColUUID
+	inc                                                               proto.ColUInt32
+	seen                                                              proto.ColUInt8
+	created, started, completed, at                                   proto.ColInt64
+	sha                                                               commit
+	author                                                            author
+	mismatch, backfilled                                              proto.ColBool
+
+	withVersionID bool
+	versionID     proto.ColUUID
+	scratch       []byte
+}
+
+func newRunColumns(withVersionID bool) *runColumns {
+	return &runColumns{
+		stream: newLowCardinality(), status: newLowCardinality(), source: newLowCardinality(), branch: newLowCardinality(),
+		repository: newLowCardinality(), by: newLowCardinality(), byEmail: newLowCardinality(), byName: newLowCardinality(),
+		errorCode: newLowCardinality(), sha: newCommit(), author: newAuthor(), withVersionID: withVersionID,
+	}
+}
+
+func (c *runColumns) append(r *readmodel.RunRow) {
+	rec := &r.Record
+	c.account.Append(rec.Account)
+	c.id.Append(rec.ID)
+	c.stream.Append(r.Position.Stream)
+	c.pos.Append(uint64(r.Position.Offset))
+	c.product.Append(uuid.UUID(rec.ProductID))
+	c.environment.Append(uuid.UUID(rec.EnvironmentID))
+	c.inc.Append(inc(rec))
+	c.version.Append(rec.Version)
+	c.status.Append(rec.Status.String())
+	c.seen.Append(uint8(rec.Seen))
+	c.created.Append(rec.CreatedAt.UnixMilli())
+	c.started.Append(rec.StartedAt.UnixMilli())
+	c.completed.Append(rec.CompletedAt.UnixMilli())
+	c.at.Append(r.At().UnixMilli())
+	a := &rec.Attributes
+	c.source.Append(a[event.SourceSystem])
+	c.buildNumber.Append(a[event.BuildNumber])
+	c.sha.append(a[event.SCMSHA])
+	c.branch.Append(a[event.SCMBranch])
+	c.repository.Append(a[event.SCMRepository])
+	c.url.Append(a[event.URL])
+	c.invokeID.Append(a[event.InvokeID])
+	c.by.Append(a[event.By])
+	c.byEmail.Append(a[event.ByEmail])
+	c.byName.Append(a[event.ByName])
+	c.errorMessage.Append(a[event.ErrorMessage])
+	c.errorCode.Append(a[event.ErrorCode])
+	c.scratch = appendExtra(c.scratch[:0], rec.Extra)
+	c.extra.AppendBytes(c.scratch)
+	c.mismatch.Append(rec.SHAMismatch)
+	c.author.append(r.Author)
+	c.backfilled.Append(r.Backfilled)
+	if c.withVersionID {
+		c.versionID.Append(uuid.UUID(rec.VersionID))
+	}
+}
+
+// appendExtra writes extra_metadata as one object, its values as they came; in
+// a fixed order, so that the same row is the same bytes.
+func appendExtra(dst []byte, extra map[string]event.Extra) []byte {
+	if len(extra) == 0 {
+		return dst
+	}
+	sep := byte('{')
+	for _, k := range slices.Sorted(maps.Keys(extra)) {
+		dst = append(dst, sep)
+		dst, _ = jsontext.AppendQuote(dst, k) // replaces invalid UTF-8
+		dst = append(append(dst, ':'), extra[k].Value...)
+		sep = ','
+	}
+	return append(dst, '}')
+}
+
+func (c *runColumns) input() proto.Input {
+	in := proto.Input{
+		{Name: "account", Data: &c.account}, {Name: "id", Data: &c.id}, {Name: "stream", Data: c.stream},
+		{Name: "pos", Data: &c.pos}, {Name: "product_id", Data: &c.product}, {Name: "environment_id", Data: &c.environment},
+		{Name: "inc", Data: &c.inc}, {Name: "version", Data: &c.version}, {Name: "status", Data: c.status},
+		{Name: "seen", Data: &c.seen}, {Name: "created_ms", Data: &c.created}, {Name: "started_ms", Data: &c.started},
+		{Name: "completed_ms", Data: &c.completed}, {Name: "at_ms", Data: &c.at}, {Name: "source_system", Data: c.source},
+		{Name: "build_number", Data: &c.buildNumber}, {Name: "scm_branch", Data: c.branch},
+		{Name: "scm_repository", Data: c.repository}, {Name: "url", Data: &c.url}, {Name: "invoke_id", Data: &c.invokeID},
+		{Name: "done_by", Data: c.by}, {Name: "done_by_email", Data: c.byEmail}, {Name: "done_by_name", Data: c.byName},
+		{Name: "error_message", Data: &c.errorMessage}, {Name: "error_code", Data: c.errorCode},
+		{Name: "extra", Data: &c.extra}, {Name: "sha_mismatch", Data: &c.mismatch}, {Name: "backfilled", Data: &c.backfilled},
+	}
+	in = append(append(in, c.sha.input()...), c.author.input()...)
+	if c.withVersionID {
+		in = append(in, proto.InputColumn{Name: "version_id", Data: &c.versionID})
+	}
+	return in
+}
+
+type byEnvironmentColumns struct {
+	account, version     proto.ColStr
+	environment, product proto.ColUUID
+	inc                  proto.ColUInt32
+	id                   proto.ColFixedStr16
+	pos                  proto.ColUInt64
+	status               lowCardinality
+	at                   proto.ColInt64
+}
+
+func newByEnvironmentColumns() *byEnvironmentColumns {
+	return &byEnvironmentColumns{status: newLowCardinality()}
+}
+
+func (c *byEnvironmentColumns) append(r *readmodel.RunRow) {
+	rec := &r.Record
+	c.account.Append(rec.Account)
+	c.environment.Append(uuid.UUID(rec.EnvironmentID))
+	c.product.Append(uuid.UUID(rec.ProductID))
+	c.inc.Append(inc(rec))
+	c.id.Append(rec.ID)
+	c.pos.Append(uint64(r.Position.Offset))
+	c.version.Append(rec.Version)
+	c.status.Append(rec.Status.String())
+	c.at.Append(r.At().UnixMilli())
+}
+
+func (c *byEnvironmentColumns) input() proto.Input {
+	return proto.Input{
+		{Name: "account", Data: &c.account}, {Name: "environment_id", Data: &c.environment}, {Name: "product_id", Data: &c.product},
+		{Name: "inc", Data: &c.inc}, {Name: "id", Data: &c.id}, {Name: "pos", Data: &c.pos},
+		{Name: "version", Data: &c.version}, {Name: "status", Data: c.status}, {Name: "at_ms", Data: &c.at},
+	}
+}
+
+// cellColumns are those of cells, current and attempts.
+type cellColumns struct {
+	account, version, buildNumber, url  proto.ColStr
+	product, environment                proto.ColUUID
+	inc                                 proto.ColUInt32
+	at, created, started, completed     proto.ColInt64
+	id                                  proto.ColFixedStr16
+	ver                                 proto.ColUInt128
+	stream, status, by, byEmail, byName lowCardinality
+	pos                                 proto.ColUInt64
+	sha                                 commit
+	mismatch                            proto.ColBool
+}
+
+func newCellColumns() *cellColumns {
+	return &cellColumns{
+		stream: newLowCardinality(), status: newLowCardinality(), by: newLowCardinality(),
+		byEmail: newLowCardinality(), byName: newLowCardinality(), sha: newCommit(),
+	}
+}
+
+// byMoment orders rows by time, then by place in the log. The time is shifted so
+// that one before 1970 sorts below: the column has no sign.
+func byMoment(at time.Time, p event.Position) proto.UInt128 {
+	return proto.UInt128{High: uint64(at.UnixMilli()) + 1<<63, Low: uint64(p.Offset)}
+}
+
+// byOffset orders rows by place in the log.
+func byOffset(p event.Position) proto.UInt128 { return proto.UInt128{Low: uint64(p.Offset)} }
+
+func (c *cellColumns) append(rec *event.Record, at time.Time, p event.Position, ver proto.UInt128) {
+	c.account.Append(rec.Account)
+	c.product.Append(uuid.UUID(rec.ProductID))
+	c.environment.Append(uuid.UUID(rec.EnvironmentID))
+	c.inc.Append(inc(rec))
+	c.at.Append(at.UnixMilli())
+	c.id.Append(rec.ID)
+	c.ver.Append(ver)
+	c.stream.Append(p.Stream)
+	c.pos.Append(uint64(p.Offset))
+	c.version.Append(rec.Version)
+	c.status.Append(rec.Status.String())
+	c.created.Append(rec.CreatedAt.UnixMilli())
+	c.started.Append(rec.StartedAt.UnixMilli())
+	c.completed.Append(rec.CompletedAt.UnixMilli())
+	a := &rec.Attributes
+	c.sha.append(a[event.SCMSHA])
+	c.buildNumber.Append(a[event.BuildNumber])
+	c.url.Append(a[event.URL])
+	c.by.Append(a[event.By])
+	c.byEmail.Append(a[event.ByEmail])
+	c.byName.Append(a[event.ByName])
+	c.mismatch.Append(rec.SHAMismatch)
+}
+
+func (c *cellColumns) input() proto.Input {
+	return append(proto.Input{
+		{Name: "account", Data: &c.account}, {Name: "product_id", Data: &c.product}, {Name: "environment_id", Data: &c.environment},
+		{Name: "inc", Data: &c.inc}, {Name: "at_ms", Data: &c.at}, {Name: "id", Data: &c.id}, {Name: "ver", Data: &c.ver},
+		{Name: "stream", Data: c.stream}, {Name: "pos", Data: &c.pos}, {Name: "version", Data: &c.version},
+		{Name: "status", Data: c.status}, {Name: "created_ms", Data: &c.created}, {Name: "started_ms", Data: &c.started},
+		{Name: "completed_ms", Data: &c.completed}, {Name: "build_number", Data: &c.buildNumber}, {Name: "url", Data: &c.url},
+		{Name: "done_by", Data: c.by}, {Name: "done_by_email", Data: c.byEmail}, {Name: "done_by_name", Data: c.byName},
+		{Name: "sha_mismatch", Data: &c.mismatch},
+	}, c.sha.input()...)
+}
+
+// nameColumns are those of products and, with a class, of environments.
+type nameColumns struct {
+	account, name proto.ColStr
+	id            proto.ColUUID
+	incarnation   proto.ColUInt16
+	created       proto.ColInt64
+	stream        lowCardinality
+	pos           proto.ColUInt64
+	class         lowCardinality // nil for products
+}
+
+func (c *nameColumns) append(account string, id uuid.UUID, name string, incarnation uint16, created time.Time, p event.Position) {
+	c.account.Append(account)
+	c.id.Append(id)
+	c.name.Append(name)
+	c.incarnation.Append(incarnation)
+	c.created.Append(created.UnixMilli())
+	c.stream.Append(p.Stream)
+	c.pos.Append(uint64(p.Offset))
+}
+
+func (c *nameColumns) input() proto.Input {
+	in := proto.Input{
+		{Name: "account", Data: &c.account}, {Name: "id", Data: &c.id}, {Name: "name", Data: &c.name},
+		{Name: "incarnation", Data: &c.incarnation}, {Name: "created_ms", Data: &c.created},
+		{Name: "stream", Data: c.stream}, {Name: "pos", Data: &c.pos},
+	}
+	if c.class != nil {
+		in = append(in, proto.InputColumn{Name: "class", Data: c.class})
+	}
+	return in
+}
+
+type versionColumns struct {
+	account, version proto.ColStr
+	id, product      proto.ColUUID
+	incarnation      proto.ColUInt16
+	sha              commit
+	fixed            proto.ColBool
+	created          proto.ColInt64
+	stream           lowCardinality
+	pos              proto.ColUInt64
+}
+
+func newVersionColumns() *versionColumns {
+	return &versionColumns{sha: newCommit(), stream: newLowCardinality()}
+}
+
+func (c *versionColumns) append(r *readmodel.VersionRow) {
+	c.account.Append(r.Account)
+	c.id.Append(uuid.UUID(r.ID))
+	c.product.Append(uuid.UUID(r.ProductID))
+	c.version.Append(r.Version.Version)
+	c.incarnation.Append(r.Incarnation)
+	c.sha.append(r.SHA)
+	c.fixed.Append(r.SHAFixed)
+	c.created.Append(r.CreatedAt.UnixMilli())
+	c.stream.Append(r.Position.Stream)
+	c.pos.Append(uint64(r.Position.Offset))
+}
+
+func (c *versionColumns) input() proto.Input {
+	return append(proto.Input{
+		{Name: "account", Data: &c.account}, {Name: "id", Data: &c.id}, {Name: "product_id", Data: &c.product},
+		{Name: "version", Data: &c.version}, {Name: "incarnation", Data: &c.incarnation}, {Name: "sha_fixed", Data: &c.fixed},
+		{Name: "created_ms", Data: &c.created}, {Name: "stream", Data: c.stream}, {Name: "pos", Data: &c.pos},
+	}, c.sha.input()...)
+}
+
+// Storage to domain. Lists of columns and scans stand together.
+
+// scanner is what a row of an answer offers.
+type scanner interface{ Scan(dest ...any) error }
+
+func moment(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+func shaOf(digest, text string) string {
+	if digest != string(noDigest[:]) {
+		return hex.EncodeToString([]byte(digest))
+	}
+	return text
+}
+
+const eventSelection = `stream, pos, id, type, subject, received_ms, effective_ms,
+	credential_id, credential_name, mode, actor, backfilled, flag, status, request`
+
+func scanEvent(s scanner, account string) (readmodel.EventRow, error) {
+	r := readmodel.EventRow{Account: account}
+	var received, effective int64
+	err := s.Scan(&r.Position.Stream, (*uint64)(&r.Position.Offset), (*[16]byte)(&r.ID), (*string)(&r.Type), &r.Subject, &received, &effective,
+		&r.Author.CredentialID, &r.Author.CredentialName, (*string)(&r.Author.Mode), &r.Author.Actor, &r.Backfilled, &r.Flag, &r.Status, &r.Request)
+	r.ReceivedAt, r.EffectiveAt = moment(received), moment(effective)
+	return r, err
+}
+
+// runSelection is for a table called d, beside products p and, for deployments,
+// environments e.
+const runSelection = `d.id, d.stream, d.pos, d.product_id, d.environment_id, d.inc, d.version, d.status, d.seen,
+	d.created_ms, d.started_ms, d.completed_ms, d.source_system, d.build_number, d.scm_sha, d.scm_sha_text,
+	d.scm_branch, d.scm_repository, d.url, d.invoke_id, d.done_by, d.done_by_email, d.done_by_name, d.error_message, d.error_code,
+	d.extra, d.sha_mismatch, d.credential_id, d.credential_name, d.mode, d.actor, d.backfilled, p.name`
+
+func scanRun(s scanner, kind event.Kind, account string) (readmodel.RunRow, error) {
+	var r readmodel.RunRow
+	rec, a := &r.Record, &r.Record.Attributes
+	rec.Kind, rec.Account = kind, account
+	var inc uint32
+	var created, started, completed int64
+	var status, digest, text, extra string
+	dest := []any{
+		(*[16]byte)(&rec.ID), &r.Position.Stream, (*uint64)(&r.Position.Offset), (*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID), &inc, &rec.Version, &status, (*uint8)(&rec.Seen),
+		&created, &started, &completed, &a[event.SourceSystem], &a[event.BuildNumber], &digest, &text,
+		&a[event.SCMBranch], &a[event.SCMRepository], &a[event.URL], &a[event.InvokeID], &a[event.By], &a[event.ByEmail], &a[event.ByName], &a[event.ErrorMessage], &a[event.ErrorCode],
+		&extra, &rec.SHAMismatch, &r.Author.CredentialID, &r.Author.CredentialName, (*string)(&r.Author.Mode), &r.Author.Actor, &r.Backfilled, &rec.ProductName,
+	}
+	if kind == event.Deployment {
+		dest = append(dest, &rec.EnvironmentName)
+	}
+	if err := s.Scan(dest...); err != nil {
+		return r, err
+	}
+	rec.ProductIncarnation, rec.EnvironmentIncarnation = uint16(inc>>16), uint16(inc)
+	rec.Status, _ = event.StatusOf(status)
+	rec.CreatedAt, rec.StartedAt, rec.CompletedAt = moment(created), moment(started), moment(completed)
+	a[event.SCMSHA] = shaOf(digest, text)
+	rec.Extra = event.DecodeExtra(jsontext.Value(extra), event.Stamp{})
+	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
+	return r, nil
+}
+
+const cellSelection = `product_id, environment_id, inc, at_ms, id, stream, pos, version, status, created_ms, started_ms, completed_ms,
+	scm_sha, scm_sha_text, build_number, url, done_by, done_by_email, done_by_name, sha_mismatch`
+
+func scanCell(s scanner, account string) (readmodel.Cell, error) {
+	var c readmodel.Cell
+	rec, a := &c.Record, &c.Record.Attributes
+	rec.Kind, rec.Account = event.Deployment, account
+	var inc uint32
+	var at, created, started, completed int64
+	var status, digest, text string
+	err := s.Scan((*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID), &inc, &at, (*[16]byte)(&rec.ID), &c.Position.Stream, (*uint64)(&c.Position.Offset), &rec.Version, &status, &created, &started, &completed,
+		&digest, &text, &a[event.BuildNumber], &a[event.URL], &a[event.By], &a[event.ByEmail], &a[event.ByName], &rec.SHAMismatch)
+	rec.ProductIncarnation, rec.EnvironmentIncarnation = uint16(inc>>16), uint16(inc)
+	rec.Status, _ = event.StatusOf(status)
+	c.EffectiveAt = moment(at)
+	rec.CreatedAt, rec.StartedAt, rec.CompletedAt = moment(created), moment(started), moment(completed)
+	a[event.SCMSHA] = shaOf(digest, text)
+	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
+	return c, err
+}
+
+const productSelection = "id, name, incarnation, created_ms, stream, pos"
+
+func scanProduct(s scanner, account string) (readmodel.ProductRow, error) {
+	r := readmodel.ProductRow{Account: account}
+	var created int64
+	err := s.Scan((*uuid.UUID)(&r.ID), &r.Name, &r.Incarnation, &created, &r.Position.Stream, (*uint64)(&r.Position.Offset))
+	r.CreatedAt = moment(created)
+	return r, err
+}
+
+const environmentSelection = "id, name, class, incarnation, created_ms, stream, pos"
+
+func scanEnvironment(s scanner, account string) (readmodel.EnvironmentRow, error) {
+	r := readmodel.EnvironmentRow{Account: account}
+	var created int64
+	var class string
+	err := s.Scan((*uuid.UUID)(&r.ID), &r.Name, &class, &r.Incarnation, &created, &r.Position.Stream, (*uint64)(&r.Position.Offset))
+	r.Class, _ = event.ParseClass(class)
+	r.CreatedAt = moment(created)
+	return r, err
+}
+
+const versionSelection = `v.id, v.product_id, v.version, v.incarnation, v.scm_sha, v.scm_sha_text, v.sha_fixed, v.created_ms, v.stream, v.pos, p.name`
+
+func scanVersion(s scanner, account string) (readmodel.VersionRow, error) {
+	r := readmodel.VersionRow{Account: account}
+	var digest, text string
+	var created int64
+	err := s.Scan((*uuid.UUID)(&r.ID), (*uuid.UUID)(&r.ProductID), &r.Version.Version, &r.Incarnation, &digest, &text, &r.SHAFixed, &created, &r.Position.Stream, (*uint64)(&r.Position.Offset), &r.ProductName)
+	r.SHA, r.CreatedAt = shaOf(digest, text), moment(created)
+	return r, err
+}
+
+// ulidHex is how ids of runs are bound: their bytes are not text.
+func ulidHex(id ulid.ULID) string { return hex.EncodeToString(id[:]) }

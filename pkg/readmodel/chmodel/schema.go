@@ -1,0 +1,205 @@
+package chmodel
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+	"text/template"
+
+	"github.com/ClickHouse/ch-go"
+	"github.com/ClickHouse/ch-go/proto"
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/pressly/goose/v3"
+
+	"github.com/shipledger/shipledger/schemas"
+)
+
+// projection is the name of our rows in the fixed tables. There is one
+// projection, the ledger; its tables are always rebuilt together.
+const projection = "ledger"
+
+// tables are those of one version.
+var tables = []string{
+	"events", "deployments", "dep_by_env", "builds", "cells", "current", "attempts",
+	"products", "environments", "versions",
+}
+
+// Migrate makes the database, the fixed tables and those of the active version,
+// whatever of it is missing. It may run in several processes at once.
+func (m *Model) Migrate(ctx context.Context) error {
+	c, err := m.dial(ctx, "")
+	if err != nil {
+		return classify(ctx, "connect", err)
+	}
+	err = c.Do(ctx, ch.Query{Body: "CREATE DATABASE IF NOT EXISTS `" + m.cfg.Database + "`" + m.onCluster() + " ENGINE = Atomic"})
+	_ = c.Close()
+	if err != nil {
+		return classify(ctx, "make the database", err)
+	}
+	if err := m.migrateFixed(ctx); err != nil {
+		return classify(ctx, "make the fixed tables", err)
+	}
+	if err := m.Refresh(ctx); err != nil {
+		return err
+	}
+	return m.EnsureVersion(ctx, m.Active())
+}
+
+// migrateFixed applies schemas/clickhouse/fixed in order, each file once.
+func (m *Model) migrateFixed(ctx context.Context) error {
+	files, err := fs.Glob(schemas.ClickHouse, "clickhouse/fixed/*.sql")
+	if err != nil {
+		return err
+	}
+	var migrations []*goose.Migration
+	for _, file := range files {
+		number, _, _ := strings.Cut(path.Base(file), "_")
+		serial, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return fmt.Errorf("migration %s has no number: %w", file, err)
+		}
+		statement, err := m.render(file, "")
+		if err != nil {
+			return err
+		}
+		// Code, not plain SQL files: goose does not fill in templates.
+		migrations = append(migrations, goose.NewGoMigration(serial, &goose.GoFunc{
+			RunDB: func(ctx context.Context, db *sql.DB) error {
+				_, err := db.ExecContext(ctx, statement)
+				return err
+			},
+		}, nil))
+	}
+	db := clickhouse.OpenDB(m.options())
+	defer db.Close()
+	provider, err := goose.NewProvider(goose.DialectClickHouse, db, nil,
+		goose.WithGoMigrations(migrations...), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	applied, err := provider.Up(ctx)
+	for _, a := range applied {
+		m.logger.InfoContext(ctx, "clickhouse migration applied", "version", a.Source.Version, "took", a.Duration)
+	}
+	return err
+}
+
+// EnsureVersion makes the tables of a version, those that are missing.
+func (m *Model) EnsureVersion(ctx context.Context, version uint32) error {
+	c, err := m.dial(ctx, m.cfg.Database)
+	if err != nil {
+		return classify(ctx, "connect", err)
+	}
+	defer c.Close()
+	for _, t := range tables {
+		statement, err := m.render("clickhouse/versioned/"+t+".sql", suffix(version))
+		if err != nil {
+			return err
+		}
+		if err := c.Do(ctx, ch.Query{Body: statement}); err != nil {
+			return classify(ctx, "make table "+t+suffix(version), err)
+		}
+	}
+	return nil
+}
+
+// DropVersion removes the tables of a version and its checkpoints. The version
+// must not be live, and no query may still use it.
+func (m *Model) DropVersion(ctx context.Context, version uint32) error {
+	if live, _, err := m.pointer(ctx); err != nil || live == version {
+		return classify(ctx, fmt.Sprintf("drop version %d", version), orElse(err, fmt.Errorf("it is live")))
+	}
+	c, err := m.dial(ctx, m.cfg.Database)
+	if err != nil {
+		return classify(ctx, "connect", err)
+	}
+	defer c.Close()
+	for _, t := range tables {
+		if err := c.Do(ctx, ch.Query{Body: "DROP TABLE IF EXISTS " + t + suffix(version) + m.onCluster() + " SYNC"}); err != nil {
+			return classify(ctx, "drop table "+t+suffix(version), err)
+		}
+	}
+	return nil
+}
+
+// Activate makes reads of every process use a version, within FollowInterval.
+// Going back to an earlier version is the same. There must be one caller at a time.
+func (m *Model) Activate(ctx context.Context, version uint32) error {
+	_, serial, err := m.pointer(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := m.dial(ctx, m.cfg.Database)
+	if err != nil {
+		return classify(ctx, "connect", err)
+	}
+	defer c.Close()
+	name := new(proto.ColStr).LowCardinality()
+	name.Append(projection)
+	input := proto.Input{
+		{Name: "name", Data: name},
+		{Name: "serial", Data: proto.ColUInt64{serial + 1}},
+		{Name: "version", Data: proto.ColUInt32{version}},
+	}
+	if err := c.Do(ctx, ch.Query{Body: input.Into("active_version"), Input: input, Settings: insertSettings}); err != nil {
+		return classify(ctx, "switch the active version", err)
+	}
+	return m.Refresh(ctx)
+}
+
+// pointer reads which version is live.
+func (m *Model) pointer(ctx context.Context) (version uint32, serial uint64, err error) {
+	err = m.ask(ctx, "read the active version", `
+		SELECT argMax(version, serial), max(serial) FROM active_version WHERE name = {name:String}`,
+		params{"name": projection}, func(rows scanner) error { return rows.Scan(&version, &serial) })
+	if version == 0 {
+		version = firstVersion
+	}
+	return version, serial, err
+}
+
+func suffix(version uint32) string { return "_v" + strconv.FormatUint(uint64(version), 10) }
+
+func (m *Model) onCluster() string {
+	if m.cfg.Cluster == "" {
+		return ""
+	}
+	return " ON CLUSTER `" + m.cfg.Cluster + "`"
+}
+
+// render fills in a template of schemas/clickhouse for this family of engines.
+func (m *Model) render(file, suffix string) (string, error) {
+	window := "non_replicated_deduplication_window = 1000"
+	family := "ReplacingMergeTree("
+	if m.cfg.Cluster != "" {
+		window = "replicated_deduplication_window = 1000"
+		family = "ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}'"
+	}
+	t, err := template.New(path.Base(file)).Funcs(template.FuncMap{
+		"replacing": func(column string) string {
+			if column != "" && m.cfg.Cluster != "" {
+				column = ", " + column
+			}
+			return family + column + ")"
+		},
+	}).ParseFS(schemas.ClickHouse, file, "clickhouse/versioned/columns.tmpl")
+	if err != nil {
+		return "", fmt.Errorf("read DDL %s: %w", file, err)
+	}
+	var b strings.Builder
+	if err := t.Execute(&b, map[string]string{"Suffix": suffix, "OnCluster": m.onCluster(), "Window": window}); err != nil {
+		return "", fmt.Errorf("fill in DDL %s: %w", file, err)
+	}
+	return b.String(), nil
+}
+
+func orElse(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}

@@ -1,0 +1,13 @@
+-- How far a projection has come in each stream. An attempt is a version of the
+-- tables. Written after all rows that it speaks of, so it may lag but never lead.
+CREATE TABLE IF NOT EXISTS checkpoint{{.OnCluster}}
+(
+    name    LowCardinality(String),
+    attempt UInt32,
+    stream  LowCardinality(String),
+    pos     UInt64,
+    time_ms Int64
+)
+ENGINE = {{replacing "pos"}}
+ORDER BY (name, attempt, stream)
+SETTINGS index_granularity = 256, {{.Window}}

@@ -1,0 +1,11 @@
+-- Builds as they stand.
+CREATE TABLE IF NOT EXISTS builds{{.Suffix}}{{.OnCluster}}
+(
+    {{template "run"}},
+    version_id        UUID,
+    INDEX by_id      id         TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_version version_id TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = {{replacing "pos"}}
+ORDER BY (account, id)
+SETTINGS index_granularity = 1024, {{.Window}}

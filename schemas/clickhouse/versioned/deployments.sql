@@ -1,0 +1,9 @@
+-- Deployments as they stand. The index by id finds another account's deployment.
+CREATE TABLE IF NOT EXISTS deployments{{.Suffix}}{{.OnCluster}}
+(
+    {{template "run"}},
+    INDEX by_id id TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = {{replacing "pos"}}
+ORDER BY (account, id)
+SETTINGS index_granularity = 1024, {{.Window}}

@@ -1,0 +1,14 @@
+CREATE TABLE IF NOT EXISTS products{{.Suffix}}{{.OnCluster}}
+(
+    account     String,
+    id          UUID,
+    name        String,
+    incarnation UInt16,
+    created_ms  Int64,
+    stream      LowCardinality(String),
+    pos         UInt64,
+    INDEX by_id id TYPE bloom_filter(0.01) GRANULARITY 1
+)
+ENGINE = {{replacing "pos"}}
+ORDER BY (account, id)
+SETTINGS index_granularity = 256, {{.Window}}
