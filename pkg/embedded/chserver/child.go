@@ -66,7 +66,7 @@ func runChild(args []string) error {
 	// (ClickHouse/ClickHouse#115666). Interactive it is if its input is a terminal.
 	tty, err := terminal()
 	if err == nil {
-		args = slices.Insert(args, 1, "--interactive") // before the list of queries files
+		args = slices.Insert(args, 1, "--interactive", "--disable_suggestion") // before the list of queries files
 	} else {
 		fmt.Fprintln(os.Stderr, "without a terminal a misbehaving client ends the engine:", err)
 	}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package chserver_test
 
 import (
@@ -20,6 +22,7 @@ import (
 	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"golang.org/x/sys/unix"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
@@ -307,6 +310,27 @@ func TestApplicationCannotReachFilesServersOrCommands(t *testing.T) {
 	for _, script := range []string{"id", "../../../bin/sh", "/bin/sh"} {
 		if err := conn.Exec(t.Context(), "SELECT * FROM executable('"+script+"', 'TSV', 'x String')"); err == nil {
 			t.Errorf("executable(%q): was not refused", script)
+		}
+	}
+}
+
+// The scalar function file() needs no grant, so this is the kernel's doing.
+func TestApplicationCannotReadFilesOutsideTheDataFolder(t *testing.T) {
+	t.Parallel()
+	if abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 || abi < 2 {
+		t.Skipf("SKIPPED: this kernel has no Landlock, or an old one: version %d, %v", abi, errno)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	srv, _ := chservertest.StartConfig(t, chserver.Config{Dir: dir})
+	conn := open(t, srv)
+	for _, path := range []string{secret, "/etc/passwd", fmt.Sprintf("/proc/%d/environ", os.Getpid()), fmt.Sprintf("/proc/%d/cmdline", os.Getpid())} {
+		var content string
+		if err := conn.QueryRow(t.Context(), "SELECT file('"+path+"')").Scan(&content); err == nil {
+			t.Errorf("file(%q) returned %d bytes", path, len(content))
 		}
 	}
 }

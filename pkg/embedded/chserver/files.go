@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -55,7 +56,7 @@ func writeFiles(cfg Config, password string) error {
 func configXML(cfg Config) string {
 	return strings.NewReplacer(
 		"{DIR}", escape(cfg.Dir),
-		"{MAX_SERVER_MEMORY}", fmt.Sprint(cfg.MaxServerMemory),
+		"{MAX_SERVER_MEMORY}", strconv.FormatInt(cfg.MaxServerMemory, 10),
 	).Replace(`<clickhouse>
   <path>{DIR}/</path>
   <tmp_path>{DIR}/tmp/</tmp_path>
@@ -111,8 +112,8 @@ func usersXML(cfg Config, password string) string {
 	return strings.NewReplacer(
 		"{APP}", appUser,
 		"{HASH}", hex.EncodeToString(hash[:]),
-		"{MAX_QUERY_MEMORY}", fmt.Sprint(cfg.MaxQueryMemory),
-		"{MAX_THREADS}", fmt.Sprint(cfg.MaxThreads),
+		"{MAX_QUERY_MEMORY}", strconv.FormatInt(cfg.MaxQueryMemory, 10),
+		"{MAX_THREADS}", strconv.Itoa(cfg.MaxThreads),
 		"{ENGINE_GRANTS}", engines.String(),
 	).Replace(`<clickhouse>
   <profiles>

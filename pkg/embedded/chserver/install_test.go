@@ -1,3 +1,5 @@
+//go:build linux
+
 package chserver_test
 
 import (

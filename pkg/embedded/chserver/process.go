@@ -99,6 +99,9 @@ func (p *process) awaitReady(ctx context.Context) error {
 		case err != nil:
 			last = err
 			continue
+		case !found && strings.Contains(p.stderr.String(), "DB::Exception"):
+			// An engine too old to listen says so, and then waits for input.
+			return fmt.Errorf("it cannot listen%s", p.lastWords())
 		case !found:
 			continue
 		}
