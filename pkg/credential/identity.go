@@ -16,36 +16,38 @@ const (
 	Session                 // a web session of a user
 )
 
+// String gives the word that subjects and events use.
+func (k Kind) String() string {
+	switch k {
+	case APIKey:
+		return "sk"
+	case PAT:
+		return "pat"
+	case Session:
+		return "session"
+	}
+	return "unknown"
+}
+
+// prefix is what a token of this kind begins with.
+func (k Kind) prefix() string { return k.String() + "_" }
+
 // An Identity is who a verified credential speaks for, and what it may do now.
 type Identity struct {
-	Kind      Kind
-	Account   string
-	RecordID  string // the credential's record id, a ULID
-	PublicID  string // k1, t1 for API keys, the token id for PATs
-	Name      string
-	Mode      event.Mode
-	Scopes    Scopes // already narrowed to the owner's role
-	UserID    string // the owner of a PAT or session; empty for API keys
-	Role      string // the owner's role; empty for API keys
-	ExpiresAt time.Time
+	Kind       Kind
+	Account    string
+	RecordID   string // the credential's record id, a ULID
+	PublicID   string // k1, t1 for API keys, the token id for PATs
+	Name       string
+	Mode       event.Mode
+	Scopes     Scopes // already narrowed to the owner's role
+	UserID     string // the owner of a PAT or session; empty for API keys
+	Role       string // the owner's role; empty for API keys
+	ExpiresAt  time.Time
+	FirstStart bool // made by the first start: the setting pat_write does not bind it
 }
 
 // Author gives what events carry of the identity.
 func (i *Identity) Author() event.Author {
 	return event.Author{CredentialID: i.PublicID, CredentialName: i.Name, Mode: i.Mode, Actor: i.UserID}
 }
-
-// Scopes is a set of rights.
-type Scopes uint8
-
-// The scopes, least first (contract 3.4). Admin includes Write, Write includes
-// EventsWrite and Read.
-const (
-	Read Scopes = 1 << iota
-	EventsWrite
-	Write
-	Admin
-)
-
-// Has tells whether all of want is granted.
-func (s Scopes) Has(want Scopes) bool { return s&want == want }
