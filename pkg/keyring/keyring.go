@@ -1,0 +1,250 @@
+// Package keyring keeps a process's keys in step with the log: it follows the
+// stream of credentials and answers who a token speaks for. That is how a
+// revocation reaches every process, and why a process that cannot hear the log
+// refuses rather than trust what it last knew.
+package keyring
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/fault"
+)
+
+// Config says how a keyring follows. Zero values are replaced by the defaults.
+type Config struct {
+	// DeafLimit is how long a keyring that cannot hear the log goes on
+	// answering. Default 30 s.
+	DeafLimit time.Duration `default:"30s" help:"Refuse credentials when the log was not heard for this long."`
+}
+
+const (
+	defaultDeafLimit = 30 * time.Second
+	probesPerLimit   = 6 // so that one lost probe does not matter
+	minBackoff       = 50 * time.Millisecond
+	maxBackoff       = 2 * time.Second
+)
+
+// ErrDeaf refuses everybody while the keyring may be out of date.
+var ErrDeaf = fault.New(fault.Unavailable, "", "Service temporarily unavailable").
+	WithHint("This process cannot hear the log of credentials. Try again later.")
+
+// Ring is a lifecycle.Service and safe for concurrent use.
+type Ring struct {
+	log    eventlog.Reader
+	now    func() time.Time
+	logger *slog.Logger
+	limit  time.Duration
+
+	mu      sync.RWMutex
+	keys    *credential.Keyring
+	applied uint64
+	heardAt time.Time     // when keys were last known to be complete; zero: never
+	probed  probe         // what is still to be applied; no time: nothing
+	grown   chan struct{} // closed and replaced whenever applied grows
+}
+
+// A probe says where the log ended at a time: once that much is applied, the
+// keys are known to be complete as of then.
+type probe struct {
+	last uint64
+	at   time.Time
+}
+
+// New returns a ring that knows nothing until it runs.
+func New(cfg Config, log eventlog.Reader, peppers *credential.Peppers, now func() time.Time, logger *slog.Logger) *Ring {
+	if cfg.DeafLimit <= 0 {
+		cfg.DeafLimit = defaultDeafLimit
+	}
+	return &Ring{
+		log: log, now: now, logger: logger, limit: cfg.DeafLimit,
+		keys: credential.NewKeyring(peppers), grown: make(chan struct{}),
+	}
+}
+
+// Verify tells who presents a token. Beside the errors of package credential it
+// returns ErrDeaf.
+func (r *Ring) Verify(token string) (credential.Identity, error) {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.deaf(now) {
+		return credential.Identity{}, ErrDeaf
+	}
+	return r.keys.Verify(token, now)
+}
+
+// Alive tells whether the credential of a record may still act; it is asked
+// right before a commit and before the first byte of an answer.
+func (r *Ring) Alive(recordID string) error {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.deaf(now) {
+		return ErrDeaf
+	}
+	return r.keys.Alive(recordID, now)
+}
+
+// Healthy returns ErrDeaf while requests are refused for that reason.
+func (r *Ring) Healthy() error {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.deaf(now) {
+		return ErrDeaf
+	}
+	return nil
+}
+
+func (r *Ring) deaf(now time.Time) bool { return r.heardAt.IsZero() || now.Sub(r.heardAt) > r.limit }
+
+// Applied gives the sequence of the last event that the ring knows.
+func (r *Ring) Applied() uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.applied
+}
+
+// Await returns once the event at seq is applied: then this process refuses
+// what that event revoked.
+func (r *Ring) Await(ctx context.Context, seq uint64) error {
+	for {
+		r.mu.RLock()
+		applied, grown := r.applied, r.grown
+		r.mu.RUnlock()
+		if applied >= seq {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Run follows the log until ctx is done. The ring is ready once it has applied
+// all that the log held when it started.
+func (r *Ring) Run(ctx context.Context, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { r.follow(ctx) })
+
+	first := backoff{}
+	for !r.probe(ctx) {
+		if !first.wait(ctx) {
+			return nil
+		}
+	}
+	r.mu.RLock()
+	last := max(r.applied, r.probed.last)
+	r.mu.RUnlock()
+	if err := r.Await(ctx, last); err != nil {
+		return nil //nolint:nilerr // being stopped before it was ready is no failure
+	}
+	ready()
+	ticks := time.NewTicker(r.limit / probesPerLimit)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticks.C:
+			r.probe(ctx)
+		}
+	}
+}
+
+// probe asks where the log ends. That, and not the arrival of events, is what
+// tells a log without news from one that cannot be heard.
+func (r *Ring) probe(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, r.limit/probesPerLimit)
+	defer cancel()
+	asked := r.now() // before the question, so that the answer is not older than that
+	last, err := r.log.Last(ctx)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			r.logger.WarnContext(ctx, "cannot hear the log of credentials", "err", err)
+		}
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.probed.at.IsZero() { // else an older one is still to be reached: replaced again and again, none ever would be
+		r.probed = probe{last, asked}
+	}
+	r.reached()
+	return true
+}
+
+// reached takes note that the keys are complete, if they are. r.mu is held.
+func (r *Ring) reached() {
+	if p := r.probed; !p.at.IsZero() && r.applied >= p.last {
+		r.heardAt, r.probed.at = p.at, time.Time{}
+	}
+}
+
+// follow applies what the log holds, and begins anew where it was when the log
+// fails. It goes on for ever: how long the keys are trusted meanwhile is the
+// probe's matter.
+func (r *Ring) follow(ctx context.Context) {
+	retry := backoff{}
+	for {
+		for f, err := range r.log.Follow(ctx, r.Applied()) {
+			if err != nil {
+				if ctx.Err() == nil {
+					r.logger.WarnContext(ctx, "following the log of credentials failed", "after", r.Applied(), "err", err)
+				}
+				break
+			}
+			r.apply(ctx, f)
+			retry = backoff{}
+		}
+		if !retry.wait(ctx) {
+			return
+		}
+	}
+}
+
+func (r *Ring) apply(ctx context.Context, f eventlog.Recorded) {
+	e, err := event.DecodeEvent(event.Position{Stream: event.CredentialStream, Offset: event.At(f.Seq, 0)}, f.Body)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		err = r.keys.Apply(e)
+	}
+	if err != nil {
+		// It may be a revocation, so what it is about is refused from here on.
+		r.logger.ErrorContext(ctx, "a credential event cannot be applied", "seq", f.Seq, "subject", f.Subject, "err", err)
+		r.keys.Distrust(f.Subject, event.At(f.Seq, 0))
+	}
+	r.applied = f.Seq
+	r.reached()
+	close(r.grown)
+	r.grown = make(chan struct{})
+}
+
+// backoff waits longer from one failure to the next.
+type backoff struct{ next time.Duration }
+
+// wait tells whether to go on.
+func (b *backoff) wait(ctx context.Context) bool {
+	b.next = min(max(2*b.next, minBackoff), maxBackoff)
+	t := time.NewTimer(b.next)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
