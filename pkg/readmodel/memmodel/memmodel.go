@@ -92,7 +92,10 @@ func put[K comparable, R any](table map[K]R, key K, row R, offset func(*R) event
 }
 
 // Store implements readmodel.Sink.
-func (m *Model) Store(_ context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
+func (m *Model) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range rows.Events {

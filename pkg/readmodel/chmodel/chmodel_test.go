@@ -1,0 +1,50 @@
+package chmodel_test
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+
+	"github.com/shipledger/shipledger/pkg/embedded/chserver"
+	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/readmodeltest"
+)
+
+func TestMain(m *testing.M) { chservertest.Main(m) }
+
+var databases atomic.Int64
+
+// open gives a model in a database of its own.
+func open(tb testing.TB, srv *chserver.Server, change ...func(*chmodel.Config)) (*chmodel.Model, *chmodel.Writer) {
+	tb.Helper()
+	auth := srv.Auth()
+	cfg := chmodel.Config{
+		DialContext: srv.DialContext, User: auth.User, Password: auth.Password,
+		Database: fmt.Sprintf("test_%d", databases.Add(1)),
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	m, err := chmodel.Open(tb.Context(), cfg, slog.New(slog.NewTextHandler(tb.Output(), nil)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = m.Close() })
+	if err := m.Migrate(tb.Context()); err != nil {
+		tb.Fatal(err)
+	}
+	w := m.Writer(m.Active())
+	tb.Cleanup(func() { _ = w.Close() })
+	return m, w
+}
+
+func TestModelKeepsTheContract(t *testing.T) {
+	srv := chservertest.Start(t)
+	readmodeltest.Run(t, func(t *testing.T) (readmodel.Sink, readmodel.Reader) {
+		m, w := open(t, srv)
+		return w, m
+	})
+}

@@ -1,0 +1,459 @@
+// Package readmodeltest holds every adapter of readmodel to the same contract.
+//
+// Its heart is a property: whatever the order, the portions and the repetition
+// in which rows are stored, every question is answered as by memmodel, which was
+// given them once, in order.
+package readmodeltest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/uuid"
+	"github.com/oklog/ulid/v2"
+	"pgregory.net/rapid"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
+)
+
+// Run holds an adapter to the contract. open gives an empty model; one that
+// shares its store with those opened before must not see what they hold.
+func Run(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	t.Run("any order, portions and repetition give the same answers", func(t *testing.T) {
+		sink, reader := open(t)
+		rapid.Check(t, func(t *rapid.T) { converges(t, sink, reader) })
+	})
+	t.Run("paging visits each item once while others arrive", func(t *testing.T) { paging(t, open) })
+	t.Run("progress never goes back", func(t *testing.T) { progress(t, open) })
+	t.Run("a store that failed is not progress", func(t *testing.T) { failedStore(t, open) })
+	t.Run("values come back as they were", func(t *testing.T) { roundTrip(t, open) })
+	t.Run("an older success that comes late is not live", func(t *testing.T) { lateSuccess(t, open) })
+	t.Run("an empty model has nothing", func(t *testing.T) { empty(t, open) })
+	t.Run("a key that no list gave is refused", func(t *testing.T) { badKey(t, open) })
+}
+
+// serial tells histories apart that end up in one store.
+var serial atomic.Int64
+
+func converges(t *rapid.T, sink readmodel.Sink, reader readmodel.Reader) {
+	ctx := context.Background()
+	h := drawHistory(t, serial.Add(1))
+	oracle := memmodel.New()
+	if err := oracle.Store(ctx, join(h.events), upTo(h.events)); err != nil {
+		t.Fatal(err)
+	}
+	for _, portion := range h.portions(t) {
+		if err := sink.Store(ctx, join(portion), upTo(portion)); err != nil {
+			t.Fatalf("store: %v", err)
+		}
+	}
+	want, got := h.ask(oracle), h.ask(reader)
+	for i := range want {
+		if diff := cmp.Diff(want[i].answer, got[i].answer, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("%s (-memmodel +this):\n%s", want[i].question, diff)
+		}
+	}
+	wantProgress, _ := oracle.Progress(ctx, h.stream)
+	gotProgress, err := sink.Progress(ctx, h.stream)
+	if diff := cmp.Diff(wantProgress, gotProgress); diff != "" || err != nil {
+		t.Fatalf("progress, error %v (-memmodel +this):\n%s", err, diff)
+	}
+}
+
+type answer struct {
+	question string
+	answer   any
+}
+
+// ask puts every question that the history suggests.
+func (h *history) ask(r readmodel.Reader) []answer {
+	ctx := context.Background()
+	var out []answer
+	add := func(question string, result any, err error) {
+		switch {
+		case errors.Is(err, readmodel.ErrNotFound):
+			result = "not found"
+		case err != nil:
+			result = "error: " + err.Error()
+		}
+		out = append(out, answer{question, result})
+	}
+	asOf, err := r.AsOf(ctx)
+	asOf = slices.DeleteFunc(asOf, func(p readmodel.Progress) bool { return p.Stream != h.stream })
+	add("as of", asOf, err)
+	for _, a := range h.accounts {
+		for _, f := range a.runFilters() {
+			for _, p := range []readmodel.Page{{Limit: 1000}, {Limit: 2}} {
+				runs, err := all(p, func(p readmodel.Page) ([]readmodel.RunRow, error) { return r.Deployments(ctx, a.name, f, p) }, (*readmodel.RunRow).Key)
+				add(fmt.Sprintf("deployments of %s %+v by %d", a.name, f, p.Limit), runs, err)
+				runs, err = all(p, func(p readmodel.Page) ([]readmodel.RunRow, error) { return r.Builds(ctx, a.name, f, p) }, (*readmodel.RunRow).Key)
+				add(fmt.Sprintf("builds of %s %+v by %d", a.name, f, p.Limit), runs, err)
+			}
+		}
+		h.askLists(ctx, r, a, add)
+		for _, other := range h.accounts { // its own and the other account's
+			for _, id := range slices.Concat(other.deployments, other.builds) {
+				run, err := r.Deployment(ctx, a.name, id)
+				add(fmt.Sprintf("deployment %s of %s", id, a.name), run, err)
+				run, err = r.Build(ctx, a.name, id)
+				add(fmt.Sprintf("build %s of %s", id, a.name), run, err)
+				events, err := r.History(ctx, a.name, id)
+				add(fmt.Sprintf("history of %s of %s", id, a.name), events, err)
+			}
+		}
+		for _, id := range a.products {
+			p, err := r.Product(ctx, a.name, id)
+			add(fmt.Sprintf("product %s of %s", id, a.name), p, err)
+			for _, version := range versionNames {
+				id := event.VersionIDOf(a.name, id, version)
+				v, err := r.Version(ctx, a.name, id)
+				add(fmt.Sprintf("version %s of %s", id, a.name), v, err)
+				owner, err := r.Owner(ctx, readmodel.VersionObject, id.String())
+				add(fmt.Sprintf("owner of version %s", id), owner, err)
+			}
+			owner, err := r.Owner(ctx, readmodel.ProductObject, id.String())
+			add(fmt.Sprintf("owner of product %s", id), owner, err)
+		}
+		for _, id := range a.environments {
+			e, err := r.Environment(ctx, a.name, id)
+			add(fmt.Sprintf("environment %s of %s", id, a.name), e, err)
+			owner, err := r.Owner(ctx, readmodel.EnvironmentObject, id.String())
+			add(fmt.Sprintf("owner of environment %s", id), owner, err)
+		}
+		for _, id := range slices.Concat(a.deployments, a.builds) {
+			for _, object := range []readmodel.Object{readmodel.DeploymentObject, readmodel.BuildObject} {
+				owner, err := r.Owner(ctx, object, id.String())
+				add(fmt.Sprintf("owner of %s %s", object, id), owner, err)
+			}
+		}
+	}
+	return out
+}
+
+func (a *account) runFilters() []readmodel.RunFilter {
+	return []readmodel.RunFilter{
+		{},
+		{Product: a.products[0]},
+		{Environment: a.environments[1]},
+		{Product: a.products[1], Environment: a.environments[0]},
+		{Version: versionNames[1]},
+		{Status: event.Completed},
+		{Product: a.products[0], Status: event.Started, Version: versionNames[0]},
+		{Since: epoch.Add(500 * time.Millisecond), Until: epoch.Add(1500 * time.Millisecond)},
+		{Environment: a.environments[0], Until: epoch.Add(time.Second)},
+	}
+}
+
+func (h *history) askLists(ctx context.Context, r readmodel.Reader, a *account, add func(string, any, error)) {
+	production, other := event.Production, event.Other
+	filters := []readmodel.MatrixFilter{
+		{}, {Product: a.products[0]}, {Environment: a.environments[0]}, {Search: "CHECK"}, {Search: "%"}, {Search: "_"}, {Search: "Ü"},
+		{DriftOnly: true}, {DriftOnly: true, Environment: a.environments[0]}, {DriftOnly: true, Search: "check_"},
+	}
+	for _, limit := range []int{1000, 1} {
+		p := readmodel.Page{Limit: limit}
+		products, err := all(p, func(p readmodel.Page) ([]readmodel.ProductRow, error) { return r.Products(ctx, a.name, p) }, (*readmodel.ProductRow).Key)
+		add(fmt.Sprintf("products of %s by %d", a.name, limit), products, err)
+		for _, class := range []*event.Class{nil, &production, &other} {
+			environments, err := all(p, func(p readmodel.Page) ([]readmodel.EnvironmentRow, error) {
+				return r.Environments(ctx, a.name, class, p)
+			}, (*readmodel.EnvironmentRow).Key)
+			add(fmt.Sprintf("environments of %s, class %v, by %d", a.name, class, limit), environments, err)
+		}
+		for _, f := range filters {
+			var head readmodel.Matrix
+			items, err := all(p, func(p readmodel.Page) ([]readmodel.MatrixItem, error) {
+				m, err := r.Matrix(ctx, a.name, f, p)
+				head = m
+				return m.Items, err
+			}, (*readmodel.MatrixItem).Key)
+			add(fmt.Sprintf("matrix of %s %+v by %d", a.name, f, limit), readmodel.Matrix{Environments: head.Environments, Items: items}, err)
+		}
+		versionFilters := []readmodel.VersionFilter{{}, {Product: a.products[0]}, {Product: a.products[1], SHA: "0123456"}}
+		for _, sha := range commits[1:] {
+			versionFilters = append(versionFilters, readmodel.VersionFilter{SHA: sha})
+		}
+		for _, f := range versionFilters {
+			versions, err := all(p, func(p readmodel.Page) ([]readmodel.VersionRow, error) { return r.Versions(ctx, a.name, f, p) }, (*readmodel.VersionRow).Key)
+			add(fmt.Sprintf("versions of %s %+v by %d", a.name, f, limit), versions, err)
+		}
+	}
+}
+
+// all walks a list to its end.
+func all[R any](p readmodel.Page, list func(readmodel.Page) ([]R, error), key func(*R) string) ([]R, error) {
+	var out []R
+	for {
+		rows, err := list(p)
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) > p.Limit {
+			return nil, fmt.Errorf("%d rows in a page of %d", len(rows), p.Limit)
+		}
+		out = append(out, rows...)
+		if len(rows) < p.Limit {
+			return out, nil
+		}
+		p.After = key(&rows[len(rows)-1])
+	}
+}
+
+// fixture makes rows by hand for one account with one product and environment.
+type fixture struct {
+	t       *testing.T
+	sink    readmodel.Sink
+	account string
+	stream  string
+	offset  event.Offset
+}
+
+func newFixture(t *testing.T, sink readmodel.Sink) *fixture {
+	n := serial.Add(1)
+	f := &fixture{t: t, sink: sink, account: fmt.Sprintf("acc%d", n), stream: event.TrackStream(int(n % 10000))}
+	f.store(readmodel.Rows{
+		Products:     []readmodel.ProductRow{{Product: event.Product{ID: f.product(), Name: "svc", CreatedAt: epoch}, Account: f.account, Position: f.next()}},
+		Environments: []readmodel.EnvironmentRow{{Environment: event.Environment{ID: f.environment(), Name: "production", Class: event.Production, CreatedAt: epoch}, Account: f.account, Position: f.next()}},
+	})
+	return f
+}
+
+func (f *fixture) product() event.ProductID { return event.ProductIDOf(f.account, "svc") }
+func (f *fixture) environment() event.EnvironmentID {
+	return event.EnvironmentIDOf(f.account, "production")
+}
+
+func (f *fixture) next() event.Position {
+	f.offset++
+	return event.Position{Stream: f.stream, Offset: f.offset}
+}
+
+func (f *fixture) store(rows readmodel.Rows) {
+	f.t.Helper()
+	if err := f.sink.Store(f.t.Context(), &rows, readmodel.Progress{Stream: f.stream, Offset: f.offset, Time: epoch}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) deployment(at time.Time, version string, status event.Status) readmodel.RunRow {
+	rec := event.Record{
+		Kind: event.Deployment, Account: f.account, ProductID: f.product(), ProductName: "svc",
+		EnvironmentID: f.environment(), EnvironmentName: "production", Version: version,
+		VersionID: event.VersionIDOf(f.account, f.product(), version), Status: status, CreatedAt: at,
+	}
+	_ = rec.ID.SetTime(uint64(at.UnixMilli()))
+	p := f.next()
+	copy(rec.ID[6:], fmt.Sprintf("%05d%s", p.Offset, f.account))
+	return readmodel.RunRow{Record: rec, Position: p}
+}
+
+func paging(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	sink, reader := open(t)
+	f := newFixture(t, sink)
+	var want []ulid.ULID
+	var rows readmodel.Rows
+	for i := range 50 { // over 100 weeks, so that no look-back holds them all
+		rows.Deployments = append(rows.Deployments, f.deployment(epoch.Add(time.Duration(-i)*14*24*time.Hour), "1", event.Completed))
+		want = append(want, rows.Deployments[i].Record.ID)
+	}
+	f.store(rows)
+	for _, filter := range []readmodel.RunFilter{{}, {Product: f.product()}, {Environment: f.environment()}} {
+		var got []ulid.ULID
+		for p := (readmodel.Page{Limit: 7}); ; {
+			page, err := reader.Deployments(t.Context(), f.account, filter, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range page {
+				got = append(got, r.Record.ID)
+			}
+			if len(page) < p.Limit {
+				break
+			}
+			p.After = page[len(page)-1].Key()
+			// A newer one, and a known one again, later in the log.
+			again := page[0]
+			again.Position = f.next()
+			f.store(readmodel.Rows{Deployments: []readmodel.RunRow{f.deployment(epoch.Add(time.Hour), "2", event.Started), again}})
+		}
+		got = slices.DeleteFunc(got, func(id ulid.ULID) bool { return !slices.Contains(want, id) })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", filter, diff)
+		}
+	}
+}
+
+func progress(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	sink, reader := open(t)
+	stream := event.TrackStream(int(serial.Add(1) % 10000))
+	ctx := t.Context()
+	if got, err := sink.Progress(ctx, stream); err != nil || got.Offset != 0 || got.Stream != stream {
+		t.Errorf("of an unknown stream: %+v, %v", got, err)
+	}
+	last := readmodel.Progress{Stream: stream, Offset: event.At(9, 1), Time: epoch}
+	for _, p := range []readmodel.Progress{
+		{Stream: stream, Offset: event.At(3, 2), Time: epoch.Add(-time.Second)}, last, {Stream: stream, Offset: event.At(5, 0), Time: epoch.Add(time.Second)},
+	} {
+		if err := sink.Store(ctx, &readmodel.Rows{}, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := sink.Progress(ctx, stream)
+	if diff := cmp.Diff(last, got); diff != "" || err != nil {
+		t.Errorf("error %v (-want +got):\n%s", err, diff)
+	}
+	asOf, err := reader.AsOf(ctx)
+	if err != nil || !slices.ContainsFunc(asOf, func(p readmodel.Progress) bool { return cmp.Equal(p, last) }) {
+		t.Errorf("as of %+v, %v", asOf, err)
+	}
+}
+
+func failedStore(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	sink, _ := open(t)
+	f := newFixture(t, sink)
+	before := f.offset
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	rows := readmodel.Rows{Deployments: []readmodel.RunRow{f.deployment(epoch, "1", event.Completed)}}
+	if err := sink.Store(ctx, &rows, readmodel.Progress{Stream: f.stream, Offset: f.offset, Time: epoch}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled store gave %v", err)
+	}
+	if got, err := sink.Progress(t.Context(), f.stream); err != nil || got.Offset != before {
+		t.Errorf("progress is %+v, %v; want offset %d", got, err, before)
+	}
+}
+
+func roundTrip(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	sink, reader := open(t)
+	f := newFixture(t, sink)
+	times := []time.Time{
+		{}, time.Unix(0, 0).UTC(), time.Date(1895, 2, 3, 4, 5, 6, 789e6, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC),
+	}
+	for i, sha := range commits {
+		run := f.deployment(epoch.Add(time.Duration(i)*time.Second), "v' \\ \"\n\t\x00 – ü", event.Completed)
+		run.Record.Attributes[event.SCMSHA] = sha
+		run.Record.Attributes[event.URL] = "https://ci.example/\\%_'"
+		run.Record.StartedAt, run.Record.CompletedAt = times[i%len(times)], times[(i+1)%len(times)]
+		run.Record.VersionID = event.VersionIDOf(f.account, f.product(), run.Record.Version)
+		run.Record.Extra = map[string]event.Extra{"": {Value: []byte(`{"b":1e400, "a":"\ud83d\ude00"}`)}, "k'": {Value: []byte(`[ ]`)}}
+		f.store(readmodel.Rows{Deployments: []readmodel.RunRow{run}})
+		got, err := reader.Deployment(t.Context(), f.account, run.Record.ID)
+		if diff := cmp.Diff(run, got); diff != "" || err != nil {
+			t.Errorf("error %v (-want +got):\n%s", err, diff)
+		}
+		if zone := got.Record.CompletedAt.Location(); zone != time.UTC {
+			t.Errorf("a time is in %v", zone)
+		}
+		list, err := reader.Deployments(t.Context(), f.account, readmodel.RunFilter{Version: run.Record.Version}, readmodel.Page{Limit: 1})
+		if diff := cmp.Diff([]readmodel.RunRow{run}, list); diff != "" || err != nil {
+			t.Errorf("by version, error %v (-want +got):\n%s", err, diff)
+		}
+	}
+}
+
+func lateSuccess(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	sink, reader := open(t)
+	f := newFixture(t, sink)
+	cell := func(r readmodel.RunRow, at time.Time) readmodel.Rows {
+		return readmodel.Rows{Deployments: []readmodel.RunRow{r}, Cells: []readmodel.Cell{{Record: r.Record, EffectiveAt: at, Position: r.Position}}}
+	}
+	live := func() string {
+		t.Helper()
+		m, err := reader.Matrix(t.Context(), f.account, readmodel.MatrixFilter{}, readmodel.Page{Limit: 10})
+		if err != nil || len(m.Items) != 1 || len(m.Items[0].Cells) != 1 || m.Items[0].Cells[0].Live == nil {
+			t.Fatalf("matrix %+v, %v", m, err)
+		}
+		return m.Items[0].Cells[0].Live.Record.Version
+	}
+	f.store(cell(f.deployment(epoch, "before 1970", event.Completed), time.Unix(-1, 0)))
+	for _, step := range []struct {
+		version string
+		at      time.Time
+		live    string
+	}{
+		{"2", epoch, "2"},
+		{"1, late", epoch.Add(-time.Minute), "2"},
+		{"3, at the same time", epoch, "3, at the same time"},
+		{"older than the epoch", time.Unix(-100, 0), "3, at the same time"},
+	} {
+		f.store(cell(f.deployment(epoch, step.version, event.Completed), step.at))
+		if got := live(); got != step.live {
+			t.Errorf("after %q live is %q", step.version, got)
+		}
+	}
+}
+
+func empty(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	_, r := open(t)
+	ctx, page := t.Context(), readmodel.Page{Limit: 10}
+	var id ulid.ULID
+	_ = id.SetTime(uint64(epoch.UnixMilli()))
+	unknown := uuid.NewSHA1(uuid.NameSpaceDNS, []byte("unknown"))
+	one := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, readmodel.ErrNotFound) {
+			t.Errorf("%s gave %v", what, err)
+		}
+	}
+	_, err := r.Deployment(ctx, "nobody", id)
+	one("deployment", err)
+	_, err = r.Build(ctx, "nobody", id)
+	one("build", err)
+	_, err = r.History(ctx, "nobody", id)
+	one("history", err)
+	_, err = r.Product(ctx, "nobody", event.ProductID(unknown))
+	one("product", err)
+	_, err = r.Environment(ctx, "nobody", event.EnvironmentID(unknown))
+	one("environment", err)
+	_, err = r.Version(ctx, "nobody", event.VersionID(unknown))
+	one("version", err)
+	for _, id := range []string{id.String(), unknown.String(), "", "' OR 1"} {
+		for _, object := range []readmodel.Object{readmodel.DeploymentObject, readmodel.BuildObject, readmodel.ProductObject, readmodel.EnvironmentObject, readmodel.VersionObject} {
+			_, err = r.Owner(ctx, object, id)
+			one("owner of "+string(object), err)
+		}
+	}
+	list := func(what string, n int, err error) {
+		t.Helper()
+		if n != 0 || err != nil {
+			t.Errorf("%s gave %d, %v", what, n, err)
+		}
+	}
+	runs, err := r.Deployments(ctx, "nobody", readmodel.RunFilter{}, page)
+	list("deployments", len(runs), err)
+	runs, err = r.Builds(ctx, "nobody", readmodel.RunFilter{}, page)
+	list("builds", len(runs), err)
+	products, err := r.Products(ctx, "nobody", page)
+	list("products", len(products), err)
+	environments, err := r.Environments(ctx, "nobody", nil, page)
+	list("environments", len(environments), err)
+	versions, err := r.Versions(ctx, "nobody", readmodel.VersionFilter{}, page)
+	list("versions", len(versions), err)
+	m, err := r.Matrix(ctx, "nobody", readmodel.MatrixFilter{}, page)
+	list("matrix", len(m.Items)+len(m.Environments), err)
+}
+
+func badKey(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	_, r := open(t)
+	for _, after := range []string{"x", "20260101T000000.000/x", "' OR 1"} {
+		p := readmodel.Page{After: after, Limit: 1}
+		_, err := r.Deployments(t.Context(), "nobody", readmodel.RunFilter{}, p)
+		_, err2 := r.Builds(t.Context(), "nobody", readmodel.RunFilter{}, p)
+		_, err3 := r.Versions(t.Context(), "nobody", readmodel.VersionFilter{}, p)
+		for _, err := range []error{err, err2, err3} {
+			if fault.KindOf(err) != fault.Unprocessable {
+				t.Errorf("%q gave %v", after, err)
+			}
+		}
+	}
+}
