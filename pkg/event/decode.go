@@ -221,7 +221,8 @@ func (e *envelope) run(r *Recorded, kind Kind) (*Run, error) {
 	var w recordWire
 	w.CreatedAt = r.Time
 	if len(d.Request) > 0 {
-		if err := json.Unmarshal(d.Request, &w.Request, decodeOptions); err != nil {
+		var err error
+		if w.Request, err = ReadRequest(d.Request); err != nil {
 			return nil, fmt.Errorf("request: %w", err)
 		}
 	}

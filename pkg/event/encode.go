@@ -179,7 +179,7 @@ func (w *writer) run(p *Run, e *Event, at Offset) {
 	if p.Request != nil {
 		w.key("request")
 		w.dst = append(w.dst, p.Request...)
-		held, _ = DecodeRequest(p.Request) // it was decoded at the border, so it decodes
+		held, _ = ReadRequest(p.Request) // it was read at the border, so it can be read
 	}
 	w.instantUnless("effective_at", p.EffectiveAt, e.Time)
 	if p.Hash != 0 {
@@ -319,7 +319,7 @@ func (w *writer) origins(r *Record, at Offset) {
 	stamps := slices.SortedFunc(maps.Keys(by), func(a, b Stamp) int { return int(a.Offset) - int(b.Offset) })
 	w.key("origins")
 	for i, s := range stamps {
-		w.raw("[,"[min(i, 1):min(i, 1)+1])
+		w.raw("[,"[min(i, 1) : min(i, 1)+1])
 		w.raw(`{"offset":`)
 		w.dst = strconv.AppendUint(w.dst, uint64(s.Offset), 10)
 		w.raw(`,"rank":`)

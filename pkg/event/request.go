@@ -48,6 +48,32 @@ func DecodeRequest(body []byte) (Request, error) {
 	return r, err
 }
 
+// ReadRequest reads a body that was accepted. A member of the wrong type reads
+// as absent: such a body was accepted because its kind does not know the member
+// (contract 1.8: a deployment with a number as error_code), or because the
+// member says "" where a flag would stand.
+func ReadRequest(body []byte) (Request, error) {
+	r, err := DecodeRequest(body)
+	if err == nil {
+		return r, nil
+	}
+	var held map[string]jsontext.Value
+	if err := json.Unmarshal(body, &held, decodeOptions); err != nil {
+		return Request{}, err
+	}
+	for name, v := range held {
+		one, _ := json.Marshal(map[string]jsontext.Value{name: v}, decodeOptions)
+		if _, err := DecodeRequest(one); err != nil {
+			delete(held, name)
+		}
+	}
+	readable, err := json.Marshal(held, decodeOptions)
+	if err != nil {
+		return Request{}, err
+	}
+	return DecodeRequest(readable)
+}
+
 // attributes gives what the request holds under the record's own names: aliases
 // do not count, they are what the event has to spell out.
 func (r *Request) attributes(kind Kind) Attributes {

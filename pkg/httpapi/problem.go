@@ -110,7 +110,11 @@ func Describe(err error, requestID string) Problem {
 		return b.describe(requestID)
 	}
 	if v, ok := errors.AsType[*ValidationError](err); ok {
-		return common(rows[fault.Unprocessable], v.Faults, &fault.Error{Code: v.Code, Message: v.Error()}, requestID)
+		list := v.Faults
+		if len(list) == 0 {
+			list = []FieldFault{{[]string{"body"}, v.Error(), "value_error"}}
+		}
+		return common(rows[fault.Unprocessable], list, &fault.Error{Code: v.Code, Message: v.Error()}, requestID)
 	}
 	f, ok := errors.AsType[*fault.Error](err)
 	if !ok {

@@ -91,8 +91,10 @@ func (r *Request) parseQuery() error {
 		}
 		faults = append(faults, r.queryFaults(values)...)
 	}
-	if _, err := event.ParsePositions(r.Header.Get(positionHeader)); err != nil && r.read() && r.Header.Get(positionHeader) != "" {
-		faults = append(faults, FieldFault{[]string{"header", positionHeader}, err.Error(), "value_error"})
+	if text := r.Header.Get(positionHeader); text != "" && op.waits {
+		if _, err := event.ParsePositions(text); err != nil {
+			faults = append(faults, FieldFault{[]string{"header", positionHeader}, err.Error(), "value_error"})
+		}
 	}
 	if len(faults) > 0 {
 		return &ValidationError{Faults: faults}

@@ -45,18 +45,27 @@ func (r *Request) PathValue(name string) string {
 // read tells whether the request only reads.
 func (r *Request) read() bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
-// CheckJSON refuses a request that declares another media type than JSON
-// (contract 1.9).
-func (r *Request) CheckJSON() error {
+// MediaType gives the declared media type of the body in lower case and without
+// parameters: "" where none is declared, "?" for what cannot be read.
+func (r *Request) MediaType() string {
 	values := r.Header["Content-Type"]
-	if len(values) == 0 || values[0] == "" || values[0] == "application/json" {
-		return nil
+	if len(values) == 0 || values[0] == "" {
+		return ""
+	}
+	if values[0] == "application/json" { // the usual spelling, without an allocation
+		return values[0]
 	}
 	t, _, err := mime.ParseMediaType(values[0])
-	if errors.Is(err, mime.ErrInvalidMediaParameter) { // the type itself was readable
-		err = nil
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+		return "?"
 	}
-	if err != nil || t != "application/json" {
+	return t
+}
+
+// CheckJSON refuses a body that is declared to be something else than JSON
+// (contract 1.9).
+func (r *Request) CheckJSON() error {
+	if t := r.MediaType(); t != "" && t != "application/json" {
 		return UnsupportedMediaType("application/json")
 	}
 	return nil
@@ -184,6 +193,9 @@ type Health struct {
 	Status  string            `json:"status"` // ok, degraded or unavailable
 	Version string            `json:"version"`
 	Parts   map[string]string `json:"parts"`
+	// Durability is "unverified" where nobody could tell that the log's server
+	// writes through to the disk before it answers.
+	Durability string `json:"durability,omitzero"`
 }
 
 // The words of Health.Status. Unavailable is for a process that can serve nothing.

@@ -59,6 +59,7 @@ type Operation struct {
 	TooLarge string
 
 	parameters []parameter
+	waits      bool // a caller may say which position it wants to see
 	responses  map[string]jsontext.Value
 	pathNames  []string
 }
@@ -74,18 +75,20 @@ type document struct {
 }
 
 type opWire struct {
-	OperationID string                    `json:"operationId"`
-	Service     string                    `json:"x-shipledger-service"`
-	Scope       jsontext.Value            `json:"x-shipledger-scope"` // one word, or a list of which one is enough
-	Kinds       []string                  `json:"x-shipledger-kinds"`
-	Ingestion   bool                      `json:"x-shipledger-ingestion"`
-	PerItem     bool                      `json:"x-shipledger-charged-per-item"`
-	MaxBody     int64                     `json:"x-shipledger-max-body"`
-	TooLarge    string                    `json:"x-shipledger-too-large"`
-	Security    *[]map[string]any         `json:"security"`
-	Parameters  []paramWire               `json:"parameters"`
-	RequestBody *struct{ Content media }  `json:"requestBody"`
-	Responses   map[string]jsontext.Value `json:"responses"`
+	OperationID string            `json:"operationId"`
+	Service     string            `json:"x-shipledger-service"`
+	Scope       jsontext.Value    `json:"x-shipledger-scope"` // one word, or a list of which one is enough
+	Kinds       []string          `json:"x-shipledger-kinds"`
+	Ingestion   bool              `json:"x-shipledger-ingestion"`
+	PerItem     bool              `json:"x-shipledger-charged-per-item"`
+	MaxBody     int64             `json:"x-shipledger-max-body"`
+	TooLarge    string            `json:"x-shipledger-too-large"`
+	Security    *[]map[string]any `json:"security"`
+	Parameters  []paramWire       `json:"parameters"`
+	RequestBody *struct {
+		Content media `json:"content"`
+	} `json:"requestBody"`
+	Responses map[string]jsontext.Value `json:"responses"`
 }
 
 type media map[string]struct {
@@ -227,6 +230,7 @@ func (w *opWire) operation(path, method string, d *document) (*Operation, error)
 			return nil, fmt.Errorf("parameter %s: %w", p.Name, err)
 		}
 		op.parameters = append(op.parameters, parsed)
+		op.waits = op.waits || p.Name == "min_position"
 	}
 	return op, nil
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -116,7 +117,7 @@ func members(object jsontext.Value) func(yield func(string, jsontext.Value) bool
 		if object.Kind() != '{' {
 			return
 		}
-		dec := jsontext.NewDecoder(strings.NewReader(string(object)), lenient)
+		dec := jsontext.NewDecoder(bytes.NewReader(object), lenient)
 		if _, err := dec.ReadToken(); err != nil {
 			return
 		}
@@ -170,7 +171,10 @@ func (s *Spec) CheckBody(name string, body []byte) ([]FieldFault, error) {
 			delete(raw, member)
 			continue
 		}
-		object[member] = generic(v)
+		var err error
+		if object[member], err = generic(v); err != nil {
+			return nil, InvalidJSON()
+		}
 	}
 	c := collector{schema: schema}
 	if err := schema.schema.Validate(object); err != nil {
@@ -189,16 +193,13 @@ func (s *Spec) CheckBody(name string, body []byte) ([]FieldFault, error) {
 }
 
 // generic gives a value in the form that the schema engine knows.
-func generic(v jsontext.Value) any {
-	var out any
-	// Numbers only have to be numbers here; one beyond float64 is one too.
-	if v.Kind() == '0' {
-		return float64(0)
+func generic(v jsontext.Value) (any, error) {
+	if v.Kind() == '"' { // read as package event does, for the length to be the same
+		var text string
+		err := json.Unmarshal(v, &text, lenient)
+		return text, err
 	}
-	if err := json.Unmarshal(v, &out, lenient); err != nil {
-		return nil
-	}
-	return out
+	return jsonschema.UnmarshalJSON(bytes.NewReader(v))
 }
 
 // A collector turns what the schema engine found into FieldFaults, one per place.

@@ -1,0 +1,65 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+)
+
+// The limits of a connection. Pipelines send small requests at once; whoever is
+// slower than this holds a connection for nothing.
+const (
+	headerTimeout = 10 * time.Second
+	bodyTimeout   = 60 * time.Second
+	answerTimeout = 90 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 64 << 10
+)
+
+// Server serves a handler on an address. It implements lifecycle.Service.
+type Server struct {
+	// Addr is where it listens; port 0 takes a free one.
+	Addr    string
+	Handler http.Handler
+	// Grace is how long requests in flight may take when it stops.
+	Grace time.Duration
+	// Listening, if set, is told the address that it listens on.
+	Listening func(addr net.Addr)
+}
+
+// Run serves until ctx is done, then lets requests in flight finish.
+func (s *Server) Run(ctx context.Context, ready func()) error {
+	ln, err := net.Listen("tcp", s.Addr)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; is another server running? --addr takes another address", s.Addr, err)
+	}
+	srv := &http.Server{
+		Handler: s.Handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout,
+		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace)
+		defer cancel()
+		err := srv.Shutdown(grace)
+		if err != nil {
+			_ = srv.Close()
+		}
+		stopped <- err
+	})
+	if s.Listening != nil {
+		s.Listening(ln.Addr())
+	}
+	ready()
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		stop()
+		return fmt.Errorf("serve on %s: %w", s.Addr, err)
+	}
+	if err := <-stopped; err != nil {
+		return fmt.Errorf("requests were cut off after %s: %w", s.Grace, err)
+	}
+	return nil
+}
