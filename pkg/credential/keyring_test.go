@@ -151,7 +151,6 @@ func TestAKeySpeaksForItsAccount(t *testing.T) {
 	}
 }
 
-// Rows: VO-06
 func TestATokenSpeaksForItsUser(t *testing.T) {
 	w := newWorld(t)
 	u := w.user(credential.RoleAdmin)
@@ -166,7 +165,7 @@ func TestATokenSpeaksForItsUser(t *testing.T) {
 	w.works(token, r, noon.AddDate(100, 0, 0)) // it was made without an expiry
 }
 
-// Rows: VT-13, VR-24
+// Rows: VT-13
 func TestAnUnknownKeyIsInvalid(t *testing.T) {
 	w := newWorld(t)
 	_, _ = w.key("k1")
@@ -230,7 +229,6 @@ func TestAKeyWorksOneSecondBeforeItsExpiryAndNotAtIt(t *testing.T) {
 	w.refused(token, r, r.ExpiresAt.Add(time.Hour), credential.ErrExpiredKey)
 }
 
-// Rows: VT-10, VT-11, VT-16
 func TestEachCauseHasItsCodeAndIsUnauthenticated(t *testing.T) {
 	for code, err := range map[string]*fault.Error{
 		"AUTH_MISSING": credential.ErrMissing, "AUTH_INVALID_FORMAT": credential.ErrInvalidFormat, "AUTH_INVALID_KEY": credential.ErrInvalidKey,
@@ -419,7 +417,7 @@ func TestRecordsSurviveTheLog(t *testing.T) {
 	}
 }
 
-// Rows: VF-06, VR-19, VR-34
+// Rows: VF-06
 func TestEventsHoldNoPartOfTheSecret(t *testing.T) {
 	w := newWorld(t)
 	token, _ := w.key("k1")

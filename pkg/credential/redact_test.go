@@ -13,7 +13,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/credential"
 )
 
-// Rows: VR-34, VT-18
+// Rows: VR-34
 func TestLogsShowAtMostKindAccountIDAndLastFour(t *testing.T) {
 	key, pat := "sk_acme_k1_"+digits40+"1sKkfI", "pat_p7Qx_"+digits40+"3TDOwO"
 	for token, want := range map[string]string{

@@ -9,7 +9,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/fault"
 )
 
-// Rows: VF-03, VF-29, VT-07
+// Rows: VF-03, VF-29
 func TestScopesAskedForBecomeCanonicalOnes(t *testing.T) {
 	for _, c := range []struct {
 		kind  credential.Kind

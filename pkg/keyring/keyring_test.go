@@ -186,7 +186,7 @@ func TestNobodyIsLetInBeforeTheLogIsRead(t *testing.T) {
 	}
 }
 
-// Rows: VR-23, VF-20, VO-14
+// Rows: VR-23
 func TestARevocationReachesEveryProcessThroughTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, p := memlog.New(), newPeppers(t)
@@ -385,5 +385,7 @@ func BenchmarkVerify(b *testing.B) {
 		})
 	})
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		b.Error(err)
+	}
 }

@@ -371,7 +371,7 @@ func writePlan(pending string, p *plan) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(tmp)
+	defer func() { _ = os.Remove(tmp) }()
 	err = os.Link(tmp, pending) // and not a rename, which would take the other one's place
 	if errors.Is(err, fs.ErrExist) {
 		return readPlan(pending)

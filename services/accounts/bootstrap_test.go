@@ -263,7 +263,7 @@ func TestABadAccountLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// Rows: VF-06, VR-34
+// Rows: VF-06
 func TestNoSecretIsInTheLog(t *testing.T) {
 	dir, log := t.TempDir(), memlog.New()
 	mustStart(t, dir, log)
