@@ -34,8 +34,7 @@ func merge(r *event.Record, c *Command, status event.Status, now time.Time, at e
 // that becomes known after the end is set to the end at the latest (11.6).
 func mergeStart(r *event.Record, c *Command, status event.Status, now time.Time) {
 	start := time.Time{}
-	switch {
-	case c.Backfill || c.Kind == event.Build:
+	if c.Backfill || c.Kind == event.Build {
 		start = c.StartedAt // builds stamp it on every event (contract 4.2)
 	}
 	if start.IsZero() && status == event.Started {

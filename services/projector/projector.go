@@ -25,7 +25,8 @@ const (
 // Service projects one stream. It implements lifecycle.Service.
 type Service struct {
 	log    eventlog.Reader
-	sink   readmodel.Sink
+	open   func(context.Context) (readmodel.Sink, error)
+	sink   readmodel.Sink // nil until it was opened
 	stream string
 	cfg    projection.Config
 	logger *slog.Logger
@@ -42,9 +43,11 @@ type State struct {
 	Err      error  // why it does not go on; nil while it does
 }
 
-// New returns a projector of the stream with that short name.
-func New(log eventlog.Reader, sink readmodel.Sink, stream string, logger *slog.Logger) *Service {
-	return &Service{log: log, sink: sink, stream: stream, cfg: projection.DefaultConfig, logger: logger}
+// New returns a projector of the stream with that short name. It asks open for
+// the sink when it first can, and again after a failure: whoever writes the
+// tables also makes them.
+func New(log eventlog.Reader, open func(context.Context) (readmodel.Sink, error), stream string, logger *slog.Logger) *Service {
+	return &Service{log: log, open: open, stream: stream, cfg: projection.DefaultConfig, logger: logger}
 }
 
 // Run projects until ctx is done. It is ready at once: a read model that does
@@ -77,6 +80,13 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 }
 
 func (s *Service) project(ctx context.Context) error {
+	if s.sink == nil {
+		sink, err := s.open(ctx)
+		if err != nil {
+			return err
+		}
+		s.sink = sink
+	}
 	from, err := s.sink.Progress(ctx, s.stream)
 	if err != nil {
 		return err

@@ -1,0 +1,265 @@
+// Package all runs every service in one process, with embedded backends unless
+// others are named. It is the only place that knows which.
+//
+//	┌─ NATS JetStream (in process) ─┐   ┌─ ClickHouse (child process) ─┐
+//	│  CREDENTIALS      TRACK_00    │   │  tables and checkpoint       │
+//	└──────┬──────────────┬─────────┘   └───────▲──────────────┬───────┘
+//	   keyring       committer ─► projector ────┘            query
+//	       └──────────────┴── HTTP API ────────────────────────┘
+//
+// What is drawn higher starts first and stops last.
+package all
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/embedded/chserver"
+	"github.com/shipledger/shipledger/pkg/embedded/natsserver"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/lifecycle"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+	"github.com/shipledger/shipledger/schemas"
+	"github.com/shipledger/shipledger/services/accounts"
+	"github.com/shipledger/shipledger/services/ingest"
+	"github.com/shipledger/shipledger/services/projector"
+	"github.com/shipledger/shipledger/services/query"
+)
+
+// Config is what an operator can say. Every field has a variable of its own,
+// the same in every way of running.
+type Config struct {
+	Data    string `default:"./data" env:"SHIPLEDGER_DATA" help:"Directory for everything that is kept."`
+	Addr    string `default:"127.0.0.1:8080" env:"SHIPLEDGER_ADDR" help:"Address of the HTTP API."`
+	Account string `default:"main" env:"SHIPLEDGER_ACCOUNT" help:"Account that the first start makes."`
+
+	NATSURL        string `name:"nats-url" env:"SHIPLEDGER_NATS_URL" help:"NATS to use instead of the embedded one."`
+	NATSMonitorURL string `name:"nats-monitor-url" env:"SHIPLEDGER_NATS_MONITOR_URL" help:"Monitoring address of that NATS: its durability is checked there."`
+	NATSReplicas   int    `name:"nats-replicas" default:"1" env:"SHIPLEDGER_NATS_REPLICAS" help:"Replicas of each stream."`
+	LogMaxBytes    int64  `name:"log-max-bytes" default:"0" env:"SHIPLEDGER_LOG_MAX_BYTES" help:"Bytes that the event log may grow to before it refuses; 0: as far as the disk goes."`
+
+	ClickHouseDSN string `name:"clickhouse-dsn" env:"SHIPLEDGER_CLICKHOUSE_DSN" help:"ClickHouse to use instead of the embedded one."`
+	ClickHouseLib string `name:"clickhouse-lib" env:"SHIPLEDGER_CLICKHOUSE_LIB" help:"Engine library to use instead of the installed one."`
+	EngineCache   string `name:"engine-cache" env:"SHIPLEDGER_ENGINE_CACHE" help:"Where the engine is installed; default: the user's cache directory."`
+
+	Pepper     string `env:"SHIPLEDGER_PEPPER" help:"Key of the digests of credentials, base64 or hex; default: made once in the data directory."`
+	PepperFile string `env:"SHIPLEDGER_PEPPER_FILE" help:"File that holds the pepper."`
+
+	// Version is what /health says of this build.
+	Version string `kong:"-"`
+	// Listening, if set, is told the address of the API.
+	Listening func(net.Addr) `kong:"-"`
+	// Bootstrapped, if set, is told of the first credentials before the API listens.
+	Bootstrapped func(Start) `kong:"-"`
+}
+
+// Start says what this start found.
+type Start struct {
+	accounts.Bootstrapped
+	EmptyLedger bool // no event was ever recorded
+}
+
+const (
+	stopGrace  = 3 * time.Second
+	trackIndex = 0 // an embedded log has one partition
+)
+
+// Limits of what one process may do at the start.
+const openTimeout = 30 * time.Second
+
+// New wires the system.
+func New(cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	connect, natsService, err := openNATS(cfg)
+	if err != nil {
+		return nil, err
+	}
+	model, clickhouseService, err := openClickHouse(cfg, logger)
+	if err != nil {
+		return nil, err
+	}
+	app := lifecycle.Func(func(ctx context.Context, ready func()) error {
+		nc, err := connect()
+		if err != nil {
+			return fmt.Errorf("connect to NATS: %w", err)
+		}
+		defer nc.Close()
+		defer func() { _ = model.Close() }()
+		b := backends{nc: nc, model: model}
+		services, err := b.wire(ctx, cfg, logger)
+		if err != nil {
+			return err
+		}
+		return services.Run(ctx, ready)
+	})
+	return lifecycle.Seq(lifecycle.Par(natsService, clickhouseService), app), nil
+}
+
+// nothing is the backend that somebody else runs.
+func nothing(ctx context.Context, ready func()) error {
+	ready()
+	<-ctx.Done()
+	return nil
+}
+
+func openNATS(cfg Config) (connect func() (*nats.Conn, error), _ lifecycle.Service, err error) {
+	options := []nats.Option{
+		nats.Name("shipledger"), nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond), nats.PingInterval(5 * time.Second),
+		nats.ReconnectBufSize(-1), // what cannot be sent now is refused, not kept for later
+	}
+	if cfg.NATSURL != "" {
+		return func() (*nats.Conn, error) { return nats.Connect(cfg.NATSURL, options...) }, lifecycle.Func(nothing), nil
+	}
+	srv, err := natsserver.New(natsserver.Config{Dir: filepath.Join(cfg.Data, "nats")})
+	if err != nil {
+		return nil, nil, err
+	}
+	return func() (*nats.Conn, error) { return srv.Connect(options...) }, srv, nil
+}
+
+func openClickHouse(cfg Config, logger *slog.Logger) (*chmodel.Model, lifecycle.Service, error) {
+	if cfg.ClickHouseDSN != "" {
+		c, err := chmodel.ParseDSN(cfg.ClickHouseDSN)
+		if err != nil {
+			return nil, nil, err
+		}
+		model, err := chmodel.Open(context.Background(), c, logger)
+		return model, lifecycle.Func(nothing), err
+	}
+	engine, err := chserver.Locate(chserver.LocateConfig{Library: cfg.ClickHouseLib, CacheDir: cfg.EngineCache})
+	if err != nil {
+		return nil, nil, err
+	}
+	srv, err := chserver.New(chserver.Config{Dir: filepath.Join(cfg.Data, "clickhouse"), Engine: engine}, logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	auth := srv.Auth()
+	model, err := chmodel.Open(context.Background(), chmodel.Config{
+		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database,
+	}, logger)
+	return model, srv, err
+}
+
+// backends are what services stand on, whoever started them.
+type backends struct {
+	nc    *nats.Conn
+	model *chmodel.Model
+}
+
+func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
+	opening, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	durability, err := checkDurability(opening, cfg)
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(b.nc)
+	if err != nil {
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	trackConfig := natslog.Track(trackIndex, cfg.NATSReplicas)
+	trackConfig.MaxBytes = cfg.LogMaxBytes
+	track, err := natslog.Open(opening, js, trackConfig)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := natslog.Open(opening, js, natslog.Credentials(cfg.NATSReplicas))
+	if err != nil {
+		return nil, err
+	}
+	peppers, err := keyring.LoadPeppers(cfg.Pepper, cfg.PepperFile, cfg.Data, rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if err := bootstrap(opening, cfg, credentials, track, peppers); err != nil {
+		return nil, err
+	}
+	spec, err := httpapi.ParseSpec(schemas.OpenAPI)
+	if err != nil {
+		return nil, fmt.Errorf("read the API document: %w", err)
+	}
+
+	stream := event.TrackStream(trackIndex)
+	ring := keyring.New(keyring.Config{}, credentials, peppers, time.Now, logger)
+	committer := ingest.NewCommitter(track, stream, time.Now, newIDs(), logger)
+	project := projector.New(track, b.openSink, stream, logger)
+	health := &health{version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project}
+	api, err := httpapi.New(
+		httpapi.Config{Spec: spec, Services: []string{"ingest", "query"}, Authenticator: ring, Logger: logger},
+		ingest.New(spec, committer).Handlers(),
+		query.New(b.model, stream).Handlers(),
+		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
+	)
+	if err != nil {
+		return nil, fmt.Errorf("mount the API: %w", err)
+	}
+	follow := lifecycle.Func(func(ctx context.Context, ready func()) error {
+		ready() // a read model that is away stops readers only
+		return b.model.Run(ctx, func() {})
+	})
+	return lifecycle.Seq(
+		lifecycle.Par(ring, follow),
+		committer,
+		project,
+		&httpapi.Server{Addr: cfg.Addr, Handler: api, Grace: stopGrace, Listening: cfg.Listening},
+	), nil
+}
+
+// openSink makes what tables are missing: the projector is their only writer.
+func (b backends) openSink(ctx context.Context) (readmodel.Sink, error) {
+	if err := b.model.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	return b.model.Writer(b.model.Active()), nil
+}
+
+func bootstrap(ctx context.Context, cfg Config, credentials, track *natslog.Log, peppers *credential.Peppers) error {
+	done, err := accounts.Bootstrap(ctx, accounts.BootstrapConfig{
+		DataDir: cfg.Data, Account: cfg.Account, URL: "http://" + cfg.Addr,
+	}, credentials, peppers, time.Now, rand.Reader)
+	if err != nil {
+		return err
+	}
+	last, err := track.Last(ctx)
+	if err != nil {
+		return err
+	}
+	if cfg.Bootstrapped != nil {
+		cfg.Bootstrapped(Start{done, last == 0})
+	}
+	return nil
+}
+
+// newIDs gives the committer's source of ids: unpredictable and rising within a
+// millisecond. It is for one goroutine.
+func newIDs() func(ms uint64) ulid.ULID {
+	var seed [32]byte
+	_, _ = rand.Read(seed[:]) // never fails
+	entropy := ulid.Monotonic(mathrand.NewChaCha8(seed), 0)
+	return func(ms uint64) ulid.ULID {
+		id, err := ulid.New(ms, entropy)
+		if err != nil { // more than 2^80 ids in a millisecond, or a year past 10889
+			panic(err)
+		}
+		return id
+	}
+}

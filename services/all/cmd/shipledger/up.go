@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/shipledger/shipledger/services/all"
+	"github.com/shipledger/shipledger/services/cli"
+)
+
+// demoSeed makes everybody's demo the same history.
+const demoSeed = 1
+
+type up struct {
+	all.Config `embed:""`
+	Demo       bool   `help:"Load a generated history of two years into an empty ledger." env:"SHIPLEDGER_DEMO"`
+	LogLevel   string `default:"info" enum:"debug,info,warn,error" env:"SHIPLEDGER_LOG_LEVEL" help:"Least level that is logged: ${enum}."`
+	LogFormat  string `default:"text" enum:"text,json" env:"SHIPLEDGER_LOG_FORMAT" help:"Form of log lines: ${enum}."`
+}
+
+// Run serves until ctx is done.
+func (u *up) Run(ctx context.Context) error {
+	logger := u.logger()
+	var start all.Start
+	var addr net.Addr
+	u.Version = version
+	u.Bootstrapped = func(s all.Start) { start = s }
+	u.Listening = func(a net.Addr) { addr = a }
+	system, err := all.New(u.Config, logger)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	err = system.Run(ctx, func() {
+		u.announce(start, addr, time.Since(began))
+	})
+	if err == nil {
+		logger.InfoContext(ctx, "stopped")
+	}
+	return err
+}
+
+func (u *up) logger() *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(u.LogLevel)) // kong has checked it
+	options := &slog.HandlerOptions{Level: level}
+	if u.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// announce tells a person where things are. Secrets stay in their file.
+func (u *up) announce(start all.Start, addr net.Addr, took time.Duration) {
+	fmt.Printf("\n  Shipledger %s is ready after %.1f s.\n\n", version, took.Seconds())
+	fmt.Printf("  API          http://%s\n", addr)
+	fmt.Printf("  Health       http://%s/health\n", addr)
+	if start.File != "" {
+		fmt.Printf("  Credentials  %s\n", start.File)
+	}
+	fmt.Printf("\n  Stop with Ctrl-C; everything is kept in %s.\n\n", u.Data)
+}
+
+// loadDemo fills an empty ledger through the public API, as anybody would.
+func loadDemo(ctx context.Context, addr, file string) (cli.Summary, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return cli.Summary{}, fmt.Errorf("read the first credentials: %w", err)
+	}
+	var first struct {
+		AdminPAT string `json:"admin_pat"`
+	}
+	if err := json.Unmarshal(text, &first); err != nil || first.AdminPAT == "" {
+		return cli.Summary{}, errors.New("the first credentials hold no admin token")
+	}
+	end := time.Now().UTC().Truncate(24 * time.Hour)
+	return cli.Load(ctx, http.DefaultClient, "http://"+addr, first.AdminPAT, cli.DemoHistory(demoSeed, end), cli.Options{})
+}

@@ -1,0 +1,48 @@
+package all
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+const unverified = "unverified"
+
+// checkDurability refuses a NATS server that answers before its disk has a
+// message (architecture 9). Only a server's monitoring address tells; without
+// one, health says that nobody knows.
+func checkDurability(ctx context.Context, cfg Config) (string, error) {
+	if cfg.NATSURL == "" {
+		return "", nil // ours writes through
+	}
+	if cfg.NATSMonitorURL == "" {
+		return unverified, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(cfg.NATSMonitorURL, "/")+"/varz", http.NoBody)
+	if err != nil {
+		return "", fmt.Errorf("ask NATS for its settings: %w", err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("ask NATS for its settings: %w", err)
+	}
+	defer res.Body.Close()
+	var varz struct {
+		JetStream struct {
+			Config struct {
+				SyncAlways bool `json:"sync_always"`
+			} `json:"config"`
+		} `json:"jetstream"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&varz); err != nil {
+		return "", fmt.Errorf("read the settings of NATS: %w", err)
+	}
+	if !varz.JetStream.Config.SyncAlways {
+		return "", errors.New("this NATS acknowledges before its disk has a message, so events could be lost after their acknowledgement: " +
+			"set jetstream { sync_interval: always } in its configuration and start it again")
+	}
+	return "", nil
+}

@@ -1,0 +1,45 @@
+package all
+
+import (
+	"context"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+const healthTimeout = time.Second
+
+type healthy interface{ Healthy() error }
+
+// health knows how the parts feel. What is wrong with them stands in the logs;
+// the public answer names the part.
+type health struct {
+	version, durability  string
+	log, keys, projector healthy
+	model                readmodel.Reader
+}
+
+func (h *health) check(r *httpapi.Request) httpapi.Health {
+	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+	defer cancel()
+	_, modelErr := h.model.AsOf(ctx)
+	logErr, keysErr, projectorErr := h.log.Healthy(), h.keys.Healthy(), h.projector.Healthy()
+	out := httpapi.Health{Status: httpapi.HealthOK, Version: h.version, Durability: h.durability, Parts: map[string]string{
+		"log": word(logErr), "keys": word(keysErr), "read_model": word(modelErr), "projector": word(projectorErr),
+	}}
+	switch {
+	case keysErr != nil || logErr != nil && modelErr != nil:
+		out.Status = httpapi.HealthUnavailable // neither writes nor reads
+	case logErr != nil || modelErr != nil || projectorErr != nil:
+		out.Status = httpapi.HealthDegraded
+	}
+	return out
+}
+
+func word(err error) string {
+	if err != nil {
+		return httpapi.HealthUnavailable
+	}
+	return httpapi.HealthOK
+}

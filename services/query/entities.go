@@ -1,0 +1,106 @@
+package query
+
+import (
+	"net/http"
+
+	"github.com/google/uuid"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+func (s *Service) listProducts(_ http.ResponseWriter, r *httpapi.Request) error {
+	at, err := s.fresh(r)
+	if err != nil {
+		return err
+	}
+	rows, err := s.model.Products(r.Context(), r.Identity.Account, page(r))
+	if err != nil {
+		return err
+	}
+	return list(r, at, rows, (*readmodel.ProductRow).Key, productItem)
+}
+
+func (s *Service) listEnvironments(_ http.ResponseWriter, r *httpapi.Request) error {
+	at, err := s.fresh(r)
+	if err != nil {
+		return err
+	}
+	var class *event.Class
+	if word := r.QueryString("type"); word != "" {
+		c, _ := event.ParseClass(word) // the document names the words
+		class = &c
+	}
+	rows, err := s.model.Environments(r.Context(), r.Identity.Account, class, page(r))
+	if err != nil {
+		return err
+	}
+	return list(r, at, rows, (*readmodel.EnvironmentRow).Key, environmentItem)
+}
+
+func (s *Service) listVersions(_ http.ResponseWriter, r *httpapi.Request) error {
+	at, err := s.fresh(r)
+	if err != nil {
+		return err
+	}
+	f := readmodel.VersionFilter{SHA: r.QueryString("scm_sha")}
+	if name := r.QueryString("product"); name != "" {
+		f.Product = event.ProductIDOf(r.Identity.Account, name)
+	}
+	rows, err := s.model.Versions(r.Context(), r.Identity.Account, f, page(r))
+	if err != nil {
+		return err
+	}
+	return list(r, at, rows, (*readmodel.VersionRow).Key, versionItem)
+}
+
+func (s *Service) getProduct(_ http.ResponseWriter, r *httpapi.Request) error {
+	id, err := s.entity(r, readmodel.ProductObject)
+	if err != nil {
+		return err
+	}
+	row, err := s.model.Product(r.Context(), r.Identity.Account, event.ProductID(id))
+	if err != nil {
+		return s.missing(r.Context(), readmodel.ProductObject, id.String(), err)
+	}
+	return r.JSON(http.StatusOK, productItem(&row))
+}
+
+func (s *Service) getEnvironment(_ http.ResponseWriter, r *httpapi.Request) error {
+	id, err := s.entity(r, readmodel.EnvironmentObject)
+	if err != nil {
+		return err
+	}
+	row, err := s.model.Environment(r.Context(), r.Identity.Account, event.EnvironmentID(id))
+	if err != nil {
+		return s.missing(r.Context(), readmodel.EnvironmentObject, id.String(), err)
+	}
+	return r.JSON(http.StatusOK, environmentItem(&row))
+}
+
+func (s *Service) getVersion(_ http.ResponseWriter, r *httpapi.Request) error {
+	id, err := s.entity(r, readmodel.VersionObject)
+	if err != nil {
+		return err
+	}
+	row, err := s.model.Version(r.Context(), r.Identity.Account, event.VersionID(id))
+	if err != nil {
+		return s.missing(r.Context(), readmodel.VersionObject, id.String(), err)
+	}
+	return r.JSON(http.StatusOK, versionItem(&row))
+}
+
+// entity waits for the position and reads the id in the path; no object has an
+// id of another form.
+func (s *Service) entity(r *httpapi.Request, object readmodel.Object) (uuid.UUID, error) {
+	if _, err := s.fresh(r); err != nil {
+		return uuid.Nil, err
+	}
+	text := r.PathValue("id")
+	id, err := uuid.Parse(text)
+	if err != nil || len(text) != len(uuid.Nil.String()) {
+		return uuid.Nil, httpapi.NotFound(string(object))
+	}
+	return id, nil
+}

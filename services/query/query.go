@@ -1,0 +1,177 @@
+// Package query answers what is deployed where and how it came to be so, from
+// the read model. It writes nothing.
+package query
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+const (
+	waitForPosition = 5 * time.Second // contract 5.2
+	askAgain        = 10 * time.Millisecond
+)
+
+// Service answers the operations of query.
+type Service struct {
+	model   readmodel.Reader
+	streams []string // short names of the streams that the read model is made of
+	asOf    singleflight.Group
+}
+
+// New returns a service that reads model, a projection of these streams.
+func New(model readmodel.Reader, streams ...string) *Service {
+	return &Service{model: model, streams: streams}
+}
+
+// Handlers gives the handler of each operation, for the API to mount.
+func (s *Service) Handlers() httpapi.Handlers {
+	return httpapi.Handlers{
+		"listDeployments":  s.listDeployments,
+		"getDeployment":    s.getDeployment,
+		"listBuilds":       s.listBuilds,
+		"getBuild":         s.getBuild,
+		"listVersions":     s.listVersions,
+		"getVersion":       s.getVersion,
+		"listProducts":     s.listProducts,
+		"getProduct":       s.getProduct,
+		"listEnvironments": s.listEnvironments,
+		"getEnvironment":   s.getEnvironment,
+		"getMatrix":        s.getMatrix,
+	}
+}
+
+// fresh waits until the read model holds what the caller wants to see, and
+// gives how new the answer will be at least.
+func (s *Service) fresh(r *httpapi.Request) (httpapi.AsOf, error) {
+	want := r.MinPosition()
+	if err := s.known(want); err != nil {
+		return httpapi.AsOf{}, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), waitForPosition)
+	defer cancel()
+	for {
+		progress, err := s.progress(ctx)
+		if err != nil {
+			return httpapi.AsOf{}, err
+		}
+		if reached(progress, want) {
+			return asOf(progress), nil
+		}
+		select {
+		case <-ctx.Done():
+			return httpapi.AsOf{}, fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "the read model has not reached the position that was asked for").
+				WithHint("Ask again after the time in Retry-After, or leave the position out to read what is there.")
+		case <-time.After(askAgain):
+		}
+	}
+}
+
+// progress asks the read model how far it is. Callers that wait at the same
+// time share one question.
+func (s *Service) progress(ctx context.Context) ([]readmodel.Progress, error) {
+	v, err, _ := s.asOf.Do("", func() (any, error) { return s.model.AsOf(context.WithoutCancel(ctx)) })
+	if err != nil {
+		return nil, err
+	}
+	return v.([]readmodel.Progress), nil //nolint:forcetypeassert // made four lines above
+}
+
+func (s *Service) known(want map[string]event.Offset) error {
+	for stream := range want {
+		found := false
+		for _, have := range s.streams {
+			found = found || have == stream
+		}
+		if !found {
+			return &httpapi.ValidationError{Faults: []httpapi.FieldFault{{
+				Loc: []string{"query", "min_position"}, Msg: "these answers are not drawn from the stream " + stream, Type: "value_error",
+			}}}
+		}
+	}
+	return nil
+}
+
+func reached(progress []readmodel.Progress, want map[string]event.Offset) bool {
+	for stream, offset := range want {
+		ok := false
+		for _, p := range progress {
+			ok = ok || p.Stream == stream && p.Offset >= offset
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func asOf(progress []readmodel.Progress) httpapi.AsOf {
+	var names []string
+	var at time.Time
+	for _, p := range progress {
+		names = append(names, event.Position{Stream: p.Stream, Offset: p.Offset}.String())
+		if p.Time.After(at) {
+			at = p.Time
+		}
+	}
+	return httpapi.AsOf{Position: strings.Join(names, ","), Time: at.UTC()}
+}
+
+// page asks for one row more than the caller wants: it tells whether the list goes on.
+func page(r *httpapi.Request) readmodel.Page {
+	return readmodel.Page{After: r.After(), Limit: r.Limit() + 1}
+}
+
+// list answers with rows, shown one by one.
+func list[R, T any](r *httpapi.Request, at httpapi.AsOf, rows []R, key func(*R) string, show func(*R) T) error {
+	rows, after := cut(rows, r.Limit(), key)
+	items := make([]T, len(rows))
+	for i := range rows {
+		items[i] = show(&rows[i])
+	}
+	return r.JSON(http.StatusOK, httpapi.NewList(r, items, after, at))
+}
+
+// cut takes the row away that was asked for too much, and gives the key to go on after.
+func cut[R any](rows []R, limit int, key func(*R) string) ([]R, string) {
+	if len(rows) <= limit {
+		return rows, ""
+	}
+	rows = rows[:limit]
+	return rows, key(&rows[limit-1])
+}
+
+// missing tells an object of another account from one that exists nowhere.
+func (s *Service) missing(ctx context.Context, object readmodel.Object, id string, err error) error {
+	if !errors.Is(err, readmodel.ErrNotFound) {
+		return err
+	}
+	switch _, ownerErr := s.model.Owner(ctx, object, id); {
+	case ownerErr == nil:
+		return httpapi.NotOwner(string(object))
+	case errors.Is(ownerErr, readmodel.ErrNotFound):
+		return httpapi.NotFound(string(object))
+	default:
+		return ownerErr
+	}
+}
+
+// runID reads the id in the path; no object has an id of another form.
+func runID(r *httpapi.Request, object readmodel.Object) (ulid.ULID, error) {
+	id, err := ulid.ParseStrict(r.PathValue("id"))
+	if err != nil {
+		return id, httpapi.NotFound(string(object))
+	}
+	return id, nil
+}
