@@ -1,6 +1,7 @@
 package chmodel_test
 
 import (
+	"flag"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -13,7 +14,13 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel/readmodeltest"
 )
 
-func TestMain(m *testing.M) { chservertest.Main(m) }
+func TestMain(m *testing.M) {
+	// A history takes a real engine about a second; -rapid.checks asks for more.
+	if err := flag.Set("rapid.checks", "20"); err != nil {
+		panic(err)
+	}
+	chservertest.Main(m)
+}
 
 var databases atomic.Int64
 
