@@ -170,8 +170,8 @@ type List[T any] struct {
 
 // AsOf says how new a read is.
 type AsOf struct {
-	Position string    `json:"position"` // one per stream that the answer is drawn from, joined by commas
-	Time     time.Time `json:"time"`
+	Position string     `json:"position"` // one per stream that the answer is drawn from, joined by commas; empty while there is nothing
+	Time     *time.Time `json:"time"`     // receipt of the newest event in it; nil while there is none
 }
 
 // NewList makes the answer to r of items; after is the key of the last item, or

@@ -125,7 +125,7 @@ func asOf(progress []readmodel.Progress) httpapi.AsOf {
 			at = p.Time
 		}
 	}
-	return httpapi.AsOf{Position: strings.Join(names, ","), Time: at.UTC()}
+	return httpapi.AsOf{Position: strings.Join(names, ","), Time: httpapi.Moment(at)}
 }
 
 // page asks for one row more than the caller wants: it tells whether the list goes on.

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/shipledger/shipledger/services/all"
@@ -38,9 +38,16 @@ func (u *up) Run(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
+	loading, stopLoading := context.WithCancel(ctx)
+	var demo sync.WaitGroup
 	err = system.Run(ctx, func() {
 		u.announce(start, addr, time.Since(began))
+		if u.Demo {
+			demo.Go(func() { u.loadDemo(loading, start, addr.String()) })
+		}
 	})
+	stopLoading()
+	demo.Wait()
 	if err == nil {
 		logger.InfoContext(ctx, "stopped")
 	}
@@ -68,18 +75,37 @@ func (u *up) announce(start all.Start, addr net.Addr, took time.Duration) {
 	fmt.Printf("\n  Stop with Ctrl-C; everything is kept in %s.\n\n", u.Data)
 }
 
-// loadDemo fills an empty ledger through the public API, as anybody would.
-func loadDemo(ctx context.Context, addr, file string) (cli.Summary, error) {
+// loadDemo fills an empty ledger through the public API, as anybody would, and
+// tells a person how it went.
+func (u *up) loadDemo(ctx context.Context, start all.Start, addr string) {
+	if !start.EmptyLedger || start.File == "" {
+		fmt.Println("  The ledger is not empty: the demo history is not loaded again.")
+		return
+	}
+	token, err := adminToken(start.File)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "load the demo history:", err)
+		return
+	}
+	end := time.Now().UTC().Truncate(24 * time.Hour)
+	sum, err := cli.LoadDemo(ctx, os.Stdout, "http://"+addr, token, demoSeed, end)
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "load the demo history:", err)
+		return
+	}
+	fmt.Printf("  Demo history: %d events of two years, loaded in %.1f s.\n\n", sum.Accepted, sum.Elapsed.Seconds())
+}
+
+func adminToken(file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return cli.Summary{}, fmt.Errorf("read the first credentials: %w", err)
+		return "", fmt.Errorf("read the first credentials: %w", err)
 	}
 	var first struct {
 		AdminPAT string `json:"admin_pat"`
 	}
 	if err := json.Unmarshal(text, &first); err != nil || first.AdminPAT == "" {
-		return cli.Summary{}, errors.New("the first credentials hold no admin token")
+		return "", errors.New("the first credentials hold no admin token")
 	}
-	end := time.Now().UTC().Truncate(24 * time.Hour)
-	return cli.Load(ctx, http.DefaultClient, "http://"+addr, first.AdminPAT, cli.DemoHistory(demoSeed, end), cli.Options{})
+	return first.AdminPAT, nil
 }
