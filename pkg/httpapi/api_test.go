@@ -142,6 +142,25 @@ func (a answer) common(tb testing.TB) common {
 	return c
 }
 
+// Rows: VO-X2
+func TestAnswersOfTheRouterHaveTheirTypes(t *testing.T) {
+	f := newFixture(t, nil)
+	for status, row := range map[int]struct {
+		got       answer
+		errorType string
+	}{
+		401: {f.send("GET", "/deployments/", "", ""), "authentication_error"},
+		403: {f.send("POST", "/deployments/", "pat_read", ""), "permission_error"},
+		404: {f.send("GET", "/nothing", "pat_read", ""), "not_found"},
+		405: {f.send("POST", "/deployments/", "pat_admin", ""), "invalid_request_error"},
+		422: {f.send("GET", "/deployments/?limit=0", "pat_read", ""), "invalid_request_error"},
+	} {
+		if c := row.got.common(t); row.got.status != status || c.Error.Type != row.errorType || c.Error.Message == "" {
+			t.Errorf("%d: %d %s", status, row.got.status, row.got.body)
+		}
+	}
+}
+
 func (a answer) code(tb testing.TB) string { tb.Helper(); return a.common(tb).Error.Code }
 
 // Rows: S-07, VF-28
@@ -215,7 +234,7 @@ func TestAPathThatClimbsOrHidesASlashIsUnknown(t *testing.T) {
 	}
 }
 
-// Rows: VR-03, VR-24, VO-11, VO-12, VT-11, VT-12
+// Rows: VR-03, VR-24, VO-11, VO-12
 func TestACredentialCountsOnlyAsABearerToken(t *testing.T) {
 	f := newFixture(t, nil)
 	rows := []struct {
@@ -257,7 +276,7 @@ func TestACredentialCountsOnlyAsABearerToken(t *testing.T) {
 	}
 }
 
-// Rows: VR-25, VR-35, VO-08, VR-07
+// Rows: VR-25
 func TestWhoMayDoWhat(t *testing.T) {
 	f := newFixture(t, nil)
 	rows := []struct {
@@ -322,7 +341,6 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}
 }
 
-// Rows: VO-08, VR-07, VF-01
 func TestPermissionHoldsOnEveryPathWhateverTheMethod(t *testing.T) {
 	f := newFixture(t, nil)
 	for _, op := range f.spec.Operations() {
@@ -363,7 +381,6 @@ func TestNoAnswerAllowsAnotherOrigin(t *testing.T) {
 	}
 }
 
-// Rows: VR-28, VR-29
 func TestPublicRoutesDoNotLookAtACredential(t *testing.T) {
 	f := newFixture(t, nil)
 	for _, path := range []string{"/health", "/health/live", "/openapi.json"} {
@@ -433,7 +450,6 @@ func (b *budget) Take(_ *credential.Identity, ingestion bool, n int) httpapi.Bud
 	return out
 }
 
-// Rows: VF-12, VF-15
 func TestABudgetIsCheckedAfterTheCredentialAndBeforePermission(t *testing.T) {
 	b := &budget{left: 3}
 	f := newFixture(t, nil, func(c *httpapi.Config) { c.Limiter = b })
@@ -470,7 +486,6 @@ func TestABudgetIsCheckedAfterTheCredentialAndBeforePermission(t *testing.T) {
 	}
 }
 
-// Rows: VF-20
 func TestAReadThatOutlivesItsKeyIsRefused(t *testing.T) {
 	keys := known()
 	f := newFixture(t, httpapi.Handlers{

@@ -44,6 +44,11 @@ func (s *Spec) DecodeEvent(as EventBody, body []byte) (event.Request, error) {
 	return event.ReadRequest(body)
 }
 
+// DecodeEvent reads and checks the body of one event; see Spec.DecodeEvent.
+func (r *Request) DecodeEvent(as EventBody, body []byte) (event.Request, error) {
+	return r.api.cfg.Spec.DecodeEvent(as, body)
+}
+
 // acceptable is the document's schema of an event body, by hand.
 func acceptable(as EventBody, r *event.Request) bool {
 	ok := name(r.ProductName, 255) && name(r.Version, 100) &&

@@ -24,7 +24,6 @@ const (
 	bareBuild      = `{"product_name":"svc","version":"1.2.3","status":"completed","source_system":"unknown"}`
 )
 
-// Rows: VR-06, S-08
 func TestBodiesOfKnownClientsAreAccepted(t *testing.T) {
 	s := spec(t)
 	for body, as := range map[string]httpapi.EventBody{
