@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -75,9 +76,7 @@ func newFixture(tb testing.TB, instead httpapi.Handlers, change ...func(*httpapi
 			}
 		}
 	}
-	for id, h := range instead {
-		handlers[id] = h
-	}
+	maps.Copy(handlers, instead)
 	cfg := httpapi.Config{
 		Spec: f.spec, Services: []string{"ingest", "query"}, Authenticator: known(),
 		Logger: slog.New(slog.NewTextHandler(&f.log, nil)),
@@ -194,7 +193,7 @@ func FuzzNoPathIsEverRedirected(f *testing.F) {
 		f.Add(p)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
-		r := httptest.NewRequest("POST", "http://api.test/", nil)
+		r := httptest.NewRequest(http.MethodPost, "http://api.test/", nil)
 		u, err := r.URL.Parse("http://api.test/" + strings.TrimPrefix(path, "/"))
 		if err != nil {
 			t.Skip()
@@ -536,10 +535,16 @@ func TestEveryKindOfFaultHasItsAnswer(t *testing.T) {
 		{fault.New(fault.Forbidden, "INSUFFICIENT_ROLE", "x"), 403, "permission_error", "INSUFFICIENT_ROLE", "You do not have permission to perform this action", ""},
 		{httpapi.NotOwner("deployment"), 403, "permission_error", "NOT_OWNER", "You do not have permission to perform this action", ""},
 		{fault.New(fault.TooLarge, "", "x"), 413, "invalid_request_error", "BODY_TOO_LARGE", "Request body too large", ""},
-		{fault.New(fault.Unprocessable, "IDEMPOTENCY_KEY_REUSED", "x"), 422, "invalid_request_error", "IDEMPOTENCY_KEY_REUSED",
-			[]any{map[string]any{"loc": []any{"body"}, "msg": "x", "type": "value_error"}}, ""},
-		{&httpapi.ValidationError{}, 422, "invalid_request_error", "VALIDATION_ERROR",
-			[]any{map[string]any{"loc": []any{"body"}, "msg": "The request is not valid.", "type": "value_error"}}, ""},
+		{
+			fault.New(fault.Unprocessable, "IDEMPOTENCY_KEY_REUSED", "x"), 422, "invalid_request_error", "IDEMPOTENCY_KEY_REUSED",
+			[]any{map[string]any{"loc": []any{"body"}, "msg": "x", "type": "value_error"}},
+			"",
+		},
+		{
+			&httpapi.ValidationError{}, 422, "invalid_request_error", "VALIDATION_ERROR",
+			[]any{map[string]any{"loc": []any{"body"}, "msg": "The request is not valid.", "type": "value_error"}},
+			"",
+		},
 		{fault.New(fault.RateLimited, "", "x"), 429, "rate_limit_error", "RATE_LIMIT_EXCEEDED", "Rate limit exceeded. Try again in 1 seconds.", "1"},
 		{httpapi.RetryLater{Err: fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "x"), After: 2100 * time.Millisecond}, 503, "api_error", "READ_MODEL_BEHIND", "Service temporarily unavailable", "3"},
 		{fmt.Errorf("wrapped: %w", fault.New(fault.Unavailable, "", "x")), 503, "api_error", "SERVICE_UNAVAILABLE", "Service temporarily unavailable", "1"},
@@ -726,7 +731,7 @@ func TestABodyHasALimitAndAMediaType(t *testing.T) {
 			if !row.declared {
 				body = io.MultiReader(body)
 			}
-			r := httptest.NewRequest("POST", row.path, body)
+			r := httptest.NewRequest(http.MethodPost, row.path, body)
 			r.Header.Set("Authorization", "Bearer sk_events")
 			for i := 0; i+1 < len(row.header); i += 2 {
 				r.Header.Set(row.header[i], row.header[i+1])

@@ -80,7 +80,7 @@ func tokenByte(c byte) bool {
 // admit does the checks between the path and the method: who asks, within
 // which budget, and whether that credential may. They hold for methods that do
 // not exist too, so that an answer tells nobody what there would be.
-func (a *API) admit(w http.ResponseWriter, r *Request, route *route, e *entry) error {
+func (a *API) admit(r *Request, route *route, e *entry) error {
 	token, err := bearer(r.Header)
 	if err != nil {
 		return err
@@ -125,12 +125,10 @@ func permit(id *credential.Identity, op *Operation) error {
 	if !slices.Contains(op.Kinds, id.Kind) {
 		return wrongKind(id.Kind)
 	}
-	for _, scope := range op.Scopes {
-		if id.Scopes.Has(scope) {
-			return nil
-		}
+	if !slices.ContainsFunc(op.Scopes, id.Scopes.Has) {
+		return insufficient(op.Scopes[0])
 	}
-	return insufficient(op.Scopes[0])
+	return nil
 }
 
 // permitMethod decides for a method that the path does not have: what may not

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"runtime/debug"
@@ -144,9 +145,9 @@ func Describe(err error, requestID string) Problem {
 		p := common(r, r.detail, f, requestID)
 		p.RetryAfter = after
 		return p
-	default:
-		return common(rows[f.Kind], rows[f.Kind].detail, f, requestID)
+	case fault.Internal, fault.Invalid, fault.Unauthenticated, fault.Forbidden, fault.NotFound, fault.TooLarge:
 	}
+	return common(rows[f.Kind], rows[f.Kind].detail, f, requestID)
 }
 
 // seconds rounds up, so that trying again after it succeeds.
@@ -209,9 +210,7 @@ func (b *Blocked) describe(requestID string) Problem {
 	if r.Code == "" {
 		r.Code = rows[b.Kind].code
 	}
-	for k, v := range b.Details {
-		r.Details[k] = v
-	}
+	maps.Copy(r.Details, b.Details)
 	p := Problem{Status: rows[b.Kind].status}
 	if !b.RetryAfter.IsZero() {
 		r.RetryAfter = b.RetryAfter.UTC().Format(time.RFC3339)

@@ -280,7 +280,7 @@ func BenchmarkIngestRequestUpToTheHandler(b *testing.B) {
 	for b.Loop() {
 		body := strings.NewReader(fullDeployment)
 		f.api.ServeHTTP(w, &http.Request{
-			Method: "POST", URL: u, Header: http.Header{"Authorization": {"Bearer sk_events"}, "Content-Type": {"application/json"}},
+			Method: http.MethodPost, URL: u, Header: http.Header{"Authorization": {"Bearer sk_events"}, "Content-Type": {"application/json"}},
 			Body: closer{body}, ContentLength: int64(len(fullDeployment)),
 		})
 	}

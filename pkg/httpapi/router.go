@@ -119,7 +119,7 @@ func (a *API) serve(w http.ResponseWriter, r *Request) error {
 		return tooLarge(code, limit)
 	}
 	if !route.public(entry) {
-		if err := a.admit(w, r, route, entry); err != nil {
+		if err := a.admit(r, route, entry); err != nil {
 			return err
 		}
 	}

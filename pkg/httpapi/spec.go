@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -202,7 +203,7 @@ func (w *opWire) operation(path, method string, d *document) (*Operation, error)
 		op.MaxBody, op.TooLarge = maxBody, "BODY_TOO_LARGE"
 	}
 	if op.ID == "" || op.Service == "" {
-		return nil, fmt.Errorf("operationId or x-shipledger-service is missing")
+		return nil, errors.New("operationId or x-shipledger-service is missing")
 	}
 	for segment := range strings.SplitSeq(path, "/") {
 		if name, ok := parameterName(segment); ok {
@@ -265,7 +266,7 @@ func (w *opWire) permission(op *Operation) error {
 		op.Kinds = append(op.Kinds, kind)
 	}
 	if len(op.Scopes) == 0 || len(op.Kinds) == 0 {
-		return fmt.Errorf("neither public nor restricted to kinds and scopes")
+		return errors.New("neither public nor restricted to kinds and scopes")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -153,7 +154,7 @@ func InvalidJSON() error {
 func (s *Spec) CheckBody(name string, body []byte) ([]FieldFault, error) {
 	schema := s.bodies[name]
 	if schema == nil {
-		panic(fmt.Sprintf("the document has no request body %s", name))
+		panic("the document has no request body " + name)
 	}
 	value := jsontext.Value(body)
 	if !value.IsValid(lenient) {
@@ -163,9 +164,7 @@ func (s *Spec) CheckBody(name string, body []byte) ([]FieldFault, error) {
 		return []FieldFault{{[]string{"body"}, "value is not a valid dict", "type_error.dict"}}, nil
 	}
 	object, raw := map[string]any{}, map[string]jsontext.Value{}
-	for member, v := range members(value) {
-		raw[member] = v
-	}
+	maps.Insert(raw, members(value)) // a repeated member counts with its last value
 	for member, v := range raw {
 		if v.Kind() == 'n' || string(v) == `""` {
 			delete(raw, member)
