@@ -430,3 +430,6 @@ func (c *Committer) release(n int) {
 	clear(c.backlog[left:])
 	c.backlog = c.backlog[:left]
 }
+
+// Waiting tells how many commands are queued or being decided.
+func (c *Committer) Waiting() int { return int(c.waiting.Load()) }

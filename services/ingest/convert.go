@@ -39,12 +39,12 @@ func (s *Service) command(as httpapi.EventBody, body []byte, sub submission) (*t
 	cmd := &tracking.Command{
 		Account: sub.identity.Account, Author: sub.identity.Author(), Kind: kind,
 		Hash:     hash(kind, sub.identity.Account, sub.identity.PublicID, body),
-		BodyHash: hash(kind, "", "", body), IdempotencyKey: sub.key, Backfill: sub.backfill,
+		BodyHash: hash(kind, "", "", body), IdempotencyKey: string(credential.RedactIn([]byte(sub.key))), Backfill: sub.backfill,
 	}
 	// No secret that a pipeline printed into an event is kept (contract 21).
 	stored := jsontext.Value(credential.RedactIn(body))
 	if &stored[0] != &body[0] {
-		if request, err = event.DecodeRequest(stored); err != nil {
+		if request, err = event.ReadRequest(stored); err != nil {
 			return nil, err
 		}
 	}

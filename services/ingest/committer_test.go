@@ -1,0 +1,391 @@
+package ingest_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/tracking"
+	"github.com/shipledger/shipledger/services/ingest"
+)
+
+// faultyLog lets a test decide what each append does.
+type faultyLog struct {
+	eventlog.Log
+	append func(ctx context.Context, f eventlog.Frame, after uint64, store func() (uint64, error)) (uint64, error)
+}
+
+func (l *faultyLog) AppendFrame(ctx context.Context, f eventlog.Frame, after uint64) (uint64, error) {
+	store := func() (uint64, error) { return l.Log.AppendFrame(ctx, f, after) }
+	if l.append == nil {
+		return store()
+	}
+	return l.append(ctx, f, after, store)
+}
+
+// run starts a committer that stops with the test.
+func run(t *testing.T, log eventlog.Log, clock func() time.Time) *ingest.Committer {
+	t.Helper()
+	ids := ulid.Monotonic(rand.Reader, 0)
+	newID := func(ms uint64) ulid.ULID { return ulid.MustNew(ms, ids) }
+	c := ingest.NewCommitter(log, "t0", clock, newID, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	up, down := make(chan struct{}), make(chan error, 1)
+	go func() { down <- c.Run(ctx, func() { close(up) }) }()
+	select {
+	case <-up:
+	case err := <-down:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := <-down; err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func command(run string, status event.Status) *tracking.Command {
+	body := fmt.Appendf(nil, `{"product_name":"svc","version":"1","environment_name":"production","status":%q,"invoke_id":%q}`, status, run)
+	c := &tracking.Command{
+		Account: "acme", Author: event.Author{CredentialID: "k1", Mode: event.Live}, Kind: event.Deployment,
+		ProductName: "svc", EnvironmentName: "production", Version: "1", Status: status, Body: body,
+	}
+	c.Attributes[event.InvokeID] = run
+	for _, b := range body {
+		c.Hash = c.Hash*31 + uint64(b)
+	}
+	return c
+}
+
+func alive() error { return nil }
+
+func submit(t *testing.T, c *ingest.Committer, commands ...*tracking.Command) []ingest.Result {
+	t.Helper()
+	out, err := c.Submit(t.Context(), commands, alive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// stored gives the events of the log, type and position.
+func stored(t *testing.T, log eventlog.Log) []string {
+	t.Helper()
+	out := []string{}
+	for f, err := range log.Read(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		events, err := event.DecodeFrame("t0", f.Seq, f.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			out = append(out, e.Position.String()+" "+string(e.Type))
+		}
+	}
+	return out
+}
+
+func TestTheAnswerWaitsForTheLog(t *testing.T) {
+	stores, answered := make(chan struct{}), make(chan []ingest.Result, 1)
+	log := &faultyLog{Log: memlog.New()}
+	log.append = func(_ context.Context, _ eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
+		<-stores
+		return store()
+	}
+	c := run(t, log, time.Now)
+	go func() { answered <- submit(t, c, command("1", event.Completed)) }()
+	select {
+	case <-answered:
+		t.Fatal("answered before the log had the frame")
+	case stores <- struct{}{}:
+	}
+	out := (<-answered)[0]
+	if out.Err != nil || out.Position.String() != "t0.1.3" {
+		t.Errorf("answer = %v, %v", out.Position, out.Err)
+	}
+}
+
+func TestWhatQueuesDuringAWriteIsOneFrame(t *testing.T) {
+	const n = 40
+	writing, release := make(chan struct{}), make(chan struct{})
+	first := sync.OnceFunc(func() { close(writing); <-release })
+	log := &faultyLog{Log: memlog.New()}
+	log.append = func(_ context.Context, _ eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
+		first()
+		return store()
+	}
+	c := run(t, log, time.Now)
+	var wg sync.WaitGroup
+	wg.Go(func() { submit(t, c, command("0", event.Completed)) })
+	<-writing
+	var queued sync.WaitGroup
+	for i := range n {
+		queued.Add(1)
+		wg.Go(func() {
+			queued.Done()
+			submit(t, c, command(fmt.Sprint(i+1), event.Completed))
+		})
+	}
+	queued.Wait()
+	for c.Waiting() < n+1 { // they are about to be in the queue
+		select {
+		case <-t.Context().Done():
+			t.Fatal("they never queued")
+		default:
+		}
+	}
+	close(release)
+	wg.Wait()
+	if last, _ := log.Last(t.Context()); last != 2 {
+		t.Errorf("%d frames, want the first and one for all that queued", last)
+	}
+}
+
+func TestAFrameOfAnotherProcessMakesItDecideAgain(t *testing.T) {
+	shared := memlog.New()
+	a, b := run(t, shared, time.Now), run(t, shared, time.Now)
+	if out := submit(t, a, command("1", event.Started)); out[0].Err != nil || out[0].Decision.Refusal != nil {
+		t.Fatalf("first start: %+v", out[0])
+	}
+	// b has not heard of it; the log tells it.
+	out := submit(t, b, command("2", event.Started))[0]
+	if out.Err != nil || out.Decision.Refusal == nil {
+		t.Fatalf("second start through another process = %+v, want a refusal", out)
+	}
+	if got := submit(t, a, command("1", event.Completed))[0]; got.Err != nil || got.Decision.Record.Status != event.Completed {
+		t.Errorf("the end: %+v", got)
+	}
+	want := []string{
+		"t0.1.0 product.created", "t0.1.1 environment.created", "t0.1.2 version.created", "t0.1.3 deployment.started",
+		"t0.2.0 deployment.preflight_failed", "t0.3.0 deployment.completed",
+	}
+	if diff := cmp.Diff(want, stored(t, shared)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestOfTwoStartsThroughTwoProcessesOneIsRefused(t *testing.T) {
+	shared := memlog.New()
+	a, b := run(t, shared, time.Now), run(t, shared, time.Now)
+	for i := range 100 {
+		var ra, rb ingest.Result
+		var wg sync.WaitGroup
+		wg.Go(func() { ra = submit(t, a, command(fmt.Sprint("a", i), event.Started))[0] })
+		wg.Go(func() { rb = submit(t, b, command(fmt.Sprint("b", i), event.Started))[0] })
+		wg.Wait()
+		if ra.Err != nil || rb.Err != nil || (ra.Decision.Refusal == nil) == (rb.Decision.Refusal == nil) {
+			t.Fatalf("round %d: %+v and %+v", i, ra, rb)
+		}
+		winner, name := a, "a"
+		if ra.Decision.Refusal != nil {
+			winner, name = b, "b"
+		}
+		submit(t, winner, command(fmt.Sprint(name, i), event.Completed))
+	}
+}
+
+func TestASilentLogIsAskedAgainWithTheSameBytes(t *testing.T) {
+	for name, lost := range map[string]bool{"the frame was stored": false, "the frame was lost": true} {
+		t.Run(name, func(t *testing.T) {
+			log := &faultyLog{Log: memlog.New()}
+			var bodies []string
+			log.append = func(_ context.Context, f eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
+				bodies = append(bodies, f.ID+string(f.Body))
+				if len(bodies) > 1 {
+					return store()
+				}
+				if !lost {
+					if _, err := store(); err != nil {
+						return 0, err
+					}
+				}
+				return 0, eventlog.ErrAmbiguous
+			}
+			c := run(t, log, time.Now)
+			out := submit(t, c, command("1", event.Completed))[0]
+			if out.Err != nil || out.Position.String() != "t0.1.3" {
+				t.Errorf("answer = %v, %v", out.Position, out.Err)
+			}
+			if len(bodies) != 2 || bodies[0] != bodies[1] {
+				t.Errorf("sent %q", bodies)
+			}
+			if got := stored(t, log); len(got) != 4 {
+				t.Errorf("the log holds %q", got)
+			}
+		})
+	}
+}
+
+// On one replica JetStream answers a repeated frame with a conflict: it is the
+// frame itself that moved the log on.
+func TestAConflictAfterSilenceMayBeTheFrameItself(t *testing.T) {
+	for name, foreign := range map[string]bool{"its own": false, "another's": true} {
+		t.Run(name, func(t *testing.T) {
+			mem := memlog.New()
+			log := &faultyLog{Log: mem}
+			calls := 0
+			log.append = func(ctx context.Context, f eventlog.Frame, after uint64, store func() (uint64, error)) (uint64, error) {
+				switch calls++; calls {
+				case 1:
+					if !foreign {
+						if _, err := store(); err != nil {
+							return 0, err
+						}
+					} else if _, err := mem.AppendFrame(ctx, eventlog.Frame{ID: "other", Body: []byte("[]")}, after); err != nil {
+						return 0, err
+					}
+					return 0, eventlog.ErrAmbiguous
+				case 2:
+					return 0, eventlog.ErrConflict
+				}
+				return store()
+			}
+			c := run(t, log, time.Now)
+			out := submit(t, c, command("1", event.Completed))[0]
+			if want := map[bool]string{false: "t0.1.3", true: "t0.2.3"}[foreign]; out.Err != nil || out.Position.String() != want {
+				t.Errorf("answer = %v, %v; want %s", out.Position, out.Err, want)
+			}
+			if got := stored(t, log); len(got) != 4 {
+				t.Errorf("the log holds %q", got)
+			}
+		})
+	}
+}
+
+func TestAFullLogIsA503AndForgotten(t *testing.T) {
+	log := &faultyLog{Log: memlog.New()}
+	full := true
+	log.append = func(_ context.Context, _ eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
+		if full {
+			return 0, eventlog.ErrRefused
+		}
+		return store()
+	}
+	c := run(t, log, time.Now)
+	out := submit(t, c, command("1", event.Started))[0]
+	if fault.KindOf(out.Err) != fault.Unavailable {
+		t.Fatalf("answer = %v, want unavailable", out.Err)
+	}
+	if c.Healthy() == nil {
+		t.Error("healthy although nothing can be stored")
+	}
+	full = false
+	// Nothing of the refused start may be left: another run may start.
+	if out := submit(t, c, command("2", event.Started))[0]; out.Err != nil || out.Decision.Refusal != nil {
+		t.Errorf("after there was room: %+v", out)
+	}
+	if c.Healthy() != nil {
+		t.Error("unhealthy although it stores again")
+	}
+}
+
+func TestACredentialThatDiesInFlightStoresNothing(t *testing.T) {
+	log := memlog.New()
+	c := run(t, log, time.Now)
+	dead := fault.New(fault.Unauthenticated, "AUTH_REVOKED_KEY", "revoked")
+	out, err := c.Submit(t.Context(), []*tracking.Command{command("1", event.Completed)}, func() error { return dead })
+	if err != nil || !errors.Is(out[0].Err, dead) {
+		t.Errorf("answer = %v, %v", out, err)
+	}
+	if got := stored(t, log); len(got) != 0 {
+		t.Errorf("the log holds %q", got)
+	}
+}
+
+func TestReceiptNeverFallsWhenTheClockDoes(t *testing.T) {
+	log := memlog.New()
+	now := time.Date(2026, 5, 4, 9, 0, 0, 0, time.UTC)
+	var mu sync.Mutex
+	c := run(t, log, func() time.Time { mu.Lock(); defer mu.Unlock(); return now })
+	first := submit(t, c, command("1", event.Completed))[0].Decision.Record
+	mu.Lock()
+	now = now.Add(-time.Hour)
+	mu.Unlock()
+	second := submit(t, c, command("2", event.Completed))[0].Decision.Record
+	if second.CreatedAt.Before(first.CreatedAt) {
+		t.Errorf("received at %v after %v", second.CreatedAt, first.CreatedAt)
+	}
+}
+
+func TestAGroupLargerThanAFrameIsDecidedInOrder(t *testing.T) {
+	log := memlog.New()
+	c := run(t, log, time.Now)
+	var commands []*tracking.Command
+	for i := range 1500 {
+		cmd := command(fmt.Sprint(i), event.Completed)
+		cmd.Body = fmt.Appendf(nil, `{"x":%q,"status":"completed"}`, strings.Repeat("x", 1000))
+		commands = append(commands, cmd)
+	}
+	var last event.Offset
+	for i, out := range submit(t, c, commands...) {
+		if out.Err != nil || out.Position.Offset <= last {
+			t.Fatalf("result %d: %v after %d, %v", i, out.Position, last, out.Err)
+		}
+		last = out.Position.Offset
+	}
+	for f, err := range log.Read(t.Context(), 0) {
+		if err != nil || len(f.Body) > 512<<10 {
+			t.Errorf("frame %d has %d bytes, %v", f.Seq, len(f.Body), err)
+		}
+	}
+}
+
+func TestMoreThanTheQueueHoldsIsRefusedAtOnce(t *testing.T) {
+	release := make(chan struct{})
+	log := &faultyLog{Log: memlog.New()}
+	log.append = func(_ context.Context, _ eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
+		<-release
+		return store()
+	}
+	c := run(t, log, time.Now)
+	var wg sync.WaitGroup
+	group := func() []*tracking.Command {
+		out := make([]*tracking.Command, 1000)
+		for i := range out {
+			out[i] = command(fmt.Sprint(i), event.Completed)
+		}
+		return out
+	}
+	refused := make(chan error, 64)
+	for range 20 {
+		wg.Go(func() {
+			if _, err := c.Submit(t.Context(), group(), alive); err != nil {
+				refused <- err
+			}
+		})
+	}
+	if err := <-refused; fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("refused with %v", err)
+	}
+	close(release)
+	wg.Wait()
+}
+
+func TestACommitterFindsTheLogsEndAfterARestart(t *testing.T) {
+	log := memlog.New()
+	submit(t, run(t, log, time.Now), command("1", event.Started))
+	again := run(t, log, time.Now)
+	if out := submit(t, again, command("1", event.Started))[0]; !out.Decision.Duplicate {
+		t.Errorf("the same bytes after a restart = %+v", out)
+	}
+	if out := submit(t, again, command("2", event.Started))[0]; out.Decision.Refusal == nil {
+		t.Error("the start before the restart was forgotten")
+	}
+}
