@@ -109,58 +109,120 @@ const (
 	environmentOf = `toUInt16(bitAnd(inc, 65535))`
 )
 
-// Runs as they stand, with the names of now.
-const (
-	deploymentRows = `SELECT ` + runSelection + `, e.name
-		FROM deployments_vN AS d FINAL
-		INNER JOIN (SELECT id, name, incarnation FROM products_vN FINAL WHERE account = {account:String}) AS p
-			ON p.id = d.product_id AND p.incarnation = toUInt16(bitShiftRight(d.inc, 16))
-		INNER JOIN (SELECT id, name, incarnation FROM environments_vN FINAL WHERE account = {account:String}) AS e
-			ON e.id = d.environment_id AND e.incarnation = toUInt16(bitAnd(d.inc, 65535))
-		WHERE d.account = {account:String} AND `
-	buildRows = `SELECT ` + runSelection + `
-		FROM builds_vN AS d FINAL
-		INNER JOIN (SELECT id, name, incarnation FROM products_vN FINAL WHERE account = {account:String}) AS p
-			ON p.id = d.product_id AND p.incarnation = toUInt16(bitShiftRight(d.inc, 16))
-		WHERE d.account = {account:String} AND `
+// identity is what a row remembers of its product and environment.
+type identity struct {
+	product                event.ProductID
+	environment            event.EnvironmentID
+	productIncarnation     uint16
+	environmentIncarnation uint16
+}
 
-	byRunID = `d.id = toFixedString(unhex({id:String}), 16)`
-	// The set is small and constant, so it is used on the key.
-	byRunIDs = `d.id IN (SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16)) ORDER BY d.id DESC`
-)
+func identityOf(rec *event.Record) identity {
+	return identity{rec.ProductID, rec.EnvironmentID, rec.ProductIncarnation, rec.EnvironmentIncarnation}
+}
 
-func scanRunOf(kind event.Kind, account string) func(scanner) (readmodel.RunRow, error) {
-	return func(s scanner) (readmodel.RunRow, error) { return scanRun(s, kind, account) }
+// names are those that products and environments have now.
+type names struct {
+	products     map[event.ProductID]readmodel.ProductRow
+	environments map[event.EnvironmentID]readmodel.EnvironmentRow
+}
+
+// namesOf looks up what rows speak of. Two small reads by key cost a third of a
+// join, which also could not stop at a page.
+func (q question) namesOf(ctx context.Context, account string, rows []identity) (names, error) {
+	products, environments := map[event.ProductID]bool{}, map[event.EnvironmentID]bool{}
+	for _, r := range rows {
+		products[r.product] = true
+		if r.environment != (event.EnvironmentID{}) {
+			environments[r.environment] = true
+		}
+	}
+	n := names{map[event.ProductID]readmodel.ProductRow{}, map[event.EnvironmentID]readmodel.EnvironmentRow{}}
+	group, both := errgroup.WithContext(ctx)
+	if len(products) > 0 {
+		group.Go(func() error {
+			rows, err := list(both, q, "read names of products", `
+				SELECT `+productSelection+` FROM products_vN FINAL WHERE account = {account:String} AND id IN {ids:Array(UUID)}`,
+				params{"account": account, "ids": uuids(products)}, scanProductOf(account))
+			for _, r := range rows {
+				n.products[r.ID] = r
+			}
+			return err
+		})
+	}
+	if len(environments) > 0 {
+		group.Go(func() error {
+			rows, err := list(both, q, "read names of environments", `
+				SELECT `+environmentSelection+` FROM environments_vN FINAL WHERE account = {account:String} AND id IN {ids:Array(UUID)}`,
+				params{"account": account, "ids": uuids(environments)}, scanEnvironmentOf(account))
+			for _, r := range rows {
+				n.environments[r.ID] = r
+			}
+			return err
+		})
+	}
+	return n, group.Wait()
+}
+
+func uuids[ID ~[16]byte](set map[ID]bool) []uuid.UUID {
+	out := make([]uuid.UUID, 0, len(set))
+	for id := range set {
+		out = append(out, uuid.UUID(id))
+	}
+	return out
+}
+
+// dress gives a record the names of now; false for one of an earlier incarnation.
+func (n names) dress(rec *event.Record) bool {
+	p, ok := n.products[rec.ProductID]
+	if !ok || p.Incarnation != rec.ProductIncarnation {
+		return false
+	}
+	rec.ProductName = p.Name
+	if rec.Kind == event.Build {
+		return true
+	}
+	e, ok := n.environments[rec.EnvironmentID]
+	if !ok || e.Incarnation != rec.EnvironmentIncarnation {
+		return false
+	}
+	rec.EnvironmentName = e.Name
+	return true
 }
 
 // Deployment implements readmodel.Reader.
 func (m *Model) Deployment(ctx context.Context, account string, id ulid.ULID) (readmodel.RunRow, error) {
-	return one(ctx, m.now(), "read a deployment", deploymentRows+byRunID,
-		params{"account": account, "id": ulidHex(id)}, scanRunOf(event.Deployment, account))
+	return m.now().run(ctx, event.Deployment, account, id)
 }
 
 // Build implements readmodel.Reader.
 func (m *Model) Build(ctx context.Context, account string, id ulid.ULID) (readmodel.RunRow, error) {
-	return one(ctx, m.now(), "read a build", buildRows+byRunID,
-		params{"account": account, "id": ulidHex(id)}, scanRunOf(event.Build, account))
+	return m.now().run(ctx, event.Build, account, id)
+}
+
+func (q question) run(ctx context.Context, kind event.Kind, account string, id ulid.ULID) (readmodel.RunRow, error) {
+	rows, err := q.runsOf(ctx, kind, account, []ulid.ULID{id})
+	if err == nil && len(rows) == 0 {
+		err = readmodel.ErrNotFound
+	}
+	if err != nil {
+		return readmodel.RunRow{}, err
+	}
+	return rows[0], nil
 }
 
 // Deployments implements readmodel.Reader.
 func (m *Model) Deployments(ctx context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
 	table := "deployments_vN"
-	where := "(environment_id, " + environmentOf + ") IN " + livingEnvironments
 	if f.Environment != (event.EnvironmentID{}) || f.Product != (event.ProductID{}) {
 		table = "dep_by_env_vN"
-		if f.Environment == (event.EnvironmentID{}) { // to use the key, name all environments
-			where += " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String})"
-		}
 	}
-	return m.now().runs(ctx, event.Deployment, account, table, where, deploymentRows, f, p)
+	return m.now().runs(ctx, event.Deployment, account, table, f, p)
 }
 
 // Builds implements readmodel.Reader.
 func (m *Model) Builds(ctx context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
-	return m.now().runs(ctx, event.Build, account, "builds_vN", "1", buildRows, f, p)
+	return m.now().runs(ctx, event.Build, account, "builds_vN", f, p)
 }
 
 // lookBack bounds how far a list goes back at first. FINAL over a whole account
@@ -168,16 +230,72 @@ func (m *Model) Builds(ctx context.Context, account string, f readmodel.RunFilte
 var lookBack = []time.Duration{7 * 24 * time.Hour, 60 * 24 * time.Hour, math.MaxInt64}
 
 // runs finds a page of ids in a narrow read of table, then reads those rows.
-func (q question) runs(ctx context.Context, kind event.Kind, account, table, where, rowsSQL string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
-	b := params{"account": account}
-	where = "account = {account:String} AND (product_id, " + productOf + ") IN " + livingProducts + " AND " + where
-	if f.Product != (event.ProductID{}) {
-		where += " AND product_id = {product:UUID}"
-		b["product"] = f.Product.String()
+func (q question) runs(ctx context.Context, kind event.Kind, account, table string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
+	where, b := runsWhere(account, table, f)
+	living := " AND (product_id, " + productOf + ") IN " + livingProducts
+	if kind == event.Deployment {
+		living += " AND (environment_id, " + environmentOf + ") IN " + livingEnvironments
 	}
+	before, start := ulid.ULID{}, q.cfg.Now()
+	for i := range before {
+		before[i] = 0xff // above every id
+	}
+	if p.After != "" {
+		var err error
+		if before, err = readmodel.ParseRunKey(p.After); err != nil {
+			return nil, err
+		}
+		start = ulid.Time(before.Time())
+	}
+	var out []readmodel.RunRow
+	onlyLiving := ""
+	for back := 0; len(out) < p.Limit; {
+		want := p.Limit - len(out)
+		b["from"], b["before"], b["limit"] = ulidHex(earliest(start, lookBack[back])), ulidHex(before), uint32(want)
+		ids, err := list(ctx, q, "find runs", "SELECT id FROM "+table+" FINAL WHERE "+where+onlyLiving+`
+			AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({before:String}), 16)
+			ORDER BY id DESC LIMIT {limit:UInt32}`, b,
+			func(s scanner) (id ulid.ULID, err error) {
+				err = s.Scan((*[16]byte)(&id))
+				return id, err
+			})
+		if err != nil {
+			return nil, err
+		}
+		if len(ids) < want && back < len(lookBack)-1 {
+			back++
+			continue
+		}
+		rows, err := q.runsOf(ctx, kind, account, ids)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rows...)
+		if len(ids) < want {
+			break
+		}
+		// A short page means the end to the caller, so go on below for what is
+		// missing: rows whose Store is under way, or of earlier incarnations. Those
+		// are rare enough to be looked for only once one was met.
+		if len(rows) < len(ids) {
+			onlyLiving = living
+		}
+		before = ids[len(ids)-1]
+	}
+	return out, nil
+}
+
+func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
+	where, b := "account = {account:String}", params{"account": account}
 	if f.Environment != (event.EnvironmentID{}) {
 		where += " AND environment_id = {environment:UUID}"
 		b["environment"] = f.Environment.String()
+	} else if table == "dep_by_env_vN" { // to use the key, name all environments
+		where += " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String})"
+	}
+	if f.Product != (event.ProductID{}) {
+		where += " AND product_id = {product:UUID}"
+		b["product"] = f.Product.String()
 	}
 	if f.Version != "" {
 		where += " AND version = {version:String}"
@@ -195,60 +313,47 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table, whe
 		where += " AND at_ms < {until:Int64}"
 		b["until"] = f.Until.UnixMilli()
 	}
-	find := "SELECT id FROM " + table + " FINAL WHERE " + where +
-		" AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({before:String}), 16) ORDER BY id DESC LIMIT {limit:UInt32}"
-
-	before, start := ulid.ULID{}, q.cfg.Now()
-	for i := range before {
-		before[i] = 0xff // above every id: the first byte of a ULID in text is at most 7
-	}
-	if p.After != "" {
-		var err error
-		if before, err = readmodel.ParseRunKey(p.After); err != nil {
-			return nil, err
-		}
-		start = ulid.Time(before.Time())
-	}
-	var out []readmodel.RunRow
-	for back := 0; len(out) < p.Limit; {
-		want := p.Limit - len(out)
-		b["from"], b["before"], b["limit"] = ulidHex(earliest(start, lookBack[back])), ulidHex(before), uint32(want)
-		ids, err := list(ctx, q, "find runs", find, b, func(s scanner) (id ulid.ULID, err error) {
-			err = s.Scan((*[16]byte)(&id))
-			return id, err
-		})
-		if err != nil {
-			return nil, err
-		}
-		if len(ids) < want && back < len(lookBack)-1 {
-			back++
-			continue
-		}
-		rows, err := q.runsOf(ctx, kind, account, rowsSQL, ids)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, rows...)
-		if len(ids) < want {
-			break
-		}
-		// Done, unless a row is missing because its Store is under way: then go on
-		// below, since a short page means the end to the caller.
-		before = ids[len(ids)-1]
-	}
-	return out, nil
+	return where, b
 }
 
-// runsOf reads the rows of ids, newest first.
-func (q question) runsOf(ctx context.Context, kind event.Kind, account, rowsSQL string, ids []ulid.ULID) ([]readmodel.RunRow, error) {
+// runsOf reads the rows of ids, newest first, those of the living.
+func (q question) runsOf(ctx context.Context, kind event.Kind, account string, ids []ulid.ULID) ([]readmodel.RunRow, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	texts := make([]string, len(ids))
-	for i, id := range ids {
-		texts[i] = ulidHex(id)
+	b := params{"account": account}
+	where := "id = toFixedString(unhex({id:String}), 16)"
+	if len(ids) == 1 {
+		b["id"] = ulidHex(ids[0])
+	} else {
+		texts := make([]string, len(ids))
+		for i, id := range ids {
+			texts[i] = ulidHex(id)
+		}
+		// The set is small and known beforehand, so it is used on the key.
+		where, b["ids"] = "id IN (SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16))", texts
 	}
-	return list(ctx, q, "read runs", rowsSQL+byRunIDs, params{"account": account, "ids": texts}, scanRunOf(kind, account))
+	rows, err := list(ctx, q, "read runs",
+		"SELECT "+runSelection+" FROM "+kind.String()+"s_vN FINAL WHERE account = {account:String} AND "+where+" ORDER BY id DESC",
+		b, func(s scanner) (readmodel.RunRow, error) { return scanRun(s, kind, account) })
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	of := make([]identity, len(rows))
+	for i := range rows {
+		of[i] = identityOf(&rows[i].Record)
+	}
+	n, err := q.namesOf(ctx, account, of)
+	if err != nil {
+		return nil, err
+	}
+	living := rows[:0]
+	for _, r := range rows {
+		if n.dress(&r.Record) {
+			living = append(living, r)
+		}
+	}
+	return living, nil
 }
 
 // earliest is the first id of back before start.
@@ -263,12 +368,13 @@ func earliest(start time.Time, back time.Duration) (id ulid.ULID) {
 	return id
 }
 
-// History implements readmodel.Reader.
+// History implements readmodel.Reader. An event never changes, so any of its
+// copies will do; FINAL would read every part at the granules of one.
 func (m *Model) History(ctx context.Context, account string, id ulid.ULID) ([]readmodel.EventRow, error) {
 	rows, err := list(ctx, m.now(), "read the history of a run", `
-		SELECT `+eventSelection+` FROM events_vN FINAL
+		SELECT `+eventSelection+` FROM events_vN
 		WHERE account = {account:String} AND subject = {subject:String}
-		ORDER BY stream, pos`,
+		ORDER BY stream, pos LIMIT 1 BY stream, pos`,
 		params{"account": account, "subject": id.String()},
 		func(s scanner) (readmodel.EventRow, error) { return scanEvent(s, account) })
 	if err == nil && len(rows) == 0 {
@@ -322,30 +428,26 @@ func (m *Model) Environment(ctx context.Context, account string, id event.Enviro
 		params{"account": account, "id": id.String()}, scanEnvironmentOf(account))
 }
 
-const versionRows = `SELECT ` + versionSelection + `
-	FROM versions_vN AS v FINAL
-	INNER JOIN (SELECT id, name, incarnation FROM products_vN FINAL WHERE account = {account:String}) AS p
-		ON p.id = v.product_id AND p.incarnation = v.incarnation
-	WHERE v.account = {account:String} `
-
-const (
-	storedSHA = "lower(if(v.scm_sha = toFixedString('', 20), v.scm_sha_text, hex(v.scm_sha)))"
-	askedSHA  = "lower({sha:String})"
-)
-
 func scanVersionOf(account string) func(scanner) (readmodel.VersionRow, error) {
 	return func(s scanner) (readmodel.VersionRow, error) { return scanVersion(s, account) }
 }
 
+const (
+	versionRows = "SELECT " + versionSelection + " FROM versions_vN FINAL WHERE account = {account:String}"
+
+	storedSHA = "lower(if(scm_sha = toFixedString('', 20), scm_sha_text, hex(scm_sha)))"
+	askedSHA  = "lower({sha:String})"
+)
+
 // Versions implements readmodel.Reader.
 func (m *Model) Versions(ctx context.Context, account string, f readmodel.VersionFilter, p readmodel.Page) ([]readmodel.VersionRow, error) {
-	sql, b := versionRows, params{"account": account, "limit": limit(p)}
+	where, b := "", params{"account": account}
 	if f.Product != (event.ProductID{}) {
-		sql += " AND v.product_id = {product:UUID}"
+		where += " AND product_id = {product:UUID}"
 		b["product"] = f.Product.String()
 	}
 	if f.SHA != "" { // contract 10: equal, or 7 or more characters of the shorter begin the longer
-		sql += " AND (" + storedSHA + " = " + askedSHA + " OR least(length(" + storedSHA + "), length(" + askedSHA + ")) >= 7" +
+		where += " AND (" + storedSHA + " = " + askedSHA + " OR least(length(" + storedSHA + "), length(" + askedSHA + ")) >= 7" +
 			" AND (startsWith(" + storedSHA + ", " + askedSHA + ") OR startsWith(" + askedSHA + ", " + storedSHA + ")))"
 		b["sha"] = f.SHA
 	}
@@ -354,36 +456,89 @@ func (m *Model) Versions(ctx context.Context, account string, f readmodel.Versio
 		if err != nil {
 			return nil, err
 		}
-		// As text: the UUID type sorts in another order.
-		sql += " AND (v.created_ms, toString(v.id)) < ({at:Int64}, {id:String})"
 		b["at"], b["id"] = at.UnixMilli(), id.String()
 	}
 	q := m.now()
-	out, err := list(ctx, q, "read versions", sql+" ORDER BY v.created_ms DESC, toString(v.id) DESC LIMIT {limit:UInt32}", b, scanVersionOf(account))
-	if err != nil {
-		return nil, err
+	var out []readmodel.VersionRow
+	onlyLiving := ""
+	for len(out) < p.Limit {
+		sql, want := versionRows+where+onlyLiving, p.Limit-len(out)
+		if _, ok := b["at"]; ok { // as text: the UUID type sorts in another order
+			sql += " AND (created_ms, toString(id)) < ({at:Int64}, {id:String})"
+		}
+		b["limit"] = uint32(want)
+		rows, err := list(ctx, q, "read versions", sql+" ORDER BY created_ms DESC, toString(id) DESC LIMIT {limit:UInt32}", b, scanVersionOf(account))
+		if err != nil {
+			return nil, err
+		}
+		found := len(rows)
+		if found > 0 {
+			last := &rows[found-1]
+			b["at"], b["id"] = last.CreatedAt.UnixMilli(), last.ID.String()
+		}
+		if rows, err = q.dressVersions(ctx, account, rows); err != nil {
+			return nil, err
+		}
+		out = append(out, rows...)
+		if found < want {
+			break
+		}
+		if len(rows) < found {
+			onlyLiving = " AND (product_id, incarnation) IN " + livingProducts
+		}
 	}
-	return out, q.countBuilds(ctx, account, out)
+	return out, nil
 }
 
 // Version implements readmodel.Reader.
 func (m *Model) Version(ctx context.Context, account string, id event.VersionID) (readmodel.VersionRow, error) {
 	q := m.now()
-	v, err := one(ctx, q, "read a version", versionRows+" AND v.id = {id:UUID}",
+	rows, err := list(ctx, q, "read a version", versionRows+" AND id = {id:UUID}",
 		params{"account": account, "id": id.String()}, scanVersionOf(account))
-	if err != nil {
-		return v, err
+	if err == nil {
+		rows, err = q.dressVersions(ctx, account, rows)
 	}
-	rows := []readmodel.VersionRow{v}
-	err = q.countBuilds(ctx, account, rows)
-	return rows[0], err
+	if err == nil && len(rows) == 0 {
+		err = readmodel.ErrNotFound
+	}
+	if err != nil {
+		return readmodel.VersionRow{}, err
+	}
+	return rows[0], nil
+}
+
+// dressVersions keeps the versions of living products, and fills in what other
+// tables know of them.
+func (q question) dressVersions(ctx context.Context, account string, versions []readmodel.VersionRow) ([]readmodel.VersionRow, error) {
+	if len(versions) == 0 {
+		return nil, nil
+	}
+	of := make([]identity, len(versions))
+	for i := range versions {
+		of[i].product = versions[i].ProductID
+	}
+	group, both := errgroup.WithContext(ctx)
+	var n names
+	group.Go(func() (err error) {
+		n, err = q.namesOf(both, account, of)
+		return err
+	})
+	group.Go(func() error { return q.countBuilds(both, account, versions) })
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	living := versions[:0]
+	for _, v := range versions {
+		if p, ok := n.products[v.ProductID]; ok && p.Incarnation == v.Incarnation {
+			v.ProductName = p.Name
+			living = append(living, v)
+		}
+	}
+	return living, nil
 }
 
 // countBuilds fills in how many builds each version has, and how the newest stands.
 func (q question) countBuilds(ctx context.Context, account string, versions []readmodel.VersionRow) error {
-	if len(versions) == 0 {
-		return nil
-	}
 	ids := make([]uuid.UUID, len(versions))
 	at := make(map[event.VersionID]int, len(versions))
 	for i := range versions {

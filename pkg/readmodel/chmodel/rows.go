@@ -427,12 +427,10 @@ func scanEvent(s scanner, account string) (readmodel.EventRow, error) {
 	return r, err
 }
 
-// runSelection is for a table called d, beside products p and, for deployments,
-// environments e.
-const runSelection = `d.id, d.stream, d.pos, d.product_id, d.environment_id, d.inc, d.version, d.status, d.seen,
-	d.created_ms, d.started_ms, d.completed_ms, d.source_system, d.build_number, d.scm_sha, d.scm_sha_text,
-	d.scm_branch, d.scm_repository, d.url, d.invoke_id, d.done_by, d.done_by_email, d.done_by_name, d.error_message, d.error_code,
-	d.extra, d.sha_mismatch, d.credential_id, d.credential_name, d.mode, d.actor, d.backfilled, p.name`
+const runSelection = `id, stream, pos, product_id, environment_id, inc, version, status, seen,
+	created_ms, started_ms, completed_ms, source_system, build_number, scm_sha, scm_sha_text,
+	scm_branch, scm_repository, url, invoke_id, done_by, done_by_email, done_by_name, error_message, error_code,
+	extra, sha_mismatch, credential_id, credential_name, mode, actor, backfilled`
 
 func scanRun(s scanner, kind event.Kind, account string) (readmodel.RunRow, error) {
 	var r readmodel.RunRow
@@ -441,25 +439,18 @@ func scanRun(s scanner, kind event.Kind, account string) (readmodel.RunRow, erro
 	var inc uint32
 	var created, started, completed int64
 	var status, digest, text, extra string
-	dest := []any{
+	err := s.Scan(
 		(*[16]byte)(&rec.ID), &r.Position.Stream, (*uint64)(&r.Position.Offset), (*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID), &inc, &rec.Version, &status, (*uint8)(&rec.Seen),
 		&created, &started, &completed, &a[event.SourceSystem], &a[event.BuildNumber], &digest, &text,
 		&a[event.SCMBranch], &a[event.SCMRepository], &a[event.URL], &a[event.InvokeID], &a[event.By], &a[event.ByEmail], &a[event.ByName], &a[event.ErrorMessage], &a[event.ErrorCode],
-		&extra, &rec.SHAMismatch, &r.Author.CredentialID, &r.Author.CredentialName, (*string)(&r.Author.Mode), &r.Author.Actor, &r.Backfilled, &rec.ProductName,
-	}
-	if kind == event.Deployment {
-		dest = append(dest, &rec.EnvironmentName)
-	}
-	if err := s.Scan(dest...); err != nil {
-		return r, err
-	}
+		&extra, &rec.SHAMismatch, &r.Author.CredentialID, &r.Author.CredentialName, (*string)(&r.Author.Mode), &r.Author.Actor, &r.Backfilled)
 	rec.ProductIncarnation, rec.EnvironmentIncarnation = uint16(inc>>16), uint16(inc)
 	rec.Status, _ = event.StatusOf(status)
 	rec.CreatedAt, rec.StartedAt, rec.CompletedAt = moment(created), moment(started), moment(completed)
 	a[event.SCMSHA] = shaOf(digest, text)
 	rec.Extra = event.DecodeExtra(jsontext.Value(extra), event.Stamp{})
 	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
-	return r, nil
+	return r, err
 }
 
 const cellSelection = `product_id, environment_id, inc, at_ms, id, stream, pos, version, status, created_ms, started_ms, completed_ms,
@@ -505,13 +496,13 @@ func scanEnvironment(s scanner, account string) (readmodel.EnvironmentRow, error
 	return r, err
 }
 
-const versionSelection = `v.id, v.product_id, v.version, v.incarnation, v.scm_sha, v.scm_sha_text, v.sha_fixed, v.created_ms, v.stream, v.pos, p.name`
+const versionSelection = "id, product_id, version, incarnation, scm_sha, scm_sha_text, sha_fixed, created_ms, stream, pos"
 
 func scanVersion(s scanner, account string) (readmodel.VersionRow, error) {
 	r := readmodel.VersionRow{Account: account}
 	var digest, text string
 	var created int64
-	err := s.Scan((*uuid.UUID)(&r.ID), (*uuid.UUID)(&r.ProductID), &r.Version.Version, &r.Incarnation, &digest, &text, &r.SHAFixed, &created, &r.Position.Stream, (*uint64)(&r.Position.Offset), &r.ProductName)
+	err := s.Scan((*uuid.UUID)(&r.ID), (*uuid.UUID)(&r.ProductID), &r.Version.Version, &r.Incarnation, &digest, &text, &r.SHAFixed, &created, &r.Position.Stream, (*uint64)(&r.Position.Offset))
 	r.SHA, r.CreatedAt = shaOf(digest, text), moment(created)
 	return r, err
 }

@@ -1,0 +1,242 @@
+package chmodel_test
+
+import (
+	"context"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+)
+
+var benchDeployments = flag.Int("bench.deployments", 200_000, "deployments in the tables that BenchmarkRead reads; each has two events")
+
+// A ledger makes deployment events: half of them of one account with 200
+// products in 5 environments, the rest of a thousand accounts; over a year.
+type ledger struct {
+	random   *rand.Rand
+	total    int
+	n        int
+	offset   event.Offset
+	started  event.Record
+	accounts []string
+	end      time.Time
+}
+
+func newLedger(total int, end time.Time) *ledger {
+	l := &ledger{random: rand.New(rand.NewPCG(1, 2)), total: total, end: end}
+	for i := range 1000 {
+		l.accounts = append(l.accounts, fmt.Sprintf("account-%d", i))
+	}
+	return l
+}
+
+var (
+	benchEnvironments = []string{"dev", "test", "staging", "production-eu", "production-us"}
+	benchProducts     = func() (names []string) {
+		for i := range 200 {
+			names = append(names, fmt.Sprintf("service-%03d", i))
+		}
+		return names
+	}()
+)
+
+const big = "big"
+
+func (l *ledger) record() event.Record {
+	account := big
+	products := len(benchProducts)
+	if l.n%2 == 1 {
+		account, products = l.accounts[l.random.IntN(len(l.accounts))], 5
+	}
+	product, environment := benchProducts[l.random.IntN(products)], benchEnvironments[l.random.IntN(len(benchEnvironments))]
+	at := l.end.Add(-365 * 24 * time.Hour).Add(time.Duration(float64(l.n) / float64(l.total) * float64(365*24*time.Hour))).Truncate(time.Millisecond)
+	l.n++
+	rec := event.Record{
+		Kind: event.Deployment, Account: account, ProductID: event.ProductIDOf(account, product), ProductName: product,
+		EnvironmentID: event.EnvironmentIDOf(account, environment), EnvironmentName: environment,
+		Version: fmt.Sprintf("1.%d.0", l.n/1000), Status: event.Started, CreatedAt: at, StartedAt: at,
+	}
+	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
+	_ = rec.ID.SetTime(uint64(at.UnixMilli()))
+	binary.BigEndian.PutUint64(rec.ID[8:], l.random.Uint64())
+	rec.Attributes[event.SourceSystem] = "github"
+	rec.Attributes[event.SCMSHA] = fmt.Sprintf("%016x%016x%08x", l.random.Uint64(), l.random.Uint64(), l.random.Uint32())
+	rec.Attributes[event.SCMBranch], rec.Attributes[event.SCMRepository] = "main", account+"/"+product
+	rec.Attributes[event.InvokeID] = fmt.Sprint(16_000_000_000 + l.n)
+	rec.Attributes[event.BuildNumber] = fmt.Sprint(l.n / 100)
+	rec.Attributes[event.By] = "user-" + fmt.Sprint(l.random.IntN(50))
+	return rec
+}
+
+// fill adds the rows of n events.
+func (l *ledger) fill(rows *readmodel.Rows, n int) readmodel.Progress {
+	rows.Reset()
+	var at time.Time
+	for range n {
+		l.offset++
+		p := event.Position{Stream: "t0", Offset: l.offset}
+		rec := l.started
+		if rec.Status == event.Started {
+			rec.CompletedAt, rec.Status = rec.StartedAt.Add(time.Minute), event.Completed
+			if l.random.IntN(20) == 0 {
+				rec.Status = event.Failed
+			}
+			l.started = event.Record{}
+		} else {
+			rec = l.record()
+			l.started = rec
+		}
+		at = rec.CreatedAt
+		if rec.Status == event.Completed {
+			at = rec.CompletedAt
+			rows.Cells = append(rows.Cells, readmodel.Cell{Record: rec, EffectiveAt: at, Position: p})
+		} else {
+			rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: at, Position: p})
+		}
+		author := event.Author{CredentialID: "k1", CredentialName: "ci", Mode: event.Live}
+		var id ulid.ULID
+		_ = id.SetTime(uint64(at.UnixMilli()))
+		binary.BigEndian.PutUint64(id[8:], l.random.Uint64())
+		a := &rec.Attributes
+		rows.Events = append(rows.Events, readmodel.EventRow{
+			Account: rec.Account, Position: p, ID: id, Type: event.TypeOf(rec.Kind, rec.Status), Subject: rec.ID.String(), ReceivedAt: at, EffectiveAt: at,
+			Author: author, Status: rec.Status.String(),
+			Request: fmt.Sprintf(`{"product_name":%q,"version":%q,"environment_name":%q,"status":%q,"scm_sha":%q,"scm_branch":"main","scm_repository":%q,"source_system":"github","invoke_id":%q,"build_number":%q,"deployed_by":%q}`,
+				rec.ProductName, rec.Version, rec.EnvironmentName, rec.Status, a[event.SCMSHA], a[event.SCMRepository], a[event.InvokeID], a[event.BuildNumber], a[event.By]),
+		})
+		rows.Deployments = append(rows.Deployments, readmodel.RunRow{Record: rec, Author: author, Position: p})
+	}
+	return readmodel.Progress{Stream: "t0", Offset: l.offset, Time: at}
+}
+
+// names gives the rows of products and environments.
+func (l *ledger) names() *readmodel.Rows {
+	var rows readmodel.Rows
+	for i, account := range append([]string{big}, l.accounts...) {
+		products := benchProducts
+		if i > 0 {
+			products = products[:5]
+		}
+		for _, name := range products {
+			rows.Products = append(rows.Products, readmodel.ProductRow{Product: event.Product{ID: event.ProductIDOf(account, name), Name: name}, Account: account})
+		}
+		for _, name := range benchEnvironments {
+			rows.Environments = append(rows.Environments, readmodel.EnvironmentRow{
+				Environment: event.Environment{ID: event.EnvironmentIDOf(account, name), Name: name, Class: event.ClassOf(name)}, Account: account,
+			})
+		}
+	}
+	return &rows
+}
+
+func BenchmarkStore(b *testing.B) {
+	srv := chservertest.Start(b)
+	for _, size := range []int{1_000, 10_000, 50_000} {
+		b.Run(fmt.Sprintf("%dEvents", size), func(b *testing.B) {
+			_, w := open(b, srv)
+			l := newLedger(10_000_000, time.Now())
+			var rows readmodel.Rows
+			stored, events := 0, 0
+			for b.Loop() {
+				b.StopTimer()
+				upTo := l.fill(&rows, size)
+				b.StartTimer()
+				if err := w.Store(b.Context(), &rows, upTo); err != nil {
+					b.Fatal(err)
+				}
+				events += size
+				stored += len(rows.Events) + 2*len(rows.Deployments) + 2*len(rows.Cells) + len(rows.Attempts)
+			}
+			b.ReportMetric(float64(stored)/b.Elapsed().Seconds(), "rows/s")
+			b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
+		})
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	srv := chservertest.Start(b)
+	m, w := open(b, srv, func(c *chmodel.Config) { c.QueryTimeout = time.Minute })
+	l := newLedger(*benchDeployments, time.Now())
+	if err := w.Store(b.Context(), l.names(), readmodel.Progress{Stream: "t0"}); err != nil {
+		b.Fatal(err)
+	}
+	var rows readmodel.Rows
+	for left := 2 * *benchDeployments; left > 0; {
+		n := min(left, 50_000)
+		left -= n
+		if err := w.Store(b.Context(), &rows, l.fill(&rows, n)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	product := func(account string) event.ProductID { return event.ProductIDOf(account, benchProducts[3]) }
+	environment := func(account string) event.EnvironmentID {
+		return event.EnvironmentIDOf(account, benchEnvironments[3])
+	}
+	page := readmodel.Page{Limit: 50}
+	for _, account := range []string{big, "account-7"} {
+		middle := readmodel.Page{Limit: 50}
+		var id ulid.ULID
+		_ = id.SetTime(uint64(time.Now().Add(-180 * 24 * time.Hour).UnixMilli()))
+		middle.After = id.String()
+		newest, err := m.Deployments(b.Context(), account, readmodel.RunFilter{}, page)
+		if err != nil || len(newest) == 0 {
+			b.Fatal(len(newest), err)
+		}
+		runs := func(f readmodel.RunFilter, p readmodel.Page) func(context.Context) error {
+			return func(ctx context.Context) error {
+				_, err := m.Deployments(ctx, account, f, p)
+				return err
+			}
+		}
+		matrix := func(f readmodel.MatrixFilter, limit int) func(context.Context) error {
+			return func(ctx context.Context) error {
+				_, err := m.Matrix(ctx, account, f, readmodel.Page{Limit: limit})
+				return err
+			}
+		}
+		for _, q := range []struct {
+			name string
+			ask  func(context.Context) error
+		}{
+			{"Matrix", matrix(readmodel.MatrixFilter{}, 1000)},
+			{"MatrixPage", matrix(readmodel.MatrixFilter{}, 20)},
+			{"MatrixDrift", matrix(readmodel.MatrixFilter{DriftOnly: true}, 50)},
+			{"Timeline", runs(readmodel.RunFilter{}, page)},
+			{"TimelineMiddle", runs(readmodel.RunFilter{}, middle)},
+			{"TimelineFailed", runs(readmodel.RunFilter{Status: event.Failed}, page)},
+			{"TimelineCell", runs(readmodel.RunFilter{Product: product(account), Environment: environment(account)}, page)},
+			{"TimelineProduct", runs(readmodel.RunFilter{Product: product(account)}, page)},
+			{"TimelineEnvironment", runs(readmodel.RunFilter{Environment: environment(account)}, page)},
+			{"Deployment", func(ctx context.Context) error {
+				_, err := m.Deployment(ctx, account, newest[0].Record.ID)
+				return err
+			}},
+			{"History", func(ctx context.Context) error {
+				_, err := m.History(ctx, account, newest[0].Record.ID)
+				return err
+			}},
+			{"Owner", func(ctx context.Context) error {
+				_, err := m.Owner(ctx, readmodel.DeploymentObject, newest[0].Record.ID.String())
+				return err
+			}},
+			{"AsOf", func(ctx context.Context) error { _, err := m.AsOf(ctx); return err }},
+		} {
+			b.Run(account+"/"+q.name, func(b *testing.B) {
+				for b.Loop() {
+					if err := q.ask(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
