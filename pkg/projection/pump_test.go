@@ -1,0 +1,167 @@
+package projection_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
+	"github.com/shipledger/shipledger/pkg/projection"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
+)
+
+var received = time.Date(2026, 5, 4, 9, 0, 0, 0, time.UTC)
+
+// fill appends frames of n products each.
+func fill(t *testing.T, log *memlog.Log, frames, n int) {
+	t.Helper()
+	for range frames {
+		last, err := log.Last(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var events []event.Event
+		for i := range n {
+			name := fmt.Sprintf("p%d-%d", last+1, i)
+			id := event.ProductIDOf("acme", name)
+			events = append(events, event.Event{
+				ID: ulid.MustNew(ulid.Timestamp(received), ulid.DefaultEntropy()), Account: "acme", Type: event.ProductCreated, Subject: id.String(),
+				Time: received, Payload: &event.Product{ID: id, Name: name, CreatedAt: received},
+			})
+		}
+		appendBody(t, log, event.AppendFrame(nil, last+1, events))
+	}
+}
+
+func appendBody(t *testing.T, log *memlog.Log, body []byte) {
+	t.Helper()
+	last, _ := log.Last(t.Context())
+	if _, err := log.AppendFrame(t.Context(), eventlog.Frame{ID: fmt.Sprint(last + 1), Body: body}, last); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// recordingSink notes what is stored.
+type recordingSink struct {
+	*memmodel.Model
+	stores []string
+	fail   error
+}
+
+func (s *recordingSink) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
+	if s.fail != nil {
+		return s.fail
+	}
+	s.stores = append(s.stores, fmt.Sprintf("%d to %d.%d", len(rows.Events), upTo.Offset.Seq(), upTo.Offset.Index()))
+	return s.Model.Store(ctx, rows, upTo)
+}
+
+type counts struct{ events, unknown int }
+
+func (c *counts) Projected(_ string, _ readmodel.Progress, events, unknown int) {
+	c.events += events
+	c.unknown += unknown
+}
+
+func pump(t *testing.T, src iter.Seq2[eventlog.Recorded, error], sink readmodel.Sink, cfg projection.Config) (readmodel.Progress, counts, error) {
+	t.Helper()
+	var c counts
+	done, err := projection.Pump(t.Context(), "t0", src, sink, cfg, &c)
+	return done, c, err
+}
+
+func TestFramesAreNeverSplitBetweenTwoStores(t *testing.T) {
+	log := memlog.New()
+	fill(t, log, 5, 4)
+	sink := &recordingSink{Model: memmodel.New()}
+	done, c, err := pump(t, log.Read(t.Context(), 0), sink, projection.Config{MaxRows: 10, Pause: time.Hour})
+	if err != nil || done.Offset != event.At(5, 3) || c.events != 20 {
+		t.Fatalf("done = %+v, %+v, %v", done, c, err)
+	}
+	for _, s := range sink.stores {
+		var n, seq, index int
+		if _, err := fmt.Sscanf(s, "%d to %d.%d", &n, &seq, &index); err != nil || index != 3 {
+			t.Errorf("a store ends inside a frame: %s", s)
+		}
+	}
+}
+
+func TestPumpGoesOnWhereTheSinkSays(t *testing.T) {
+	log := memlog.New()
+	fill(t, log, 3, 2)
+	sink := &recordingSink{Model: memmodel.New()}
+	if _, _, err := pump(t, log.Read(t.Context(), 0), sink, projection.DefaultConfig); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, log, 2, 2)
+	from, err := sink.Progress(t.Context(), "t0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, c, err := pump(t, log.Read(t.Context(), from.Offset.Seq()), sink, projection.DefaultConfig)
+	if err != nil || c.events != 4 || done.Offset != event.At(5, 1) {
+		t.Errorf("done = %+v, %+v, %v; want the 4 new events", done, c, err)
+	}
+	products, err := sink.Products(t.Context(), "acme", readmodel.Page{Limit: 100})
+	if err != nil || len(products) != 10 {
+		t.Errorf("%d products, %v; want 10", len(products), err)
+	}
+}
+
+func TestAStoreThatFailsIsNotProgress(t *testing.T) {
+	log := memlog.New()
+	fill(t, log, 2, 1)
+	boom := errors.New("boom")
+	sink := &recordingSink{Model: memmodel.New(), fail: boom}
+	done, c, err := pump(t, log.Read(t.Context(), 0), sink, projection.DefaultConfig)
+	if !errors.Is(err, boom) || done.Offset != 0 || c.events != 0 {
+		t.Errorf("done = %+v, %+v, %v", done, c, err)
+	}
+}
+
+func TestAFrameThatCannotBeReadStopsAfterWhatCameBefore(t *testing.T) {
+	log := memlog.New()
+	fill(t, log, 2, 1)
+	appendBody(t, log, []byte(`[{"specversion":"1.0","id":"nonsense"}]`))
+	fill(t, log, 1, 1)
+	sink := &recordingSink{Model: memmodel.New()}
+	done, c, err := pump(t, log.Read(t.Context(), 0), sink, projection.DefaultConfig)
+	if err == nil || c.events != 2 || done.Offset != event.At(2, 0) {
+		t.Errorf("done = %+v, %+v, %v; want the first two and an error that names the third", done, c, err)
+	}
+}
+
+func TestEventsOfUnknownTypeAreKeptAndCounted(t *testing.T) {
+	log := memlog.New()
+	appendBody(t, log, []byte(`[{"specversion":"1.0","id":"01JW2C5R3V0E6H7Q8S9T0A1B2D","source":"/accounts/acme","type":"deployment.teleported",`+
+		`"subject":"x","time":"2026-05-04T09:00:00Z","dataschema":"teleport/1","data":{}}]`))
+	sink := &recordingSink{Model: memmodel.New()}
+	_, c, err := pump(t, log.Read(t.Context(), 0), sink, projection.DefaultConfig)
+	if diff := cmp.Diff(counts{1, 1}, c, cmp.AllowUnexported(counts{})); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+}
+
+func TestPumpEndsWithItsContext(t *testing.T) {
+	log := memlog.New()
+	fill(t, log, 1, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	sink := &recordingSink{Model: memmodel.New()}
+	_, err := projection.Pump(ctx, "t0", log.Follow(ctx, 0), sink, projection.DefaultConfig, endAfter(cancel))
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+type endAfter func()
+
+func (f endAfter) Projected(string, readmodel.Progress, int, int) { f() }
