@@ -1,14 +1,20 @@
 package query
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
 	"net/http"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-func (s *Service) getMatrix(_ http.ResponseWriter, r *httpapi.Request) error {
+func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	at, err := s.fresh(r)
 	if err != nil {
 		return err
@@ -30,8 +36,32 @@ func (s *Service) getMatrix(_ http.ResponseWriter, r *httpapi.Request) error {
 		names[m.Environments[i].ID] = m.Environments[i].Name
 	}
 	items := show(rows, func(row *readmodel.MatrixItem) matrixItem { return matrixItemOf(row, names) })
-	return r.JSON(http.StatusOK, matrix{
+	answer := matrix{
 		Environments: show(m.Environments, matrixColumnOf),
 		List:         httpapi.NewList(r, items, after, at),
-	})
+	}
+	tag, err := matrixTag(answer)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("ETag", tag)
+	if httpapi.MatchesETag(r.Header.Get("If-None-Match"), tag) {
+		if err := r.Reverify(); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	return r.JSON(http.StatusOK, answer)
+}
+
+// matrixTag names what an answer shows. How new it is does not count, so that
+// the tag lasts while others write; it is weak for that reason.
+func matrixTag(m matrix) (string, error) {
+	m.AsOf = httpapi.AsOf{}
+	h := sha256.New()
+	if err := json.MarshalWrite(h, m, jsontext.AllowInvalidUTF8(true)); err != nil {
+		return "", fmt.Errorf("tag the matrix: %w", err)
+	}
+	return `W/"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12]) + `"`, nil
 }
