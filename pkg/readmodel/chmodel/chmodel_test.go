@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
@@ -24,6 +25,11 @@ func TestMain(m *testing.M) {
 
 var databases atomic.Int64
 
+// epoch is when the tests' events end.
+var epoch = time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
+
+func logger(tb testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(tb.Output(), nil)) }
+
 // open gives a model in a database of its own.
 func open(tb testing.TB, srv *chserver.Server, change ...func(*chmodel.Config)) (*chmodel.Model, *chmodel.Writer) {
 	tb.Helper()
@@ -35,7 +41,7 @@ func open(tb testing.TB, srv *chserver.Server, change ...func(*chmodel.Config)) 
 	for _, c := range change {
 		c(&cfg)
 	}
-	m, err := chmodel.Open(tb.Context(), cfg, slog.New(slog.NewTextHandler(tb.Output(), nil)))
+	m, err := chmodel.Open(tb.Context(), cfg, logger(tb))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -248,8 +248,11 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 		start = ulid.Time(before.Time())
 	}
 	var out []readmodel.RunRow
-	onlyLiving := ""
-	for back := 0; len(out) < p.Limit; {
+	onlyLiving, back := "", 0
+	if table == "dep_by_env_vN" && f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) {
+		back = len(lookBack) - 1 // one cell is a short range of the key as it is
+	}
+	for len(out) < p.Limit {
 		want := p.Limit - len(out)
 		b["from"], b["before"], b["limit"] = ulidHex(earliest(start, lookBack[back])), ulidHex(before), uint32(want)
 		ids, err := list(ctx, q, "find runs", "SELECT id FROM "+table+" FINAL WHERE "+where+onlyLiving+`
