@@ -143,18 +143,23 @@ var contentJSON = []string{"application/json"}
 // response knows whether an answer has begun.
 type response struct {
 	http.ResponseWriter
-	wrote bool
+	wrote  bool
+	status int
 }
 
 // WriteHeader begins the answer.
 func (w *response) WriteHeader(status int) {
-	w.wrote = w.wrote || status >= http.StatusOK
+	if status >= http.StatusOK && !w.wrote {
+		w.wrote, w.status = true, status
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 // Write begins the answer if it has not begun.
 func (w *response) Write(b []byte) (int, error) {
-	w.wrote = true
+	if !w.wrote {
+		w.wrote, w.status = true, http.StatusOK
+	}
 	return w.ResponseWriter.Write(b)
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/shipledger/shipledger/pkg/fault"
 )
@@ -31,6 +32,9 @@ type Config struct {
 	Logger        *slog.Logger
 	// RequestID makes the id of a request; nil: random ones.
 	RequestID func() string
+	// Observe, if set, is told of every answer: the operation's id, empty where
+	// none was found, and the status.
+	Observe func(operation string, status int, took time.Duration)
 }
 
 // API answers the documented operations of some services.
@@ -89,6 +93,9 @@ func (a *API) ServeHTTP(rw http.ResponseWriter, hr *http.Request) {
 	r.response.ResponseWriter = rw
 	w := &r.response
 	rw.Header()["X-Request-Id"] = []string{r.ID}
+	if a.cfg.Observe != nil {
+		defer a.observe(r, time.Now())
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			a.recovered(r, p)
@@ -131,6 +138,14 @@ func (a *API) serve(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	return entry.handler(w, r)
+}
+
+func (a *API) observe(r *Request, began time.Time) {
+	operation := ""
+	if r.Operation != nil {
+		operation = r.Operation.ID
+	}
+	a.cfg.Observe(operation, r.response.status, time.Since(began))
 }
 
 // fail answers with err. An answer that has begun cannot be taken back: the

@@ -35,6 +35,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+	"github.com/shipledger/shipledger/pkg/telemetry"
 	"github.com/shipledger/shipledger/schemas"
 	"github.com/shipledger/shipledger/services/accounts"
 	"github.com/shipledger/shipledger/services/ingest"
@@ -57,6 +58,8 @@ type Config struct {
 	ClickHouseDSN string `name:"clickhouse-dsn" env:"SHIPLEDGER_CLICKHOUSE_DSN" help:"ClickHouse to use instead of the embedded one."`
 	ClickHouseLib string `name:"clickhouse-lib" env:"SHIPLEDGER_CLICKHOUSE_LIB" help:"Engine library to use instead of the installed one."`
 	EngineCache   string `name:"engine-cache" env:"SHIPLEDGER_ENGINE_CACHE" help:"Where the engine is installed; default: the user's cache directory."`
+
+	MetricsAddr string `name:"metrics-addr" default:"127.0.0.1:9464" env:"SHIPLEDGER_METRICS_ADDR" help:"Address of Prometheus metrics; empty turns them off."`
 
 	Pepper     string `env:"SHIPLEDGER_PEPPER" help:"Key of the digests of credentials, base64 or hex; default: made once in the data directory."`
 	PepperFile string `env:"SHIPLEDGER_PEPPER_FILE" help:"File that holds the pepper."`
@@ -203,8 +206,13 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	committer := ingest.NewCommitter(track, stream, time.Now, newIDs(), logger)
 	project := projector.New(track, b.openSink, stream, logger)
 	health := &health{version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project}
+	registry := telemetry.NewRegistry()
+	registry.MustRegister(append(committer.Collectors(), project.Collectors()...)...)
 	api, err := httpapi.New(
-		httpapi.Config{Spec: spec, Services: []string{"ingest", "query"}, Authenticator: ring, Logger: logger},
+		httpapi.Config{
+			Spec: spec, Services: []string{"ingest", "query"}, Authenticator: ring, Logger: logger,
+			Observe: telemetry.Requests(registry),
+		},
 		ingest.New(spec, committer).Handlers(),
 		query.New(b.model, stream).Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
@@ -217,7 +225,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		return b.model.Run(ctx, func() {})
 	})
 	return lifecycle.Seq(
-		lifecycle.Par(ring, follow),
+		lifecycle.Par(ring, follow, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
 		committer,
 		project,
 		&httpapi.Server{Addr: cfg.Addr, Handler: api, Grace: stopGrace, Listening: cfg.Listening},

@@ -48,6 +48,7 @@ type Committer struct {
 	queue   chan *group
 	waiting atomic.Int64
 	failing atomic.Pointer[failure] // the last frame that could not be stored; nil since one could
+	metrics metrics
 
 	// What follows belongs to the goroutine of Run.
 	state   *tracking.State
@@ -88,10 +89,12 @@ func NewCommitter(log eventlog.Log, stream string, clock func() time.Time, newID
 	if err != nil {
 		panic(err) // only a size below one fails
 	}
-	return &Committer{
+	c := &Committer{
 		log: log, stream: stream, clock: clock, newID: newID, logger: logger,
 		queue: make(chan *group, maxQueued), state: tracking.NewState(), frames: frames,
 	}
+	c.metrics = newMetrics(c)
+	return c
 }
 
 var (
@@ -222,6 +225,7 @@ func (c *Committer) catchUp(ctx context.Context) error {
 		}
 		c.last = r.Seq
 	}
+	c.metrics.sequence.Set(float64(c.last))
 	c.synced = true
 	return nil
 }
@@ -255,17 +259,20 @@ func (c *Committer) commit(ctx context.Context) {
 		return
 	}
 	f.body = append(f.body, ']')
+	began := time.Now()
 	err := c.append(ctx, eventlog.Frame{ID: c.newID(ulid.Timestamp(now)).String(), ContentType: event.ContentType, Body: f.body})
 	switch {
 	case err == nil:
 		c.state.Commit()
 		c.last = f.seq
 		c.failing.Store(nil)
+		c.metrics.stored(&f, time.Since(began))
 		c.release(f.decided)
 	case errors.Is(err, eventlog.ErrConflict):
 		c.state.RollbackTo(start)
 		c.state.Commit()
 		c.synced = false // catch up, and decide the same commands again
+		c.metrics.conflicts.Inc()
 	default:
 		c.state.RollbackTo(start)
 		c.state.Commit()
@@ -410,6 +417,7 @@ func (c *Committer) stored(ctx context.Context, id string) (bool, error) {
 func (c *Committer) fail(ctx context.Context, n int, err error) {
 	c.logger.ErrorContext(ctx, "log not writable", "stream", c.stream, "err", err)
 	c.failing.Store(&failure{err, c.clock()})
+	c.metrics.failures.Inc()
 	for _, it := range c.backlog[:n] {
 		if it.result.Err == nil {
 			it.result = Result{Err: errNoLog.Because(err)}
@@ -422,6 +430,7 @@ func (c *Committer) fail(ctx context.Context, n int, err error) {
 func (c *Committer) release(n int) {
 	for _, it := range c.backlog[:n] {
 		c.waiting.Add(-1)
+		c.metrics.decided.WithLabelValues(it.result.outcome()).Inc()
 		if it.group.left--; it.group.left == 0 {
 			close(it.group.done)
 		}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/projection"
@@ -33,6 +35,9 @@ type Service struct {
 
 	mu    sync.Mutex
 	state State
+
+	projected, unknown prometheus.Counter
+	sequence, received prometheus.Gauge
 }
 
 // State is how far a projector is, for health and metrics.
@@ -47,7 +52,27 @@ type State struct {
 // the sink when it first can, and again after a failure: whoever writes the
 // tables also makes them.
 func New(log eventlog.Reader, open func(context.Context) (readmodel.Sink, error), stream string, logger *slog.Logger) *Service {
-	return &Service{log: log, open: open, stream: stream, cfg: projection.DefaultConfig, logger: logger}
+	labels := prometheus.Labels{"stream": stream}
+	return &Service{
+		log: log, open: open, stream: stream, cfg: projection.DefaultConfig, logger: logger,
+		projected: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "shipledger_events_projected_total", Help: "Events stored in the read model since the start.", ConstLabels: labels,
+		}),
+		unknown: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "shipledger_events_unknown_total", Help: "Of them, events of a type that this version does not know.", ConstLabels: labels,
+		}),
+		sequence: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "shipledger_projected_sequence", Help: "Sequence of the last frame in the read model.", ConstLabels: labels,
+		}),
+		received: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "shipledger_projected_received_seconds", Help: "Receipt of the last event in the read model, Unix time.", ConstLabels: labels,
+		}),
+	}
+}
+
+// Collectors gives the projector's metrics, for registering.
+func (s *Service) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received}
 }
 
 // Run projects until ctx is done. It is ready at once: a read model that does
@@ -115,6 +140,10 @@ func (s *Service) Projected(_ string, upTo readmodel.Progress, events, unknown i
 	s.state.Progress, s.state.Err = upTo, nil
 	s.state.Events += uint64(events)
 	s.state.Unknown += uint64(unknown)
+	s.projected.Add(float64(events))
+	s.unknown.Add(float64(unknown))
+	s.sequence.Set(float64(upTo.Offset.Seq()))
+	s.received.Set(float64(upTo.Time.UnixMilli()) / 1000)
 }
 
 // State gives how far the projector is.
