@@ -1,0 +1,178 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	hdr "github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Report is what a run found.
+type Report struct {
+	Machine      Machine    `json:"machine"`
+	Rounds       int        `json:"rounds"`
+	RoundSeconds float64    `json:"round_seconds"`
+	Singles      []Single   `json:"singles"`
+	Paced        []Paced    `json:"paced"`
+	Readable     []Readable `json:"readable"`
+	Batches      []Batch    `json:"batches"`
+	Imports      []Import   `json:"imports"`
+	Stored       []Stored   `json:"stored"`
+}
+
+// Single compares requests of one event each.
+type Single struct {
+	Connections int     `json:"connections"`
+	Decode      Side    `json:"decode"`
+	Ingest      Side    `json:"ingest"`
+	Ratio       float64 `json:"ratio"` // median of the rounds' ratios
+}
+
+// Side is one of the two, medians of the rounds; Max is the largest of all.
+type Side struct {
+	PerSecond float64 `json:"per_second"`
+	Times
+	CPUMicros         float64 `json:"cpu_micros"`          // of the process, a request
+	ChildrenCPUMicros float64 `json:"children_cpu_micros"` // of its ClickHouse, a request
+}
+
+// Times are milliseconds.
+type Times struct {
+	P50 float64 `json:"p50_ms"`
+	P99 float64 `json:"p99_ms"`
+	Max float64 `json:"max_ms"`
+}
+
+// Paced is how long answers take at a fixed rate.
+type Paced struct {
+	Name      string  `json:"name"`
+	PerSecond float64 `json:"per_second"`
+	Times
+}
+
+// Readable is from the answer to the first read that shows what it accepted.
+type Readable struct {
+	Name string `json:"name"`
+	Times
+}
+
+// Batch is NDJSON of a thousand events a request.
+type Batch struct {
+	Connections     int     `json:"connections"`
+	Events          int     `json:"events"`
+	PerSecond       float64 `json:"per_second"`
+	CPUMicros       float64 `json:"cpu_micros"`
+	ReadableSeconds float64 `json:"readable_seconds"` // from the last answer until all can be read
+}
+
+// Import is a history loaded into an empty ledger.
+type Import struct {
+	Name            string  `json:"name"`
+	Accepted        int     `json:"accepted"`
+	Refused         int     `json:"refused"`
+	Whole           bool    `json:"whole"` // not cut short by the bound of time
+	PerSecond       float64 `json:"per_second"`
+	ReadableSeconds float64 `json:"readable_seconds"`
+}
+
+// Stored is bytes of files an event, beyond those of an empty ledger.
+type Stored struct {
+	Name      string  `json:"name"`
+	Events    int     `json:"events"`
+	Log       float64 `json:"log_bytes"`
+	ReadModel float64 `json:"read_model_bytes"` // parts that are merged and not yet removed included
+}
+
+func storedPer(name string, before, after size, events int) Stored {
+	n := float64(max(events, 1))
+	return Stored{name, events, float64(after.log-before.log) / n, float64(after.readModel-before.readModel) / n}
+}
+
+// sample is one round.
+type sample struct {
+	perSecond, cpu, children float64
+	Times
+}
+
+func (d *driven) sample(before, after used) sample {
+	spent := after.minus(before)
+	micros := func(t time.Duration) float64 { return t.Seconds() * 1e6 / float64(max(d.all, 1)) }
+	return sample{float64(d.requests) / d.took.Seconds(), micros(spent.process), micros(spent.children), times(d.times)}
+}
+
+func times(h *hdr.Histogram) Times {
+	ms := func(micros int64) float64 { return float64(micros) / 1000 }
+	return Times{ms(h.ValueAtQuantile(50)), ms(h.ValueAtQuantile(99)), ms(h.Max())}
+}
+
+func medians(rounds []sample) Side {
+	of := func(field func(sample) float64) float64 {
+		values := make([]float64, len(rounds))
+		for i, r := range rounds {
+			values[i] = field(r)
+		}
+		return median(values)
+	}
+	out := Side{
+		PerSecond:         of(func(s sample) float64 { return s.perSecond }),
+		CPUMicros:         of(func(s sample) float64 { return s.cpu }),
+		ChildrenCPUMicros: of(func(s sample) float64 { return s.children }),
+		Times:             Times{P50: of(func(s sample) float64 { return s.P50 }), P99: of(func(s sample) float64 { return s.P99 })},
+	}
+	for _, r := range rounds {
+		out.Max = max(out.Max, r.Max)
+	}
+	return out
+}
+
+// Print writes the report for people.
+func (r *Report) Print(w io.Writer) error {
+	var b strings.Builder
+	m := &r.Machine
+	fmt.Fprintf(&b, "\n%d cores (%s), %s, %s, shipledger %s; fsync %.2f ms, load before %s\n", m.Cores, m.CPU, m.Kernel, m.Go, m.Shipledger, m.FsyncMillis, m.Load)
+	if len(r.Singles) > 0 {
+		fmt.Fprintf(&b, "\nOne event a request, closed loop, medians of %d interleaved rounds of %.0f s; times in ms, CPU in µs a request\n", r.Rounds, r.RoundSeconds)
+		fmt.Fprintf(&b, "%12s │ %-40s │ %-56s │\n", "", "decode-only handler", "shipledger, durable before the answer")
+		fmt.Fprintf(&b, "%12s │ %8s %7s %7s %7s %7s │ %8s %7s %7s %7s %7s %15s │ %6s\n", "connections", "req/s", "p50", "p99", "max", "CPU", "req/s", "p50", "p99", "max", "CPU", "ClickHouse CPU", "ratio")
+	}
+	for _, s := range r.Singles {
+		d, i := &s.Decode, &s.Ingest
+		fmt.Fprintf(&b, "%12d │ %8.0f %7.2f %7.2f %7.1f %7.1f │ %8.0f %7.2f %7.2f %7.1f %7.1f %15.1f │ %6.2f\n", s.Connections,
+			d.PerSecond, d.P50, d.P99, d.Max, d.CPUMicros, i.PerSecond, i.P50, i.P99, i.Max, i.CPUMicros, i.ChildrenCPUMicros, s.Ratio)
+	}
+	heading(&b, len(r.Paced), "At half of its own requests, 64 connections, from when a request was due")
+	for _, p := range r.Paced {
+		fmt.Fprintf(&b, "  %-36s %8.0f req/s   p50 %.2f ms   p99 %.2f ms   max %.1f ms\n", p.Name, p.PerSecond, p.P50, p.P99, p.Max)
+	}
+	heading(&b, len(r.Readable), "Accepted → readable")
+	for _, a := range r.Readable {
+		fmt.Fprintf(&b, "  %-36s p50 %.1f ms   p99 %.1f ms   max %.1f ms\n", a.Name, a.P50, a.P99, a.Max)
+	}
+	heading(&b, len(r.Batches), "Batches of 1000 events, NDJSON")
+	for _, a := range r.Batches {
+		fmt.Fprintf(&b, "  %-36s %8.0f events/s   %.1f µs CPU an event   %d events, readable %.1f s after the last\n",
+			fmt.Sprintf("%d connections", a.Connections), a.PerSecond, a.CPUMicros, a.Events, a.ReadableSeconds)
+	}
+	heading(&b, len(r.Imports), "Import into an empty ledger")
+	for _, a := range r.Imports {
+		note := ""
+		if !a.Whole {
+			note = ", cut short"
+		}
+		fmt.Fprintf(&b, "  %-36s %8.0f events/s   %d accepted, %d refused%s, readable %.1f s after the last\n", a.Name, a.PerSecond, a.Accepted, a.Refused, note, a.ReadableSeconds)
+	}
+	heading(&b, len(r.Stored), "Stored an event, in bytes of files")
+	for _, s := range r.Stored {
+		fmt.Fprintf(&b, "  %-36s %8.0f in the log   %6.0f in the read model   %d events\n", s.Name, s.Log, s.ReadModel, s.Events)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func heading(b *strings.Builder, rows int, text string) {
+	if rows > 0 {
+		fmt.Fprintf(b, "\n%s\n", text)
+	}
+}
