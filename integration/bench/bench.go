@@ -50,7 +50,7 @@ var (
 	}
 	Quick = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: time.Second, Batch: 2 * time.Second, Paced: 2 * time.Second,
-		Reads: 100, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 10 * time.Second,
+		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second,
 	}
 )
 

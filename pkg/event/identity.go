@@ -6,12 +6,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// Ids of products, environments and versions are derived from the account and
-// the natural key, so that a write is answered without a look-up (contract 2).
+// These ids are derived from the account and the natural key, so that a write is
+// answered without a look-up (contract 2).
 type (
-	ProductID     uuid.UUID
+	// ProductID identifies a product.
+	ProductID uuid.UUID
+	// EnvironmentID identifies an environment.
 	EnvironmentID uuid.UUID
-	VersionID     uuid.UUID
+	// VersionID identifies a version of a product.
+	VersionID uuid.UUID
 )
 
 var namespace = uuid.MustParse("fc13e1f8-fbfd-594c-b8c7-0760fb336038")

@@ -1,6 +1,9 @@
 package event
 
-import "strings"
+import (
+	"maps"
+	"strings"
+)
 
 // Kind tells the two kinds of run apart.
 type Kind uint8
@@ -71,11 +74,7 @@ func StatusOf(word string) (Status, bool) {
 
 // StatusWords gives every word that ParseStatus accepts, for documents and tests.
 func StatusWords() map[string]Status {
-	out := make(map[string]Status, len(statusByWord))
-	for w, s := range statusByWord {
-		out[w] = s
-	}
-	return out
+	return maps.Clone(statusByWord)
 }
 
 // String gives the canonical word.

@@ -2,6 +2,7 @@ package tracking_test
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -76,9 +77,7 @@ func TestAStateFoldedFromTheLogDecidesLikeTheOneThatWroteIt(t *testing.T) {
 			folded.state.Apply(r)
 		}
 		folded.seq, folded.ids, folded.now, folded.events = l.seq, l.ids, l.now, l.events
-		for k, v := range l.frames {
-			folded.frames[k] = v
-		}
+		maps.Copy(folded.frames, l.frames)
 		if diff := cmp.Diff(l.state.Sizes(), folded.state.Sizes()); diff != "" {
 			t.Fatal(diff)
 		}

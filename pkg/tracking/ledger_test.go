@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"testing"
 	"time"
 
@@ -44,17 +45,13 @@ type fields map[string]any
 
 func deployment(status string, more fields) fields {
 	f := fields{"product_name": "svc", "version": "1.2.3", "environment_name": "production", "status": status}
-	for k, v := range more {
-		f[k] = v
-	}
+	maps.Copy(f, more)
 	return f
 }
 
 func build(status string, more fields) fields {
 	f := fields{"product_name": "svc", "version": "1.2.3", "status": status}
-	for k, v := range more {
-		f[k] = v
-	}
+	maps.Copy(f, more)
 	return f
 }
 

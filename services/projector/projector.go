@@ -84,7 +84,7 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 		before := s.State().Progress
 		err := s.project(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end was asked for
 		}
 		if s.State().Progress.Offset > before.Offset {
 			pause = firstPause

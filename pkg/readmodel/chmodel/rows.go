@@ -79,8 +79,10 @@ func (c *author) append(a event.Author) {
 
 func (c *author) input() proto.Input {
 	return proto.Input{
-		{Name: "credential_id", Data: c.id}, {Name: "credential_name", Data: c.name},
-		{Name: "mode", Data: c.mode}, {Name: "actor", Data: c.actor},
+		{Name: "credential_id", Data: c.id},
+		{Name: "credential_name", Data: c.name},
+		{Name: "mode", Data: c.mode},
+		{Name: "actor", Data: c.actor},
 	}
 }
 
@@ -119,10 +121,17 @@ func (c *eventColumns) append(r *readmodel.EventRow) {
 
 func (c *eventColumns) input() proto.Input {
 	return append(proto.Input{
-		{Name: "account", Data: &c.account}, {Name: "stream", Data: c.stream}, {Name: "pos", Data: &c.pos},
-		{Name: "id", Data: &c.id}, {Name: "type", Data: c.kind}, {Name: "subject", Data: &c.subject},
-		{Name: "received_ms", Data: &c.received}, {Name: "effective_ms", Data: &c.effective},
-		{Name: "backfilled", Data: &c.backfilled}, {Name: "flag", Data: c.flag}, {Name: "status", Data: c.status},
+		{Name: "account", Data: &c.account},
+		{Name: "stream", Data: c.stream},
+		{Name: "pos", Data: &c.pos},
+		{Name: "id", Data: &c.id},
+		{Name: "type", Data: c.kind},
+		{Name: "subject", Data: &c.subject},
+		{Name: "received_ms", Data: &c.received},
+		{Name: "effective_ms", Data: &c.effective},
+		{Name: "backfilled", Data: &c.backfilled},
+		{Name: "flag", Data: c.flag},
+		{Name: "status", Data: c.status},
 		{Name: "request", Data: &c.request},
 	}, c.author.input()...)
 }
@@ -212,16 +221,34 @@ func appendExtra(dst []byte, extra map[string]event.Extra) []byte {
 
 func (c *runColumns) input() proto.Input {
 	in := proto.Input{
-		{Name: "account", Data: &c.account}, {Name: "id", Data: &c.id}, {Name: "stream", Data: c.stream},
-		{Name: "pos", Data: &c.pos}, {Name: "product_id", Data: &c.product}, {Name: "environment_id", Data: &c.environment},
-		{Name: "inc", Data: &c.inc}, {Name: "version", Data: &c.version}, {Name: "status", Data: c.status},
-		{Name: "seen", Data: &c.seen}, {Name: "created_ms", Data: &c.created}, {Name: "started_ms", Data: &c.started},
-		{Name: "completed_ms", Data: &c.completed}, {Name: "at_ms", Data: &c.at}, {Name: "source_system", Data: c.source},
-		{Name: "build_number", Data: &c.buildNumber}, {Name: "scm_branch", Data: c.branch},
-		{Name: "scm_repository", Data: c.repository}, {Name: "url", Data: &c.url}, {Name: "invoke_id", Data: &c.invokeID},
-		{Name: "done_by", Data: c.by}, {Name: "done_by_email", Data: c.byEmail}, {Name: "done_by_name", Data: c.byName},
-		{Name: "error_message", Data: &c.errorMessage}, {Name: "error_code", Data: c.errorCode},
-		{Name: "extra", Data: &c.extra}, {Name: "sha_mismatch", Data: &c.mismatch}, {Name: "backfilled", Data: &c.backfilled},
+		{Name: "account", Data: &c.account},
+		{Name: "id", Data: &c.id},
+		{Name: "stream", Data: c.stream},
+		{Name: "pos", Data: &c.pos},
+		{Name: "product_id", Data: &c.product},
+		{Name: "environment_id", Data: &c.environment},
+		{Name: "inc", Data: &c.inc},
+		{Name: "version", Data: &c.version},
+		{Name: "status", Data: c.status},
+		{Name: "seen", Data: &c.seen},
+		{Name: "created_ms", Data: &c.created},
+		{Name: "started_ms", Data: &c.started},
+		{Name: "completed_ms", Data: &c.completed},
+		{Name: "at_ms", Data: &c.at},
+		{Name: "source_system", Data: c.source},
+		{Name: "build_number", Data: &c.buildNumber},
+		{Name: "scm_branch", Data: c.branch},
+		{Name: "scm_repository", Data: c.repository},
+		{Name: "url", Data: &c.url},
+		{Name: "invoke_id", Data: &c.invokeID},
+		{Name: "done_by", Data: c.by},
+		{Name: "done_by_email", Data: c.byEmail},
+		{Name: "done_by_name", Data: c.byName},
+		{Name: "error_message", Data: &c.errorMessage},
+		{Name: "error_code", Data: c.errorCode},
+		{Name: "extra", Data: &c.extra},
+		{Name: "sha_mismatch", Data: &c.mismatch},
+		{Name: "backfilled", Data: &c.backfilled},
 	}
 	in = append(append(in, c.sha.input()...), c.author.input()...)
 	if c.withVersionID {
@@ -259,9 +286,15 @@ func (c *byEnvironmentColumns) append(r *readmodel.RunRow) {
 
 func (c *byEnvironmentColumns) input() proto.Input {
 	return proto.Input{
-		{Name: "account", Data: &c.account}, {Name: "environment_id", Data: &c.environment}, {Name: "product_id", Data: &c.product},
-		{Name: "inc", Data: &c.inc}, {Name: "id", Data: &c.id}, {Name: "pos", Data: &c.pos},
-		{Name: "version", Data: &c.version}, {Name: "status", Data: c.status}, {Name: "at_ms", Data: &c.at},
+		{Name: "account", Data: &c.account},
+		{Name: "environment_id", Data: &c.environment},
+		{Name: "product_id", Data: &c.product},
+		{Name: "inc", Data: &c.inc},
+		{Name: "id", Data: &c.id},
+		{Name: "pos", Data: &c.pos},
+		{Name: "version", Data: &c.version},
+		{Name: "status", Data: c.status},
+		{Name: "at_ms", Data: &c.at},
 	}
 }
 
@@ -322,12 +355,25 @@ func (c *cellColumns) append(rec *event.Record, at time.Time, p event.Position, 
 
 func (c *cellColumns) input() proto.Input {
 	return append(proto.Input{
-		{Name: "account", Data: &c.account}, {Name: "product_id", Data: &c.product}, {Name: "environment_id", Data: &c.environment},
-		{Name: "inc", Data: &c.inc}, {Name: "at_ms", Data: &c.at}, {Name: "id", Data: &c.id}, {Name: "ver", Data: &c.ver},
-		{Name: "stream", Data: c.stream}, {Name: "pos", Data: &c.pos}, {Name: "version", Data: &c.version},
-		{Name: "status", Data: c.status}, {Name: "created_ms", Data: &c.created}, {Name: "started_ms", Data: &c.started},
-		{Name: "completed_ms", Data: &c.completed}, {Name: "build_number", Data: &c.buildNumber}, {Name: "url", Data: &c.url},
-		{Name: "done_by", Data: c.by}, {Name: "done_by_email", Data: c.byEmail}, {Name: "done_by_name", Data: c.byName},
+		{Name: "account", Data: &c.account},
+		{Name: "product_id", Data: &c.product},
+		{Name: "environment_id", Data: &c.environment},
+		{Name: "inc", Data: &c.inc},
+		{Name: "at_ms", Data: &c.at},
+		{Name: "id", Data: &c.id},
+		{Name: "ver", Data: &c.ver},
+		{Name: "stream", Data: c.stream},
+		{Name: "pos", Data: &c.pos},
+		{Name: "version", Data: &c.version},
+		{Name: "status", Data: c.status},
+		{Name: "created_ms", Data: &c.created},
+		{Name: "started_ms", Data: &c.started},
+		{Name: "completed_ms", Data: &c.completed},
+		{Name: "build_number", Data: &c.buildNumber},
+		{Name: "url", Data: &c.url},
+		{Name: "done_by", Data: c.by},
+		{Name: "done_by_email", Data: c.byEmail},
+		{Name: "done_by_name", Data: c.byName},
 		{Name: "sha_mismatch", Data: &c.mismatch},
 	}, c.sha.input()...)
 }
@@ -355,9 +401,13 @@ func (c *nameColumns) append(account string, id uuid.UUID, name string, incarnat
 
 func (c *nameColumns) input() proto.Input {
 	in := proto.Input{
-		{Name: "account", Data: &c.account}, {Name: "id", Data: &c.id}, {Name: "name", Data: &c.name},
-		{Name: "incarnation", Data: &c.incarnation}, {Name: "created_ms", Data: &c.created},
-		{Name: "stream", Data: c.stream}, {Name: "pos", Data: &c.pos},
+		{Name: "account", Data: &c.account},
+		{Name: "id", Data: &c.id},
+		{Name: "name", Data: &c.name},
+		{Name: "incarnation", Data: &c.incarnation},
+		{Name: "created_ms", Data: &c.created},
+		{Name: "stream", Data: c.stream},
+		{Name: "pos", Data: &c.pos},
 	}
 	if c.class != nil {
 		in = append(in, proto.InputColumn{Name: "class", Data: c.class})
@@ -395,9 +445,15 @@ func (c *versionColumns) append(r *readmodel.VersionRow) {
 
 func (c *versionColumns) input() proto.Input {
 	return append(proto.Input{
-		{Name: "account", Data: &c.account}, {Name: "id", Data: &c.id}, {Name: "product_id", Data: &c.product},
-		{Name: "version", Data: &c.version}, {Name: "incarnation", Data: &c.incarnation}, {Name: "sha_fixed", Data: &c.fixed},
-		{Name: "created_ms", Data: &c.created}, {Name: "stream", Data: c.stream}, {Name: "pos", Data: &c.pos},
+		{Name: "account", Data: &c.account},
+		{Name: "id", Data: &c.id},
+		{Name: "product_id", Data: &c.product},
+		{Name: "version", Data: &c.version},
+		{Name: "incarnation", Data: &c.incarnation},
+		{Name: "sha_fixed", Data: &c.fixed},
+		{Name: "created_ms", Data: &c.created},
+		{Name: "stream", Data: c.stream},
+		{Name: "pos", Data: &c.pos},
 	}, c.sha.input()...)
 }
 

@@ -69,10 +69,16 @@ func (m *Model) Writer(version uint32) *Writer {
 	}
 	// In about the order of their cost, so that the dearest starts first.
 	w.blocks = []block{
-		{"deployments", w.deployments.input()}, {"events", w.events.input()}, {"builds", w.builds.input()},
-		{"cells", w.cells.input()}, {"current", w.current.input()}, {"attempts", w.attempts.input()},
-		{"dep_by_env", w.byEnv.input()}, {"versions", w.versions.input()},
-		{"products", w.products.input()}, {"environments", w.environments.input()},
+		{"deployments", w.deployments.input()},
+		{"events", w.events.input()},
+		{"builds", w.builds.input()},
+		{"cells", w.cells.input()},
+		{"current", w.current.input()},
+		{"attempts", w.attempts.input()},
+		{"dep_by_env", w.byEnv.input()},
+		{"versions", w.versions.input()},
+		{"products", w.products.input()},
+		{"environments", w.environments.input()},
 	}
 	return w
 }

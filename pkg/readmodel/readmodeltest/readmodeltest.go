@@ -167,8 +167,16 @@ func (a *account) listQuestions(ctx context.Context, p readmodel.Page) []questio
 		})
 	}
 	for _, f := range []readmodel.MatrixFilter{
-		{}, {Product: a.products[0]}, {Environment: a.environments[0]}, {Search: "CHECK"}, {Search: "%"}, {Search: "_"}, {Search: "Ü"},
-		{DriftOnly: true}, {DriftOnly: true, Environment: a.environments[0]}, {DriftOnly: true, Search: "check_"},
+		{},
+		{Product: a.products[0]},
+		{Environment: a.environments[0]},
+		{Search: "CHECK"},
+		{Search: "%"},
+		{Search: "_"},
+		{Search: "Ü"},
+		{DriftOnly: true},
+		{DriftOnly: true, Environment: a.environments[0]},
+		{DriftOnly: true, Search: "check_"},
 	} {
 		add("matrix", f, func(r readmodel.Reader) (any, error) {
 			var whole readmodel.Matrix
