@@ -142,9 +142,9 @@ func (w *writer) incarnation(name string, n uint16) {
 // differs writes a member of the record, unless the request already holds it
 // with the same value; null where the request holds one that does not count.
 func (w *writer) differs(name, value, requested string) {
-	switch {
-	case value == requested:
-	case value == "":
+	switch value {
+	case requested:
+	case "":
 		w.null(name)
 	default:
 		w.member(name, value)
@@ -174,12 +174,15 @@ func (w *writer) hash(name string, h uint64) {
 
 func (w *writer) run(p *Run, e *Event, at Offset) {
 	r := &p.Record
-	held := Request{}
+	held := p.Asked
+	if held == nil {
+		read, _ := ReadRequest(p.Request) // it was read at the border, so it can be read
+		held = &read
+	}
 	w.raw(`{`)
 	if p.Request != nil {
 		w.key("request")
 		w.dst = append(w.dst, p.Request...)
-		held, _ = ReadRequest(p.Request) // it was read at the border, so it can be read
 	}
 	w.instantUnless("effective_at", p.EffectiveAt, e.Time)
 	if p.Hash != 0 {
@@ -202,11 +205,11 @@ func (w *writer) run(p *Run, e *Event, at Offset) {
 	}
 	w.key(r.Kind.String())
 	w.raw(`{`)
-	w.record(r, &held, e, p, at)
+	w.record(r, held, e, at)
 	w.raw(`}}`)
 }
 
-func (w *writer) record(r *Record, held *Request, e *Event, p *Run, at Offset) {
+func (w *writer) record(r *Record, held *Request, e *Event, at Offset) {
 	w.differs("product_name", r.ProductName, held.ProductName)
 	w.differs("version", r.Version, held.Version)
 	if r.Kind == Deployment {

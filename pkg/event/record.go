@@ -131,7 +131,8 @@ func (r *Record) Open() bool { return !r.Status.Terminal() }
 
 // Run is the payload of deployment and build events.
 type Run struct {
-	Request     []byte // the body as received, one JSON object; nil where no client sent one
+	Request     []byte   // the body as received, one JSON object; nil where no client sent one
+	Asked       *Request // the same decoded, where it was; writing the event needs it
 	EffectiveAt time.Time
 	Hash        uint64 // of credential, endpoint and body; zero where a repeat need not be known
 	BodyHash    uint64 // of endpoint and body, for an idempotency key; zero without one

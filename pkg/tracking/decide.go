@@ -2,6 +2,7 @@ package tracking
 
 import (
 	"crypto/sha256"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,8 +95,6 @@ type decider struct {
 	c *Command
 	k Context
 
-	product                                product
-	environment                            environment
 	versionID                              event.VersionID
 	version                                version
 	triple                                 tripleKey
@@ -299,11 +298,11 @@ func (d *decider) report(refusal *event.Refusal, conflict *event.Record) Decisio
 		sha := rec.Attributes[event.SCMSHA]
 		rec.SHAMismatch = sha != "" && d.version.fixed && !SameSHA(sha, d.version.sha)
 	}
-	p := &event.Run{Request: c.Body, EffectiveAt: effective, Flag: flag, Refusal: refusal}
+	p := &event.Run{Request: c.Body, Asked: c.Asked, EffectiveAt: effective, Flag: flag, Refusal: refusal}
 	e := d.emit(event.TypeOf(c.Kind, status), rec.ID.String(), p)
 	if d.remembers(status, &rec) || refusal != nil {
 		p.Hash = c.Hash
-		receipts := append(rec.Receipts[:len(rec.Receipts):len(rec.Receipts)], event.Receipt{Hash: p.Hash, Event: e.ID, Offset: at})
+		receipts := slices.Concat(rec.Receipts, []event.Receipt{{Hash: p.Hash, Event: e.ID, Offset: at}})
 		rec.Receipts = receipts[max(0, len(receipts)-event.MaxReceipts):]
 	}
 	if c.IdempotencyKey != "" {

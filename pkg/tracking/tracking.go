@@ -45,9 +45,10 @@ type Command struct {
 	Extra           []byte // a JSON object, or nil
 	SkipPreflight   bool
 
-	Body           []byte // as received, one JSON object without white space
-	Hash           uint64 // of credential, endpoint and body; never zero
-	BodyHash       uint64 // of endpoint and body; never zero
+	Body           []byte         // as received, one JSON object without white space
+	Asked          *event.Request // Body decoded; may be nil
+	Hash           uint64         // of credential, endpoint and body; never zero
+	BodyHash       uint64         // of endpoint and body; never zero
 	IdempotencyKey string
 	Backfill       bool // history: no rules, times as they are
 }

@@ -37,7 +37,7 @@ func (l *faultyLog) AppendFrame(ctx context.Context, f eventlog.Frame, after uin
 }
 
 // run starts a committer that stops with the test.
-func run(t *testing.T, log eventlog.Log, clock func() time.Time) *ingest.Committer {
+func run(t testing.TB, log eventlog.Log, clock func() time.Time) *ingest.Committer {
 	t.Helper()
 	ids := ulid.Monotonic(rand.Reader, 0)
 	newID := func(ms uint64) ulid.ULID { return ulid.MustNew(ms, ids) }

@@ -51,7 +51,7 @@ func (s *Service) command(as httpapi.EventBody, body []byte, sub submission) (*t
 	if err := stored.Compact(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
 		return nil, httpapi.InvalidJSON()
 	}
-	cmd.Body = stored
+	cmd.Body, cmd.Asked = stored, &request
 	fill(cmd, &request)
 	return cmd, nil
 }
@@ -64,6 +64,7 @@ func fill(cmd *tracking.Command, r *event.Request) {
 	cmd.SkipPreflight = r.SkipPreflightChecks
 	if len(r.ExtraMetadata) > 0 && r.ExtraMetadata.Kind() == '{' {
 		cmd.Extra = compact(r.ExtraMetadata)
+		r.ExtraMetadata = cmd.Extra // as it stands in the body that is kept
 	}
 	if cmd.Kind == event.Deployment {
 		if cmd.EnvironmentName = r.EnvironmentName; cmd.EnvironmentName == "" {
