@@ -15,6 +15,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/pressly/goose/v3"
 
+	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/schemas"
 )
 
@@ -107,11 +108,15 @@ func (m *Model) EnsureVersion(ctx context.Context, version uint32) error {
 	return nil
 }
 
-// DropVersion removes the tables of a version and its checkpoints. The version
-// must not be live, and no query may still use it.
+// DropVersion removes the tables of a version, which must not be live, and which
+// no query may still use. Its checkpoints stay: a number is never used again.
 func (m *Model) DropVersion(ctx context.Context, version uint32) error {
-	if live, _, err := m.pointer(ctx); err != nil || live == version {
-		return classify(ctx, fmt.Sprintf("drop version %d", version), orElse(err, fmt.Errorf("it is live")))
+	live, _, err := m.pointer(ctx)
+	if err != nil {
+		return err
+	}
+	if live == version {
+		return fault.New(fault.Conflict, "VERSION_IS_LIVE", "version %d of the read model is live", version)
 	}
 	c, err := m.dial(ctx, m.cfg.Database)
 	if err != nil {
@@ -195,11 +200,4 @@ func (m *Model) render(file, suffix string) (string, error) {
 		return "", fmt.Errorf("fill in DDL %s: %w", file, err)
 	}
 	return b.String(), nil
-}
-
-func orElse(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
 }
