@@ -1,0 +1,140 @@
+//go:build linux
+
+package faults_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A reader asks the public API.
+type reader struct {
+	url, token string
+	http       *http.Client
+}
+
+func newReader(base, token string) *reader {
+	return &reader{base, token, &http.Client{Transport: &http.Transport{}, Timeout: answerWithin}}
+}
+
+func (r *reader) get(ctx context.Context, path string, query url.Values) (response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+path+"?"+query.Encode(), http.NoBody)
+	if err != nil {
+		return response{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+r.token)
+	res, err := r.http.Do(req)
+	if err != nil {
+		return response{}, err
+	}
+	defer res.Body.Close()
+	out := response{status: res.StatusCode, header: res.Header}
+	var body json.RawMessage
+	if err := json.NewDecoder(res.Body).Decode(&body); err != nil {
+		return out, err
+	}
+	out.body = body
+	return out, nil
+}
+
+// list walks a list by its cursor and gives the status of each item. It waits
+// for the position before the first page.
+func (r *reader) list(ctx context.Context, path, position string) (map[string]string, error) {
+	out := map[string]string{}
+	for query := (url.Values{"limit": {"500"}, "min_position": {position}}); ; {
+		res, err := r.get(ctx, path, query)
+		if err != nil {
+			return nil, err
+		}
+		if res.status != http.StatusOK {
+			return nil, fmt.Errorf("GET %s: %d: %s", path, res.status, res.body)
+		}
+		var page struct {
+			Items      []runAnswer `json:"items"`
+			NextCursor string      `json:"next_cursor"`
+			AsOf       struct {
+				Position string `json:"position"`
+			} `json:"as_of"`
+		}
+		if err := json.Unmarshal(res.body, &page); err != nil {
+			return nil, fmt.Errorf("GET %s: %w", path, err)
+		}
+		if later(position, page.AsOf.Position) {
+			return nil, fmt.Errorf("GET %s: asked for %s, answered as of %s", path, position, page.AsOf.Position)
+		}
+		for _, item := range page.Items {
+			if _, twice := out[item.ID]; twice {
+				return nil, fmt.Errorf("GET %s: %s is listed twice", path, item.ID)
+			}
+			out[item.ID] = item.Status
+		}
+		if page.NextCursor == "" {
+			return out, nil
+		}
+		query.Set("cursor", page.NextCursor)
+	}
+}
+
+// sees holds the read model to the ledger: each run once, as it was last
+// acknowledged, and no other. Nothing may be in flight. It gives the number of
+// deployments.
+func (r *reader) sees(t *testing.T, l *ledger) int {
+	t.Helper()
+	position := l.position()
+	var deployments int
+	for _, kind := range []string{"deployment", "build"} {
+		var got map[string]string
+		// The projector may have been away for a while: a 503 says so, and is asked again.
+		eventually(t, "the read model catches up", func() (err error) {
+			got, err = r.list(t.Context(), "/"+kind+"s/", position)
+			return err
+		})
+		if diff := cmp.Diff(l.runs(kind), got); diff != "" {
+			t.Errorf("acknowledged %ss (-) and those listed (+) differ:\n%.4000s", kind, diff)
+		}
+		if kind == "deployment" {
+			deployments = len(got)
+		}
+	}
+	checked := 0
+	for a, status := range l.runs("deployment") {
+		if checked++; checked > 20 { // the list has told of all; this is the other way to them
+			break
+		}
+		res, err := r.get(t.Context(), "/deployments/"+a, url.Values{"min_position": {position}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var item struct {
+			runAnswer
+			Events []struct {
+				ID string `json:"id"`
+			} `json:"events"`
+		}
+		if err := json.Unmarshal(res.body, &item); err != nil || item.ID != a || item.Status != status {
+			t.Errorf("deployment %s is %s and is answered with %d: %s", a, status, res.status, res.body)
+		}
+	}
+	return deployments
+}
+
+type healthAnswer struct {
+	Status     string            `json:"status"`
+	Durability string            `json:"durability"`
+	Parts      map[string]string `json:"parts"`
+}
+
+func (r *reader) health(ctx context.Context) (healthAnswer, error) {
+	res, err := r.get(ctx, "/health", nil)
+	var h healthAnswer
+	if err == nil {
+		err = json.Unmarshal(res.body, &h)
+	}
+	return h, err
+}
