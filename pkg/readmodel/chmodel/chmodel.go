@@ -217,18 +217,23 @@ func (m *Model) Active() uint32 { return m.active.Load() }
 func (m *Model) Run(ctx context.Context, ready func()) error {
 	tick := time.NewTicker(m.cfg.FollowInterval)
 	defer tick.Stop()
-	known, lost := false, false
+	known, failures := false, 0
 	for {
 		err := m.Refresh(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil && !lost:
-			m.logger.WarnContext(ctx, "active version of the read model is unknown", "err", err)
-		case err == nil && !known:
+		case err != nil:
+			if failures++; failures == 2 { // once is a first start, before the writer has made the tables
+				m.logger.WarnContext(ctx, "active version of the read model is unknown", "err", err)
+			}
+		case !known:
 			ready()
+			known = true
+			fallthrough
+		default:
+			failures = 0
 		}
-		known, lost = known || err == nil, err != nil
 		select {
 		case <-ctx.Done():
 			return nil
