@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/shipledger/shipledger/integration/bench"
@@ -21,6 +23,7 @@ func main() {
 	quick := flag.Bool("quick", false, "less than 90 seconds instead of less than 6 minutes")
 	binary := flag.String("binary", "bin/shipledger", "what to measure")
 	dir := flag.String("dir", "", "where data directories are made, on the disk to measure; default: the system's temporary directory")
+	connections := flag.String("connections", "", "numbers of connections for single events, joined by commas; default: 1,16,64,256")
 	out := flag.String("json", "", "write the figures to this file as well")
 	flag.Parse()
 
@@ -29,6 +32,16 @@ func main() {
 		cfg = bench.Quick
 	}
 	cfg.Binary, cfg.Dir, cfg.History, cfg.Log = *binary, *dir, os.Getenv("SHIPLEDGER_HISTORY"), os.Stderr
+	if *connections != "" {
+		cfg.Connections = nil
+		for text := range strings.SplitSeq(*connections, ",") {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 {
+				exit(fmt.Errorf("--connections %q: not numbers joined by commas", *connections))
+			}
+			cfg.Connections = append(cfg.Connections, n)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	exit(run(ctx, cfg, *out))
