@@ -160,11 +160,12 @@ func TestEveryRouteAnswersUnderAPIv1AsAtTheRoot(t *testing.T) {
 						b = "[" + b + "]"
 					}
 					p := root + path
-					if slices.Contains([]string{"/deployments/", "/builds/", "/versions/"}, path) { // others write meanwhile
+					switch {
+					case slices.Contains([]string{"/deployments/", "/builds/", "/versions/"}, path): // others write meanwhile
 						p = where(p, "product", l.product)
-					} else if path == "/matrix" {
+					case path == "/matrix":
 						p = where(p, "product", l.product, "environment", "production")
-					} else if strings.HasSuffix(path, "s/") && op.Method == http.MethodGet {
+					case strings.HasSuffix(path, "s/") && op.Method == http.MethodGet:
 						p = where(p, "limit", "1")
 					}
 					at[i] = l.send(op.Method, p, b, as(token), header("X-Shipledger-Position", position(l, op.Method)))

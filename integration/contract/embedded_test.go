@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -54,7 +53,7 @@ func (e *embedded) start() error {
 		Data: dir, Addr: "127.0.0.1:0", Account: "main", NATSReplicas: 1, Version: "test",
 		Listening:    func(a net.Addr) { addr = a },
 		Bootstrapped: func(s all.Start) { credentials = s.File },
-	}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

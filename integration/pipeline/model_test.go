@@ -20,10 +20,9 @@ type report struct {
 // modelRun is a deployment or build as the contract describes it, worked out
 // from all its reports at once and not one after the other.
 type modelRun struct {
-	id       string
-	reports  []report
-	refused  bool // the start that a rule refused
-	keyOwner event.Attributes
+	id      string
+	reports []report
+	refused bool // the start that a rule refused
 }
 
 // effective is contract 11.6 for the i-th report of a run.

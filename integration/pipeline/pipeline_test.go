@@ -329,6 +329,7 @@ func (w *world) cells() []string {
 			keep(attempts, key, best{r, r.end(), n})
 		case event.Started:
 			keep(attempts, key, best{r, r.start(len(r.reports)), n})
+		case event.Pending, event.PreflightFailed: // in no cell
 		}
 	}
 	out := []string{}
