@@ -9,6 +9,7 @@ import (
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/ratelimit"
 )
 
 // An Authenticator verifies a token by what is known of credentials at this
@@ -29,13 +30,7 @@ type Limiter interface {
 }
 
 // A Budget is the state of the tighter of the limits that apply to a request.
-type Budget struct {
-	Granted    int
-	Limit      int
-	Remaining  int
-	Full       time.Time     // when the budget is whole again
-	RetryAfter time.Duration // until one token is there; zero while one is
-}
+type Budget = ratelimit.Budget
 
 // maxToken is far above what any token needs.
 const maxToken = 8 << 10
