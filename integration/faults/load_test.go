@@ -21,8 +21,8 @@ const (
 
 	// What a worker rests between two runs, so that a test that waits for
 	// something else does not bury itself in events meanwhile.
-	singlePause = 5 * time.Millisecond
-	batchPause  = 100 * time.Millisecond
+	singlePause = 20 * time.Millisecond
+	batchPause  = 200 * time.Millisecond
 )
 
 // A load is a number of pipelines that report runs, one after another, for as
@@ -143,7 +143,7 @@ func startBulk(t *testing.T, c *client) *load {
 	l := &load{ending: make(chan struct{}), cancel: cancel}
 	for w := range bulkWorkers {
 		l.wg.Go(func() {
-			for n := 0; l.goesOn(ctx, singlePause); n++ {
+			for n := 0; l.goesOn(ctx, 0); n++ {
 				e := entry{
 					report:  report{"deployment", fmt.Sprintf("bulk-%d-%d", w, n), "completed"},
 					product: fmt.Sprintf("bulk %d", w), environment: "production", version: fmt.Sprint(n), extra: noise(),
