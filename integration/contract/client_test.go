@@ -1,6 +1,7 @@
 package contract_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"maps"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/httpapi/httpapitest"
 )
@@ -27,7 +29,8 @@ type ledger struct {
 	account string
 	product string // of the bodies it makes, so that scripts do not meet
 
-	key, pat, admin string // an ordinary API key, an ordinary token, one with admin
+	key, pat, admin string   // an ordinary API key, an ordinary token, one with admin
+	secrets         []string // whose random parts no answer may hold, beside those three
 
 	mu   sync.Mutex
 	seen event.Position // of its latest write
@@ -189,9 +192,27 @@ func (l *ledger) send(method, path, text string, options ...option) answer {
 	bare, _, _ := strings.Cut(path, "?")
 	httpapitest.CheckResponse(l.t, document, method, bare, a.status, a.header, a.raw)
 	a.holdsRules()
+	l.keepsSecrets(a)
 	l.wrote(a)
 	return a
 }
+
+// keepsSecrets checks that no answer holds the random part of a credential,
+// whatever was asked.
+func (l *ledger) keepsSecrets(a answer) {
+	l.t.Helper()
+	var head bytes.Buffer
+	_ = a.header.Write(&head)
+	for _, secret := range append([]string{l.key, l.pat, l.admin}, l.secrets...) {
+		random := []byte(randomPart(secret))
+		if bytes.Contains(a.raw, random) || bytes.Contains(head.Bytes(), random) {
+			l.t.Errorf("%s: the answer holds %s", credential.Redact(secret), a.raw)
+		}
+	}
+}
+
+// randomPart gives the random characters of a minted credential.
+func randomPart(secret string) string { return secret[len(secret)-46 : len(secret)-6] }
 
 func (l *ledger) wrote(a answer) {
 	text := a.header.Get("X-Shipledger-Position")

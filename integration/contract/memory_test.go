@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -97,6 +99,7 @@ func (m *memory) start(t *testing.T) {
 	})
 	t.Cleanup(m.stop)
 	m.ledger = newLedger(t, server.URL, acme)
+	m.secrets = slices.Collect(maps.Values(m.tokens))
 	m.key, m.pat, m.admin = m.token("sk", "events:write"), m.token("pat", "read"), m.token("pat", "admin")
 }
 
