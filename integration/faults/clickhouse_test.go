@@ -66,7 +66,7 @@ func withoutReadModel(t *testing.T, takeAway func(*testing.T, *server) (restore 
 	l := newLedger()
 	c := newClient(newTarget(srv.url), l, k.APIKey)
 	r := newReader(srv.url, k.PAT)
-	before := startLoad(t, "before", c)
+	before := startLoad(t, "before", calm, c)
 	eventually(t, "the load is under way", func() error {
 		if l.count() < 200 {
 			return errors.New("few events are acknowledged")
@@ -79,7 +79,7 @@ func withoutReadModel(t *testing.T, takeAway func(*testing.T, *server) (restore 
 	had := l.count()
 
 	restore := takeAway(t, srv)
-	during := startLoad(t, "during", c)
+	during := startLoad(t, "during", calm, c)
 	began := time.Now()
 	var slowest time.Duration
 	codes := map[string]int{}

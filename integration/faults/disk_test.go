@@ -16,7 +16,8 @@ import (
 	"testing"
 )
 
-// A post that is alone pays for its own write: nobody else's can stand in for it.
+// A post that is alone pays for its own write: nobody else's can stand in for
+// it, so that no answer may leave before as many writes have ended.
 func TestAnswerWaitsForTheDisk(t *testing.T) {
 	const posts = 200
 	strace, err := exec.LookPath("strace")
@@ -29,7 +30,7 @@ func TestAnswerWaitsForTheDisk(t *testing.T) {
 	c := newClient(newTarget(srv.url), l, k.APIKey)
 
 	trace := filepath.Join(t.TempDir(), "trace")
-	cmd := exec.Command(strace, "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", trace, "-p", fmt.Sprint(srv.cmd.Process.Pid))
+	cmd := exec.Command(strace, "-f", "-y", "-s", "16", "-e", "trace=fsync,fdatasync,write", "-o", trace, "-p", fmt.Sprint(srv.cmd.Process.Pid))
 	tracer, out := spawn(t, cmd)
 	defer out.Close()
 	attached := false
@@ -67,20 +68,41 @@ func TestAnswerWaitsForTheDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	call := regexp.MustCompile(`\b(?:fsync|fdatasync)\(\d+<([^>]*)>`)
-	all, ofLog := 0, 0
-	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
-		if m := call.FindStringSubmatch(lines.Text()); m != nil {
-			all++
-			if strings.Contains(m[1], "/TRACK_00/msgs/") && strings.HasSuffix(m[1], ".blk") {
-				ofLog++
+	synced, answered, early := readTrace(text)
+	t.Logf("%d posts one after another: %d writes of the log's blocks to the disk (fsync, fdatasync), %d answers 200", posts, synced, answered)
+	if synced < posts || answered != posts || early > 0 {
+		t.Errorf("%d posts came with %d writes of the log to the disk and %d answers, %d of them before their write had ended",
+			posts, synced, answered, early)
+	}
+}
+
+var (
+	syncCall   = regexp.MustCompile(`^(\d+) +(?:fsync|fdatasync)\(\d+<([^>]*)>`)
+	syncEnd    = regexp.MustCompile(`^(\d+) .*(?:fsync|fdatasync).*\) += 0`)
+	answerCall = regexp.MustCompile(`^\d+ +write\(\d+<.*>, "HTTP/1\.1 200 `)
+)
+
+// readTrace counts, in the order in which they happened: how often the log's
+// blocks were written to the disk, how many answers left, and how many of those
+// left when fewer writes than answers had ended.
+func readTrace(trace []byte) (synced, answered, early int) {
+	ofLog := map[string]bool{} // by thread: it is about to write the log
+	for lines := bufio.NewScanner(bytes.NewReader(trace)); lines.Scan(); {
+		line := lines.Text()
+		if m := syncCall.FindStringSubmatch(line); m != nil {
+			ofLog[m[1]] = strings.Contains(m[2], "/TRACK_00/msgs/") && strings.HasSuffix(m[2], ".blk")
+		}
+		if m := syncEnd.FindStringSubmatch(line); m != nil && ofLog[m[1]] {
+			synced++
+			ofLog[m[1]] = false
+		}
+		if answerCall.MatchString(line) {
+			if answered++; answered > synced {
+				early++
 			}
 		}
 	}
-	t.Logf("%d posts one after another: %d calls of fsync or fdatasync, %d of them on the log's blocks", posts, all, ofLog)
-	if ofLog < posts {
-		t.Errorf("%d acknowledgements came with %d writes of the log to the disk", posts, ofLog)
-	}
+	return synced, answered, early
 }
 
 // tracedThreads tells whether all threads of a process are traced.

@@ -24,7 +24,7 @@ func TestAcknowledgedEventsSurviveKilledProcesses(t *testing.T) {
 	var unanswered int
 	for round := range rounds(kills, 2) {
 		acked := l.count()
-		work := startLoad(t, newName("kill", round), c)
+		work := startLoad(t, newName("kill", round), restless, c)
 		eventually(t, "the load is under way", func() error {
 			if l.count() < acked+50 {
 				return errors.New("few events are acknowledged")
@@ -32,7 +32,7 @@ func TestAcknowledgedEventsSurviveKilledProcesses(t *testing.T) {
 			return nil
 		})
 		// The one wait for a time to pass: the failure itself is at a random moment.
-		<-time.After(time.Duration(moment.IntN(700)) * time.Millisecond)
+		<-time.After(time.Duration(moment.IntN(400)) * time.Millisecond)
 		srv.kill()
 		at.move("")
 		work.end()
@@ -84,7 +84,7 @@ func TestInterruptUnderLoadLosesNothing(t *testing.T) {
 	k := srv.keys(t)
 	l, at := newLedger(), newTarget(srv.url)
 	c := newClient(at, l, k.APIKey)
-	work := startLoad(t, "interrupt", c)
+	work := startLoad(t, "interrupt", restless, c)
 	eventually(t, "the load is under way", func() error {
 		if l.count() < 500 {
 			return errors.New("few events are acknowledged")

@@ -19,10 +19,15 @@ const (
 	batchRuns     = 10 // deployments in a batch, each started and ended
 	batchBuilds   = 5
 
-	// What a worker rests between two runs, so that a test that waits for
-	// something else does not bury itself in events meanwhile.
-	singlePause = 20 * time.Millisecond
-	batchPause  = 200 * time.Millisecond
+	batchRest = 200 * time.Millisecond
+)
+
+// What a worker with single events rests between two runs.
+const (
+	restless = 0 // there is always something in flight
+	// For tests that wait for something else, which would bury themselves in
+	// events meanwhile.
+	calm = 20 * time.Millisecond
 )
 
 // A load is a number of pipelines that report runs, one after another, for as
@@ -35,13 +40,13 @@ type load struct {
 
 // startLoad sets workers on each client. Runs carry the name of the load: it
 // must be a new one each time.
-func startLoad(t *testing.T, name string, clients ...*client) *load {
+func startLoad(t *testing.T, name string, rest time.Duration, clients ...*client) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	l := &load{ending: make(chan struct{}), cancel: cancel}
 	for i, c := range clients {
 		for w := range singleWorkers {
-			l.wg.Go(func() { l.singles(ctx, c, fmt.Sprintf("%s-%d-s%d", name, i, w)) })
+			l.wg.Go(func() { l.singles(ctx, c, fmt.Sprintf("%s-%d-s%d", name, i, w), rest) })
 		}
 		for w := range batchWorkers {
 			l.wg.Go(func() { l.batches(ctx, c, fmt.Sprintf("%s-%d-b%d", name, i, w)) })
@@ -92,8 +97,8 @@ var ends = []string{"completed", "failed", "aborted"}
 
 // singles reports runs of a product and environment of its own, so that no rule
 // refuses any.
-func (l *load) singles(ctx context.Context, c *client, name string) {
-	for n := 0; l.goesOn(ctx, singlePause); n++ {
+func (l *load) singles(ctx context.Context, c *client, name string, rest time.Duration) {
+	for n := 0; l.goesOn(ctx, rest); n++ {
 		e := entry{
 			report:  report{"deployment", fmt.Sprintf("%s-%d", name, n), "started"},
 			product: "product " + name, environment: "production", version: fmt.Sprintf("1.0.%d", n),
@@ -107,7 +112,7 @@ func (l *load) singles(ctx context.Context, c *client, name string) {
 }
 
 func (l *load) batches(ctx context.Context, c *client, name string) {
-	for n := 0; l.goesOn(ctx, batchPause); n++ {
+	for n := 0; l.goesOn(ctx, batchRest); n++ {
 		var entries []entry
 		for i := range batchRuns {
 			e := entry{
@@ -143,7 +148,7 @@ func startBulk(t *testing.T, c *client) *load {
 	l := &load{ending: make(chan struct{}), cancel: cancel}
 	for w := range bulkWorkers {
 		l.wg.Go(func() {
-			for n := 0; l.goesOn(ctx, 0); n++ {
+			for n := 0; l.goesOn(ctx, restless); n++ {
 				e := entry{
 					report:  report{"deployment", fmt.Sprintf("bulk-%d-%d", w, n), "completed"},
 					product: fmt.Sprintf("bulk %d", w), environment: "production", version: fmt.Sprint(n), extra: noise(),

@@ -20,6 +20,11 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	// Of what the binary is made: otherwise go test would not know that the
+	// product has changed, and take a result from its cache.
+	_ "github.com/shipledger/shipledger/services/all"
+	_ "github.com/shipledger/shipledger/services/cli"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "what the moments of failure are drawn from; 0 takes a new one")

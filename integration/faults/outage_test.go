@@ -21,7 +21,7 @@ func TestKilledNATSLosesNothingAndIsFoundAgain(t *testing.T) {
 	l := newLedger()
 	c := newClient(newTarget(srv.url), l, k.APIKey)
 	r := newReader(srv.url, k.PAT)
-	work := startLoad(t, "outage", c)
+	work := startLoad(t, "outage", calm, c)
 	underWay := func(what string) {
 		acked := l.count()
 		eventually(t, what, func() error {
@@ -114,7 +114,7 @@ func TestTwoProcessesDecideAsOne(t *testing.T) {
 		servers[i] = start(t, setup{dir: t.TempDir(), env: env})
 		clients[i] = newClient(newTarget(servers[i].url), l, servers[0].keys(t).APIKey) // the first made the keys of both
 	}
-	work := startLoad(t, "two", clients[0], clients[1])
+	work := startLoad(t, "two", calm, clients[0], clients[1])
 	first := [2]int{}
 	for n := range rounds(pairs, 10) {
 		won := race(t, l, servers, clients, n)
