@@ -47,7 +47,7 @@ func start(t *testing.T, dir string) *system {
 	chservertest.Engine(t)
 	s := &system{t: t}
 	app, err := all.New(all.Config{
-		Data: dir, Addr: "127.0.0.1:0", EngineCache: os.Getenv("SHIPLEDGER_ENGINE_CACHE"),
+		Data: dir, Addr: "127.0.0.1:0", RateLimit: "off", EngineCache: os.Getenv("SHIPLEDGER_ENGINE_CACHE"),
 		Listening: func(a net.Addr) { s.url = "http://" + a.String() },
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {

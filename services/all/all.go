@@ -33,6 +33,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
+	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 	"github.com/shipledger/shipledger/pkg/telemetry"
@@ -58,6 +59,8 @@ type Config struct {
 	ClickHouseDSN string `name:"clickhouse-dsn" env:"SHIPLEDGER_CLICKHOUSE_DSN" help:"ClickHouse to use instead of the embedded one."`
 	ClickHouseLib string `name:"clickhouse-lib" env:"SHIPLEDGER_CLICKHOUSE_LIB" help:"Engine library to use instead of the installed one."`
 	EngineCache   string `name:"engine-cache" env:"SHIPLEDGER_ENGINE_CACHE" help:"Where the engine is installed; default: the user's cache directory."`
+
+	RateLimit string `default:"on" enum:"on,off" env:"SHIPLEDGER_RATE_LIMIT" help:"Budgets of credentials: on, or off for load tests."`
 
 	MetricsAddr string `name:"metrics-addr" default:"127.0.0.1:9464" env:"SHIPLEDGER_METRICS_ADDR" help:"Address of Prometheus metrics; empty turns them off."`
 
@@ -206,11 +209,15 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	committer := ingest.NewCommitter(track, stream, time.Now, newIDs(), logger)
 	project := projector.New(track, b.openSink, stream, logger)
 	health := &health{version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project}
+	var limiter httpapi.Limiter
+	if cfg.RateLimit != "off" {
+		limiter = ratelimit.NewLimiter(ratelimit.Default(), ratelimit.NewMemory(), time.Now)
+	}
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(append(committer.Collectors(), project.Collectors()...)...)
 	api, err := httpapi.New(
 		httpapi.Config{
-			Spec: spec, Services: []string{"ingest", "query"}, Authenticator: ring, Logger: logger,
+			Spec: spec, Services: []string{"ingest", "query"}, Authenticator: ring, Limiter: limiter, Logger: logger,
 			Observe: telemetry.Requests(registry),
 		},
 		ingest.New(spec, committer).Handlers(),
