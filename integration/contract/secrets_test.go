@@ -12,8 +12,10 @@ import (
 // kind, key id and last four characters.
 func TestCredentialInAnEventIsStoredAndAnsweredRedacted(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
-		secrets := []string{m.key, m.admin, m.token("sk", "admin"), m.tokenOf(other, "pat", "write"), m.token("sk", "test"),
-			must(credential.Mint(credential.APIKey, "elsewhere", "k7", "live", zeros{}))}
+		secrets := []string{
+			m.key, m.admin, m.token("sk", "admin"), m.tokenOf(other, "pat", "write"), m.token("sk", "test"),
+			must(credential.Mint(credential.APIKey, "elsewhere", "k7", "live", zeros{})),
+		}
 		m.secrets = append(m.secrets, secrets...)
 		var reads []string
 		for i, secret := range secrets {
