@@ -3,6 +3,8 @@ package ingest
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -24,13 +26,11 @@ type submission struct {
 // spellings end here (contract 4.1, 4.2, 9).
 func (s *Service) command(as httpapi.EventBody, body []byte, sub submission) (*tracking.Command, error) {
 	request, err := s.spec.DecodeEvent(as, body)
+	if sub.backfill {
+		err = requireRun(body, &request, err)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if sub.backfill {
-		if err := checkBackfill(&request); err != nil {
-			return nil, err
-		}
 	}
 	kind := event.Build
 	if as == httpapi.DeploymentEvent {
@@ -100,21 +100,28 @@ func moment(s string) time.Time {
 	return t
 }
 
-// checkBackfill asks of history what makes loading it again safe (contract 4.4).
-func checkBackfill(r *event.Request) error {
-	var faults []httpapi.FieldFault
-	if r.InvokeID == "" {
-		faults = append(faults, httpapi.FieldFault{Loc: []string{"body", "invoke_id"}, Msg: "field required", Type: "value_error.missing"})
-	}
-	for name, text := range map[string]string{"started_at": r.StartedAt, "completed_at": r.CompletedAt} {
-		if t := moment(text); text != "" && (t.Year() < 1970 || t.Year() > 9999) {
-			faults = append(faults, httpapi.FieldFault{Loc: []string{"body", name}, Msg: "ensure this time is in 1970 or later", Type: "value_error.date"})
+// requireRun asks of history what makes loading it again safe: the run's id
+// (contract 4.4). It is one fault among those that err tells, if any.
+func requireRun(body []byte, r *event.Request, err error) error {
+	v, invalid := errors.AsType[*httpapi.ValidationError](err)
+	switch {
+	case err != nil && !invalid:
+		return err
+	case invalid:
+		read, unreadable := event.ReadRequest(body) // r may end at the first fault
+		if unreadable != nil {
+			return err
 		}
+		r = &read
+	default:
+		v = &httpapi.ValidationError{}
 	}
-	if len(faults) > 0 {
-		return &httpapi.ValidationError{Faults: faults}
+	loc := []string{"body", "invoke_id"}
+	if r.InvokeID != "" || slices.ContainsFunc(v.Faults, func(f httpapi.FieldFault) bool { return slices.Equal(f.Loc, loc) }) {
+		return err
 	}
-	return nil
+	v.Faults = append(v.Faults, httpapi.FieldFault{Loc: loc, Msg: "field required", Type: "value_error.missing"})
+	return v
 }
 
 // hash stands for the very bytes of an event, from a credential, to a kind of
