@@ -93,12 +93,16 @@ func TestHistoryNeedsARunIdAndTimesFrom1970On(t *testing.T) {
 			l.deployment("success"), l.build("success", body{"invoke_id": ""}),
 			l.deployment("success", body{"invoke_id": "1", "started_at": before}), l.build("success", body{"invoke_id": "1", "completed_at": before}),
 			l.deployment("success", body{"invoke_id": "1", "started_at": before, "completed_at": "1969-01-01T00:00:00Z"}),
+			l.deployment("?"), l.build("?", body{"invoke_id": 7}), l.deployment("?", body{"version": 7, "invoke_id": "1"}), "7",
 		})
-		differ(t, "statuses", []int{422, 422, 422, 422, 422}, a.statuses())
+		differ(t, "statuses", []int{422, 422, 422, 422, 422, 422, 422, 422, 422}, a.statuses())
 		a.shows(body{
 			"results.0.detail.0":       body{"loc": []any{"body", "invoke_id"}, "msg": "field required", "type": "value_error.missing"},
 			"results.1.detail.0.loc.1": "invoke_id", "results.2.detail.0.loc.1": "started_at", "results.3.detail.0.loc.1": "completed_at",
 			"results.4.detail.0.loc.1": "started_at", "results.4.detail.1.loc.1": "completed_at",
+			"results.5.detail.0.loc.1": "status", "results.5.detail.1.loc.1": "invoke_id", "results.5.detail.2": absent, // every fault at once
+			"results.6.detail.0.loc.1": "status", "results.6.detail.1.loc.1": "invoke_id", "results.6.detail.1.type": "type_error.str", "results.6.detail.2": absent,
+			"results.7.detail.1.loc.1": "status", "results.7.detail.2": absent, "results.8.detail.0.loc": []any{"body"}, "results.8.detail.1": absent,
 		})
 	})
 }
