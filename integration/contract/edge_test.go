@@ -236,7 +236,7 @@ func TestContentTypeMayBeAbsentOrJSON(t *testing.T) {
 	})
 }
 
-// Rows: C-09
+// Decisions of contract 24: C-09.
 func TestUnreadableJSONIs400AndEveryOtherFault422(t *testing.T) {
 	everywhere(t, func(t *testing.T, l *ledger) {
 		for _, path := range posts {
@@ -354,7 +354,9 @@ func flip(token string) string {
 	return "x"
 }
 
-// Rows: VR-25, C-07, C-54
+// Decisions of contract 24: C-07, C-54.
+//
+// Rows: VR-25
 func TestKnownCredentialsWithoutTheRightAre403(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
 		forbidden := func(method, path, token, code string) {
@@ -408,7 +410,9 @@ func TestOneHeaderWithOneTokenIsEnoughForEveryRead(t *testing.T) {
 	})
 }
 
-// Rows: VR-28, C-19
+// Decisions of contract 24: C-19.
+//
+// Rows: VR-28
 func TestHealthNeedsNoCredentialAndChecksNone(t *testing.T) {
 	everywhere(t, func(t *testing.T, l *ledger) {
 		for _, token := range []string{"", "sk_acme_k9_garbled", l.key} {
@@ -433,7 +437,7 @@ func TestDocumentNeedsNoCredentialAndListsEveryRouteWithItsRequirement(t *testin
 	})
 }
 
-// Rows: C-53
+// Decisions of contract 24: C-53.
 func TestObjectOfAnotherAccountIs403AndAnUnknownOne404(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
 		d := m.deployed(m.deployment("success"), as(m.tokenOf(other, "sk", "events:write")))

@@ -76,7 +76,9 @@ const (
 	shaB = "bbbbbbb222222222222222222222222222222222"
 )
 
-// Rows: D-03, C-18
+// Decisions of contract 24: C-18.
+//
+// Rows: D-03
 func TestVersionKeepsTheCommitOfItsFirstBuild(t *testing.T) {
 	everywhere(t, func(t *testing.T, l *ledger) {
 		first := l.built(l.build("success", body{"scm_sha": shaA}))

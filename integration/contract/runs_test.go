@@ -69,7 +69,9 @@ func TestSameVersionDeployedByTwoRunsIsTwoRecords(t *testing.T) {
 
 // The client's exit code 5 of this row follows from the status 409 (contract 8.3).
 //
-// Rows: D-07, C-10, C-11
+// Decisions of contract 24: C-10, C-11.
+//
+// Rows: D-07
 func TestOneDeploymentAtATimeIsUnderWayInAnEnvironment(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
 		one, two := body{"invoke_id": "1"}, body{"invoke_id": "2", "version": "1.2.4"}
@@ -150,7 +152,9 @@ func TestRefusalIsSaidInBothShapes(t *testing.T) {
 	})
 }
 
-// Rows: S-04, C-14
+// Decisions of contract 24: C-14.
+//
+// Rows: S-04
 func TestRefusedRunIsCheckedAgainAndBeginsAnew(t *testing.T) {
 	everywhere(t, func(t *testing.T, l *ledger) {
 		one, two := body{"invoke_id": "1"}, body{"invoke_id": "2"}
