@@ -36,6 +36,7 @@ func TestCredentialInAnEventIsStoredAndAnsweredRedacted(t *testing.T) {
 			m.post("/deployment-events/", leak)
 			m.get("/deployments/" + secret)
 			m.get(where("/deployments/", "product", secret, "status", secret, "cursor", secret))
+			m.get(where("/deployments/", secret, "a name", "min_position", secret))
 			m.lines([]any{m.deployment("success", leak), secret, leak})
 		}
 		for _, path := range append(reads, "/deployments/", "/builds/", "/versions/", "/matrix", "/products/", "/environments/") {

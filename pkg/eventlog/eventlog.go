@@ -35,6 +35,10 @@ var ErrConflict = errors.New("the log has moved on")
 // or has no room on its disk. Trying again later may help.
 var ErrRefused = errors.New("the log refuses to store")
 
+// ErrUnreachable says that nobody took the frame: there is no connection, or no
+// leader yet. It is not stored; trying again soon may help.
+var ErrUnreachable = errors.New("the log cannot be reached")
+
 // ErrAmbiguous says that no answer came: the frame may be stored or not.
 // Appending the same frame again settles it.
 var ErrAmbiguous = errors.New("the log did not answer")
@@ -48,8 +52,8 @@ var ErrNoFrame = errors.New("no such frame")
 // An Appender stores frames. When a call returns nil the frame is durable: it
 // survives the loss of the process and of the machine's power.
 //
-// Implementations must return ErrConflict, ErrRefused or ErrAmbiguous, wrapped
-// or not, for every failure, ErrAmbiguous when in doubt.
+// Implementations must return ErrConflict, ErrRefused, ErrUnreachable or
+// ErrAmbiguous, wrapped or not, for every failure, ErrAmbiguous when in doubt.
 //
 // Appending the same frame again with the same after is safe: it is stored
 // once, and answered either with its sequence or with ErrConflict. How long an

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/fault"
 )
 
@@ -232,7 +233,8 @@ func (p *Problem) write(w http.ResponseWriter) {
 	if p.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(p.RetryAfter))
 	}
-	writeJSON(w, p.Status, p.Body)
+	// A caller may have put a token where none belongs, and messages quote callers.
+	writeJSON(w, p.Status, credential.RedactIn(p.Body))
 }
 
 // tooLarge says that a body is over its limit.

@@ -221,7 +221,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 			Observe: telemetry.Requests(registry),
 		},
 		ingest.New(spec, committer).Handlers(),
-		query.New(b.model, stream).Handlers(),
+		query.New(b.model, stream).Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
 	)
 	if err != nil {

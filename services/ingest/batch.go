@@ -290,7 +290,7 @@ func appendHead(dst []byte, index, status int) []byte {
 // have answered.
 func appendProblem(dst []byte, index int, p httpapi.Problem) []byte {
 	dst = appendHead(dst, index, p.Status)
-	return append(append(dst, ','), p.Body[1:]...)
+	return append(append(dst, ','), credential.RedactIn(p.Body)[1:]...)
 }
 
 func appendStored(dst []byte, index int, it *batchItem) []byte {

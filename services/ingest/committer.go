@@ -389,7 +389,7 @@ func (c *Committer) append(ctx context.Context, f eventlog.Frame) error {
 		case errors.Is(err, eventlog.ErrConflict):
 			return err
 		case errors.Is(err, eventlog.ErrRefused) && !ambiguous:
-			return err
+			return err // ErrUnreachable is not: an election or a restart may be under way
 		case errors.Is(err, eventlog.ErrAmbiguous):
 			if !ambiguous {
 				c.logger.WarnContext(ctx, "append unanswered, asking again", "stream", c.stream, "frame", f.ID, "err", err)
@@ -398,7 +398,10 @@ func (c *Committer) append(ctx context.Context, f eventlog.Frame) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("append frame %s: %w: %w", f.ID, eventlog.ErrAmbiguous, err)
+			if ambiguous {
+				err = fmt.Errorf("%w: %w", eventlog.ErrAmbiguous, err)
+			}
+			return fmt.Errorf("append frame %s: gave up after %s: %w", f.ID, appendBudget, err)
 		case <-time.After(retryPause):
 		}
 	}

@@ -29,6 +29,7 @@ type Service struct {
 	log    eventlog.Reader
 	open   func(context.Context) (readmodel.Sink, error)
 	sink   readmodel.Sink // nil until it was opened
+	ready  func()
 	stream string
 	cfg    projection.Config
 	logger *slog.Logger
@@ -75,14 +76,16 @@ func (s *Service) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received}
 }
 
-// Run projects until ctx is done. It is ready at once: a read model that does
-// not answer stops nobody but readers, and is caught up with when it does.
+// Run projects until ctx is done. It is ready once the tables are there, or
+// cannot be made: a read model that does not answer stops nobody but readers,
+// and is caught up with when it does.
 func (s *Service) Run(ctx context.Context, ready func()) error {
-	ready()
+	s.ready = sync.OnceFunc(ready)
 	pause := firstPause
 	for {
 		before := s.State().Progress
 		err := s.project(ctx)
+		s.ready()
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end was asked for
 		}
@@ -117,6 +120,7 @@ func (s *Service) project(ctx context.Context) error {
 		return err
 	}
 	s.resumed(from)
+	s.ready()
 	_, err = projection.Pump(ctx, s.stream, s.log.Follow(ctx, from.Offset.Seq()), s.sink, s.cfg, s)
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,13 +27,22 @@ const (
 // Service answers the operations of query.
 type Service struct {
 	model   readmodel.Reader
-	streams []string // short names of the streams that the read model is made of
+	streams []string                       // short names of the streams that the read model is made of
+	others  map[string]func() event.Offset // how far this process follows other streams
 	asOf    singleflight.Group
 }
 
 // New returns a service that reads model, a projection of these streams.
 func New(model readmodel.Reader, streams ...string) *Service {
-	return &Service{model: model, streams: streams}
+	return &Service{model: model, streams: streams, others: map[string]func() event.Offset{}}
+}
+
+// Following lets callers wait for positions of a stream that the read model is
+// not made of, but this process follows: what a credential may see changes with
+// it. It must be called before the service is used.
+func (s *Service) Following(stream string, reached func() event.Offset) *Service {
+	s.others[stream] = reached
+	return s
 }
 
 // Handlers gives the handler of each operation, for the API to mount.
@@ -63,14 +73,17 @@ func (s *Service) fresh(r *httpapi.Request) (httpapi.AsOf, error) {
 	defer cancel()
 	for {
 		progress, err := s.progress(ctx)
-		if err != nil {
+		if err != nil && (len(want) == 0 || fault.KindOf(err) != fault.Unavailable) {
 			return httpapi.AsOf{}, err
 		}
-		if reached(progress, want) {
+		if err == nil && s.reached(progress, want) {
 			return asOf(progress), nil
 		}
 		select {
 		case <-ctx.Done():
+			if err != nil { // it did not answer all that time
+				return httpapi.AsOf{}, err
+			}
 			return httpapi.AsOf{}, fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "the read model has not reached the position that was asked for").
 				WithHint("Ask again after the time in Retry-After, or leave the position out to read what is there.")
 		case <-time.After(askAgain):
@@ -81,20 +94,20 @@ func (s *Service) fresh(r *httpapi.Request) (httpapi.AsOf, error) {
 // progress asks the read model how far it is. Callers that wait at the same
 // time share one question.
 func (s *Service) progress(ctx context.Context) ([]readmodel.Progress, error) {
-	v, err, _ := s.asOf.Do("", func() (any, error) { return s.model.AsOf(context.WithoutCancel(ctx)) })
+	v, err, _ := s.asOf.Do("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), waitForPosition) // the first to ask may leave
+		defer cancel()
+		return s.model.AsOf(ctx)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return v.([]readmodel.Progress), nil //nolint:forcetypeassert // made four lines above
+	return v.([]readmodel.Progress), nil //nolint:forcetypeassert // made right above
 }
 
 func (s *Service) known(want map[string]event.Offset) error {
 	for stream := range want {
-		found := false
-		for _, have := range s.streams {
-			found = found || have == stream
-		}
-		if !found {
+		if s.others[stream] == nil && !slices.Contains(s.streams, stream) {
 			return &httpapi.ValidationError{Faults: []httpapi.FieldFault{{
 				Loc: []string{"query", "min_position"}, Msg: "these answers are not drawn from the stream " + stream, Type: "value_error",
 			}}}
@@ -103,9 +116,9 @@ func (s *Service) known(want map[string]event.Offset) error {
 	return nil
 }
 
-func reached(progress []readmodel.Progress, want map[string]event.Offset) bool {
+func (s *Service) reached(progress []readmodel.Progress, want map[string]event.Offset) bool {
 	for stream, offset := range want {
-		ok := false
+		ok := s.others[stream] != nil && s.others[stream]() >= offset
 		for _, p := range progress {
 			ok = ok || p.Stream == stream && p.Offset >= offset
 		}

@@ -110,12 +110,15 @@ func classify(err error) error {
 		}
 		return fmt.Errorf("%w: %w", eventlog.ErrRefused, err)
 	}
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return fmt.Errorf("%w: %w", eventlog.ErrRefused, err)
+	}
 	for _, unsent := range []error{
 		jetstream.ErrNoStreamResponse, nats.ErrNoResponders, nats.ErrConnectionClosed,
-		nats.ErrConnectionDraining, nats.ErrReconnectBufExceeded, nats.ErrMaxPayload,
+		nats.ErrConnectionDraining, nats.ErrReconnectBufExceeded,
 	} {
 		if errors.Is(err, unsent) {
-			return fmt.Errorf("%w: %w", eventlog.ErrRefused, err)
+			return fmt.Errorf("%w: %w", eventlog.ErrUnreachable, err)
 		}
 	}
 	return fmt.Errorf("%w: %w", eventlog.ErrAmbiguous, err)

@@ -118,7 +118,7 @@ func TestAppendToAStoppedServerIsNeverTakenForStored(t *testing.T) {
 	log := open(t, js, natslog.Track(0, 1))
 	stop()
 	_, err := log.AppendFrame(t.Context(), eventlog.Frame{ID: "x", Body: []byte("[]")}, 0)
-	if !errors.Is(err, eventlog.ErrRefused) && !errors.Is(err, eventlog.ErrAmbiguous) {
+	if !errors.Is(err, eventlog.ErrUnreachable) && !errors.Is(err, eventlog.ErrAmbiguous) {
 		t.Errorf("err = %v", err)
 	}
 }
