@@ -198,3 +198,50 @@ func fills(t *testing.T, s setup, srv *server, makeRoom func() setup) {
 	t.Logf("%d events acknowledged until it was full, %d answers 503 LOG_UNAVAILABLE, health said log: %s; after room was made %d more; %d deployments read",
 		full, l.refusedBy("LOG_UNAVAILABLE"), h.Parts["log"], l.count()-full, deployments)
 }
+
+func TestAFullDiskIsUsedAgainOnceItHasRoom(t *testing.T) {
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "nats") // the log alone: what ClickHouse does on a full disk is its own matter
+	if err := os.Mkdir(disk, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	size := func(megabytes int) string { return fmt.Sprintf("size=%dm", megabytes) }
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, size(6)); err != nil {
+		t.Skipf("SKIPPED, NO DISK IS FILLED: a small file system cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	s := setup{dir: dir}
+	srv := start(t, s)
+	k := srv.keys(t)
+	l, at := newLedger(), newTarget(srv.url)
+	work := startBulk(t, newClient(at, l, k.APIKey))
+	eventually(t, "the log refuses", func() error {
+		if l.refusedBy("LOG_UNAVAILABLE") == 0 {
+			return errors.New("it takes what it is sent")
+		}
+		return nil
+	})
+	full := l.count()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT, size(512)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the log takes events again, without a restart", func() error {
+		if l.count() < full+2*bulkWorkers {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	work.end()
+	work.settle(t)
+	deployments := newReader(srv.url, k.PAT).sees(t, l)
+	l.clean(t)
+	srv.interrupt(t)
+	end := readLog(t, logOf(s.dir))
+	end.sound(t)
+	end.holds(t, l, l.snapshot())
+	t.Logf("%d events acknowledged until it was full, %d more after room was made; %d deployments read", full, l.count()-full, deployments)
+}

@@ -94,7 +94,7 @@ func New(cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	connect, natsService, err := openNATS(cfg)
+	connect, natsService, err := openNATS(cfg, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func nothing(ctx context.Context, ready func()) error {
 	return nil
 }
 
-func openNATS(cfg Config) (connect func() (*nats.Conn, error), _ lifecycle.Service, err error) {
+func openNATS(cfg Config, logger *slog.Logger) (connect func() (*nats.Conn, error), _ lifecycle.Service, err error) {
 	options := []nats.Option{
 		nats.Name("shipledger"), nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond), nats.PingInterval(5 * time.Second),
 		nats.ReconnectBufSize(-1), // what cannot be sent now is refused, not kept for later
@@ -134,7 +134,7 @@ func openNATS(cfg Config) (connect func() (*nats.Conn, error), _ lifecycle.Servi
 	if cfg.NATSURL != "" {
 		return func() (*nats.Conn, error) { return nats.Connect(cfg.NATSURL, options...) }, lifecycle.Func(nothing), nil
 	}
-	srv, err := natsserver.New(natsserver.Config{Dir: filepath.Join(cfg.Data, "nats")})
+	srv, err := natsserver.New(natsserver.Config{Dir: filepath.Join(cfg.Data, "nats")}, logger)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,7 +18,7 @@ import (
 // start runs a server on dir until stop is called or the test ends.
 func start(t *testing.T, dir string) (js jetstream.JetStream, stop func()) {
 	t.Helper()
-	srv, err := natsserver.New(natsserver.Config{Dir: dir})
+	srv, err := natsserver.New(natsserver.Config{Dir: dir}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
