@@ -33,19 +33,23 @@ type Observer interface {
 	Projected(stream string, upTo readmodel.Progress, events, unknown int)
 }
 
+// A Source yields the frames of a stream, from where its maker chose, until
+// their end or until ctx is done.
+type Source func(ctx context.Context) iter.Seq2[eventlog.Recorded, error]
+
 // Pump projects the frames of a stream into dst until src ends, and returns the
 // last progress stored. Frames are never split between two stores, and progress
 // is stored with the rows of the frames it covers, never before them.
 //
 // It holds at most two portions: one that is stored and one that is gathered.
-func Pump(ctx context.Context, stream string, src iter.Seq2[eventlog.Recorded, error], dst readmodel.Sink, cfg Config, obs Observer) (readmodel.Progress, error) {
+func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cfg Config, obs Observer) (readmodel.Progress, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	frames := make(chan decoded, 64)
-	go decode(ctx, stream, src, frames)
+	go decode(ctx, stream, src(ctx), frames)
 	defer func() {
-		cancel()
-		for range frames { // let the decoder end before we return
+		cancel() // also of the source, which may be waiting for a frame
+		for range frames {
 		}
 	}()
 

@@ -72,10 +72,15 @@ func (c *counts) Projected(_ string, _ readmodel.Progress, events, unknown int) 
 	c.unknown += unknown
 }
 
-func pump(t *testing.T, src iter.Seq2[eventlog.Recorded, error], sink readmodel.Sink, cfg projection.Config) (readmodel.Progress, counts, error) {
+func reading(log *memlog.Log, after uint64) projection.Source {
+	return func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] { return log.Read(ctx, after) }
+}
+
+// pump projects what the log holds after a sequence.
+func pump(t *testing.T, log *memlog.Log, after uint64, sink readmodel.Sink, cfg projection.Config) (readmodel.Progress, counts, error) {
 	t.Helper()
 	var c counts
-	done, err := projection.Pump(t.Context(), "t0", src, sink, cfg, &c)
+	done, err := projection.Pump(t.Context(), "t0", reading(log, after), sink, cfg, &c)
 	return done, c, err
 }
 
@@ -83,7 +88,7 @@ func TestFramesAreNeverSplitBetweenTwoStores(t *testing.T) {
 	log := memlog.New()
 	fill(t, log, 5, 4)
 	sink := &recordingSink{Model: memmodel.New()}
-	done, c, err := pump(t, log.Read(t.Context(), 0), sink, projection.Config{MaxRows: 10, Pause: time.Hour})
+	done, c, err := pump(t, log, 0, sink, projection.Config{MaxRows: 10, Pause: time.Hour})
 	if err != nil || done.Offset != event.At(5, 3) || c.events != 20 {
 		t.Fatalf("done = %+v, %+v, %v", done, c, err)
 	}
@@ -99,7 +104,7 @@ func TestPumpGoesOnWhereTheSinkSays(t *testing.T) {
 	log := memlog.New()
 	fill(t, log, 3, 2)
 	sink := &recordingSink{Model: memmodel.New()}
-	if _, _, err := pump(t, log.Read(t.Context(), 0), sink, projection.DefaultConfig); err != nil {
+	if _, _, err := pump(t, log, 0, sink, projection.DefaultConfig); err != nil {
 		t.Fatal(err)
 	}
 	fill(t, log, 2, 2)
@@ -107,7 +112,7 @@ func TestPumpGoesOnWhereTheSinkSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done, c, err := pump(t, log.Read(t.Context(), from.Offset.Seq()), sink, projection.DefaultConfig)
+	done, c, err := pump(t, log, from.Offset.Seq(), sink, projection.DefaultConfig)
 	if err != nil || c.events != 4 || done.Offset != event.At(5, 1) {
 		t.Errorf("done = %+v, %+v, %v; want the 4 new events", done, c, err)
 	}
@@ -122,9 +127,20 @@ func TestAStoreThatFailsIsNotProgress(t *testing.T) {
 	fill(t, log, 2, 1)
 	boom := errors.New("boom")
 	sink := &recordingSink{Model: memmodel.New(), fail: boom}
-	done, c, err := pump(t, log.Read(t.Context(), 0), sink, projection.DefaultConfig)
+	done, c, err := pump(t, log, 0, sink, projection.DefaultConfig)
 	if !errors.Is(err, boom) || done.Offset != 0 || c.events != 0 {
 		t.Errorf("done = %+v, %+v, %v", done, c, err)
+	}
+}
+
+func TestAStoreThatFailsEndsThePumpThoughNothingFollows(t *testing.T) {
+	log := memlog.New()
+	fill(t, log, 1, 1)
+	boom := errors.New("boom")
+	following := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] { return log.Follow(ctx, 0) }
+	_, err := projection.Pump(t.Context(), "t0", following, &recordingSink{Model: memmodel.New(), fail: boom}, projection.DefaultConfig, &counts{})
+	if !errors.Is(err, boom) {
+		t.Errorf("err = %v", err)
 	}
 }
 
@@ -134,7 +150,7 @@ func TestAFrameThatCannotBeReadStopsAfterWhatCameBefore(t *testing.T) {
 	appendBody(t, log, []byte(`[{"specversion":"1.0","id":"nonsense"}]`))
 	fill(t, log, 1, 1)
 	sink := &recordingSink{Model: memmodel.New()}
-	done, c, err := pump(t, log.Read(t.Context(), 0), sink, projection.DefaultConfig)
+	done, c, err := pump(t, log, 0, sink, projection.DefaultConfig)
 	if err == nil || c.events != 2 || done.Offset != event.At(2, 0) {
 		t.Errorf("done = %+v, %+v, %v; want the first two and an error that names the third", done, c, err)
 	}
@@ -145,7 +161,7 @@ func TestEventsOfUnknownTypeAreKeptAndCounted(t *testing.T) {
 	appendBody(t, log, []byte(`[{"specversion":"1.0","id":"01JW2C5R3V0E6H7Q8S9T0A1B2D","source":"/accounts/acme","type":"deployment.teleported",`+
 		`"subject":"x","time":"2026-05-04T09:00:00Z","dataschema":"teleport/1","data":{}}]`))
 	sink := &recordingSink{Model: memmodel.New()}
-	_, c, err := pump(t, log.Read(t.Context(), 0), sink, projection.DefaultConfig)
+	_, c, err := pump(t, log, 0, sink, projection.DefaultConfig)
 	if diff := cmp.Diff(counts{1, 1}, c, cmp.AllowUnexported(counts{})); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
@@ -156,7 +172,8 @@ func TestPumpEndsWithItsContext(t *testing.T) {
 	fill(t, log, 1, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	sink := &recordingSink{Model: memmodel.New()}
-	_, err := projection.Pump(ctx, "t0", log.Follow(ctx, 0), sink, projection.DefaultConfig, endAfter(cancel))
+	following := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] { return log.Follow(ctx, 0) }
+	_, err := projection.Pump(ctx, "t0", following, sink, projection.DefaultConfig, endAfter(cancel))
 	if err != nil {
 		t.Error(err)
 	}

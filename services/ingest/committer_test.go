@@ -269,6 +269,20 @@ func TestAConflictAfterSilenceMayBeTheFrameItself(t *testing.T) {
 	}
 }
 
+func TestALogWithoutALeaderIsAskedUntilThereIsOne(t *testing.T) {
+	log := &faultyLog{Log: memlog.New()}
+	elections := 3
+	log.append = func(_ context.Context, _ eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
+		if elections--; elections >= 0 {
+			return 0, eventlog.ErrUnreachable
+		}
+		return store()
+	}
+	if out := submit(t, run(t, log, time.Now), command("1", event.Completed))[0]; out.Err != nil || out.Position.String() != "t0.1.3" {
+		t.Errorf("answer = %v, %v", out.Position, out.Err)
+	}
+}
+
 func TestAFullLogIsA503AndForgotten(t *testing.T) {
 	log := &faultyLog{Log: memlog.New()}
 	full := true

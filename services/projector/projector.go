@@ -6,6 +6,7 @@ package projector
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"sync"
 	"time"
@@ -121,7 +122,10 @@ func (s *Service) project(ctx context.Context) error {
 	}
 	s.resumed(from)
 	s.ready()
-	_, err = projection.Pump(ctx, s.stream, s.log.Follow(ctx, from.Offset.Seq()), s.sink, s.cfg, s)
+	follow := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] {
+		return s.log.Follow(ctx, from.Offset.Seq())
+	}
+	_, err = projection.Pump(ctx, s.stream, follow, s.sink, s.cfg, s)
 	return err
 }
 
