@@ -1,6 +1,7 @@
 package tracking
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"slices"
 	"strings"
@@ -125,9 +126,16 @@ func (s *State) triple(c *Command) (t tripleKey, known bool) {
 }
 
 func keyOf(c *Command, t tripleKey) runKey {
-	attempt := event.DecodeExtra(c.Extra, event.Stamp{})[runAttemptMetadata].Value
-	return runKey{t, c.Attributes[event.InvokeID], string(attempt)}
+	k := runKey{triple: t, invoke: c.Attributes[event.InvokeID]}
+	// Most events have no such member, and decoding an object costs as much as
+	// the rest of a decision. A name may be written with escapes.
+	if k.invoke != "" && (bytes.Contains(c.Extra, runAttemptBytes) || bytes.IndexByte(c.Extra, '\\') >= 0) {
+		k.attempt = string(event.DecodeExtra(c.Extra, event.Stamp{})[runAttemptMetadata].Value)
+	}
+	return k
 }
+
+var runAttemptBytes = []byte(runAttemptMetadata)
 
 func (d *decider) resolve() {
 	c, s := d.c, d.s
