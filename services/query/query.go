@@ -99,6 +99,9 @@ func (s *Service) progress(ctx context.Context) ([]readmodel.Progress, error) {
 		defer cancel()
 		return s.model.AsOf(ctx)
 	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fault.New(fault.Unavailable, "READ_MODEL_UNAVAILABLE", "the read model does not answer right now").Because(err)
+	}
 	if err != nil {
 		return nil, err
 	}
