@@ -416,13 +416,15 @@ func (c *Committer) stored(ctx context.Context, id string) (bool, error) {
 	return err == nil && r.ID == id, err
 }
 
-// fail answers the first n items of the backlog with 503.
+// fail answers the first n items of the backlog with 503, those too that were
+// refused: what they contradicted may be what was not stored. Only a dead
+// credential stays the reason.
 func (c *Committer) fail(ctx context.Context, n int, err error) {
 	c.logger.ErrorContext(ctx, "log not writable", "stream", c.stream, "err", err)
 	c.failing.Store(&failure{err, c.clock()})
 	c.metrics.failures.Inc()
 	for _, it := range c.backlog[:n] {
-		if it.result.Err == nil {
+		if fault.KindOf(it.result.Err) != fault.Unauthenticated {
 			it.result = Result{Err: errNoLog.Because(err)}
 		}
 	}

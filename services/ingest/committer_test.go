@@ -310,6 +310,24 @@ func TestAFullLogIsA503AndForgotten(t *testing.T) {
 	}
 }
 
+func TestNobodyIsRefusedBecauseOfWhatWasNotStored(t *testing.T) {
+	log := &faultyLog{Log: memlog.New()}
+	log.append = func(context.Context, eventlog.Frame, uint64, func() (uint64, error)) (uint64, error) {
+		return 0, eventlog.ErrRefused
+	}
+	build := func(sha string) *tracking.Command {
+		c := command(sha, event.Completed)
+		c.Kind, c.EnvironmentName, c.Attributes[event.SCMSHA] = event.Build, "", sha
+		return c
+	}
+	out := submit(t, run(t, log, time.Now), build("1111111"), build("2222222")) // the second contradicts the first
+	for i, r := range out {
+		if fault.KindOf(r.Err) != fault.Unavailable {
+			t.Errorf("answer %d = %v, want unavailable", i, r.Err)
+		}
+	}
+}
+
 func TestACredentialThatDiesInFlightStoresNothing(t *testing.T) {
 	log := memlog.New()
 	c := run(t, log, time.Now)
