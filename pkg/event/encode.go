@@ -87,6 +87,9 @@ func AppendEvent(dst []byte, e *Event, at Offset) []byte {
 		w.instantUnless("created_at", p.CreatedAt, e.Time)
 		w.raw(`}}`)
 	case Opaque:
+		if len(p.Data) == 0 {
+			w.raw("null")
+		}
 		w.dst = append(w.dst, p.Data...)
 	}
 	w.raw(`}`)
