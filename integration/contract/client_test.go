@@ -226,6 +226,9 @@ func (l *ledger) wrote(a answer) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if at.Stream == event.CredentialStream { // reads of the ledger are not drawn from it
+		return
+	}
 	if at.Offset > l.seen.Offset {
 		l.seen = at
 	}

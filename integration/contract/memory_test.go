@@ -23,6 +23,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
+	"github.com/shipledger/shipledger/services/accounts"
 	"github.com/shipledger/shipledger/services/ingest"
 	"github.com/shipledger/shipledger/services/projector"
 	"github.com/shipledger/shipledger/services/query"
@@ -81,9 +82,10 @@ func (m *memory) start(t *testing.T) {
 		return gatedSink{m.model, m.gate}, nil
 	}, stream, logger)
 	api, err := httpapi.New(
-		httpapi.Config{Spec: document, Services: []string{"ingest", "query"}, Authenticator: m.ring, Logger: logger},
+		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts"}, Authenticator: m.ring, Logger: logger},
 		ingest.New(document, committer).Handlers(),
 		query.New(m.model, stream).Handlers(),
+		accounts.New(document, m.credentials, m.ring, m.peppers, time.Now, rand.Reader).Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health {
 			return httpapi.Health{Status: httpapi.HealthOK, Version: "test", Parts: map[string]string{"log": httpapi.HealthOK}}
 		})},

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,6 +76,50 @@ func (k *Keyring) applyRecord(r *Record, at event.Position) error {
 	}}
 	k.byName[n], k.byID[r.ID] = e, e
 	return nil
+}
+
+// Held is a record in a keyring, and the place of the event that left it so:
+// whoever changes the record stores the next event after that one.
+type Held struct {
+	Record
+
+	At event.Offset
+}
+
+// Records gives an account's credentials of a kind, in no order. Those that are
+// not to be trusted are left out: nothing is known of them.
+func (k *Keyring) Records(account string, kind Kind) []Held {
+	var out []Held
+	for _, e := range k.byID {
+		if e.record.Account == account && e.record.Kind == kind {
+			out = append(out, Held{*e.record, e.at})
+		}
+	}
+	return out
+}
+
+// Record gives the credential with a record id, of whatever account.
+func (k *Keyring) Record(id string) (Held, bool) {
+	e, ok := k.byID[id]
+	if !ok {
+		return Held{}, false
+	}
+	return Held{*e.record, e.at}, true
+}
+
+// NextKeyID gives the first key id after all that an account ever had in a
+// mode, those of revoked and of unreadable keys included.
+func (k *Keyring) NextKeyID(account string, mode event.Mode) string {
+	highest := 0
+	for n := range k.byName {
+		if n.account != account || len(n.id) < 2 || ModeOf(APIKey, n.id) != mode {
+			continue
+		}
+		if i, err := strconv.Atoi(n.id[1:]); err == nil {
+			highest = max(highest, i)
+		}
+	}
+	return KeyID(mode, highest+1)
 }
 
 // Distrust makes the keyring refuse what the events of a log subject are about,

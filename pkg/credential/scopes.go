@@ -45,6 +45,18 @@ func (s Scopes) Names() []string {
 	return names
 }
 
+// named gives the rights that Names spells out, without those they imply: a
+// role may hold Write and not all of what it implies elsewhere.
+func (s Scopes) named() Scopes {
+	switch {
+	case s.Has(Admin):
+		return Admin
+	case s.Has(Write):
+		return Write
+	}
+	return s
+}
+
 // ParseScopes reads the scopes asked for at creation, by name or alias. None
 // gives the kind's default, which is its least.
 func ParseScopes(kind Kind, names []string) (Scopes, error) {

@@ -45,6 +45,7 @@ type Ring struct {
 	mu      sync.RWMutex
 	keys    *credential.Keyring
 	applied uint64
+	newest  time.Time     // receipt of the newest event that was applied and could be read
 	heardAt time.Time     // when keys were last known to be complete; zero: never
 	probed  probe         // what is still to be applied; no time: nothing
 	grown   chan struct{} // closed and replaced whenever applied grows
@@ -110,6 +111,34 @@ func (r *Ring) Applied() uint64 {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.applied
+}
+
+// AsOf says how far a ring's answer goes.
+type AsOf struct {
+	Seq  uint64    // of the last event that the ring knows; 0: none
+	Time time.Time // receipt of the newest event; zero: none
+}
+
+// Records gives an account's credentials of a kind, in no order, as they stand.
+func (r *Ring) Records(account string, kind credential.Kind) ([]credential.Held, AsOf) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.Records(account, kind), AsOf{r.applied, r.newest}
+}
+
+// Record gives the credential with a record id, of whatever account.
+func (r *Ring) Record(id string) (credential.Held, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.Record(id)
+}
+
+// NextKeyID gives the id of an account's next API key in a mode. Another
+// process may take it first: the log decides.
+func (r *Ring) NextKeyID(account string, mode event.Mode) string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.NextKeyID(account, mode)
 }
 
 // Await returns once the event at seq is applied: then this process refuses
@@ -226,6 +255,9 @@ func (r *Ring) apply(ctx context.Context, f eventlog.Recorded) {
 		// It may be a revocation, so what it is about is refused from here on.
 		r.logger.ErrorContext(ctx, "a credential event cannot be applied", "seq", f.Seq, "subject", f.Subject, "err", err)
 		r.keys.Distrust(f.Subject, event.At(f.Seq, 0))
+	}
+	if e.Time.After(r.newest) {
+		r.newest = e.Time
 	}
 	r.applied = f.Seq
 	r.reached()

@@ -217,11 +217,12 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	registry.MustRegister(append(committer.Collectors(), project.Collectors()...)...)
 	api, err := httpapi.New(
 		httpapi.Config{
-			Spec: spec, Services: []string{"ingest", "query"}, Authenticator: ring, Limiter: limiter, Logger: logger,
+			Spec: spec, Services: []string{"ingest", "query", "accounts"}, Authenticator: ring, Limiter: limiter, Logger: logger,
 			Observe: telemetry.Requests(registry),
 		},
 		ingest.New(spec, committer).Handlers(),
 		query.New(b.model, stream).Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).Handlers(),
+		accounts.New(spec, credentials, ring, peppers, time.Now, rand.Reader).Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
 	)
 	if err != nil {

@@ -1,0 +1,152 @@
+package credential
+
+import (
+	"strings"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
+)
+
+// A Change is what was decided about a credential: the record as it will
+// stand, whole, and the type of the event that says so. It counts once that
+// event is stored as the next one of the record's subject; if another came
+// first, the question has to be put again.
+type Change struct {
+	Type   event.Type
+	Record Record
+}
+
+// Why a credential cannot be changed (contract 3.5).
+var (
+	ErrRevoked   = fault.New(fault.Conflict, "CREDENTIAL_REVOKED", "This credential was revoked. That cannot be undone, and nothing about it can change any more.")
+	ErrExpired   = fault.New(fault.Conflict, "CREDENTIAL_EXPIRED", "This credential has expired. Nothing about it can change any more.")
+	ErrSuspended = fault.New(fault.Conflict, "CREDENTIAL_SUSPENDED", "This credential is suspended already.")
+	ErrActive    = fault.New(fault.Conflict, "CREDENTIAL_ACTIVE", "This credential is active: there is nothing to resume.")
+)
+
+// An Order is what somebody wants of a new credential, read but not granted.
+type Order struct {
+	Kind        Kind
+	Name        string
+	Description string
+	Scopes      Scopes
+	Mode        event.Mode
+	ExpiresAt   time.Time
+}
+
+// Create decides about a new credential of by's account. A token becomes by's
+// own and may not do more than by's role. The record has no id and no secret
+// yet: those are drawn, not decided.
+func Create(o Order, by *Identity, now time.Time) (Change, error) {
+	r := Record{
+		Kind: o.Kind, Account: by.Account, Name: o.Name, Description: o.Description, Scopes: o.Scopes, Mode: o.Mode,
+		Status: Active, CreatedAt: now.UTC().Truncate(time.Millisecond), CreatedBy: by.UserID, ExpiresAt: o.ExpiresAt,
+	}
+	if o.Kind == PAT {
+		r.UserID = by.UserID
+		if by.Role == RoleBilling || by.Role == RoleViewer {
+			return Change{}, fault.New(fault.Forbidden, "INSUFFICIENT_ROLE", "The role %s has no personal access tokens.", by.Role)
+		}
+		if !RoleScopes(by.Role).Has(o.Scopes.named()) {
+			return Change{}, fault.New(fault.Forbidden, "INSUFFICIENT_ROLE", "A personal access token cannot do more than the role %s of its owner: it cannot have the scope %s.",
+				by.Role, strings.Join(o.Scopes.Names(), ", "))
+		}
+	}
+	return Change{Created, r}, nil
+}
+
+// Describe decides about a new name and a new description; nil leaves one as it is.
+func (r *Record) Describe(name, description *string, now time.Time) (Change, error) {
+	return r.change(Updated, now, func(next *Record) error {
+		if name != nil {
+			next.Name = *name
+		}
+		if description != nil {
+			next.Description = *description
+		}
+		return nil
+	})
+}
+
+// Suspend decides whether a credential is refused until it is resumed.
+func (r *Record) Suspend(now time.Time) (Change, error) {
+	return r.change(WasSuspended, now, func(next *Record) error {
+		if next.Status == Suspended {
+			return ErrSuspended
+		}
+		next.Status = Suspended
+		return nil
+	})
+}
+
+// Resume decides whether a suspended credential is let in again.
+func (r *Record) Resume(now time.Time) (Change, error) {
+	return r.change(Resumed, now, func(next *Record) error {
+		if next.Status == Active {
+			return ErrActive
+		}
+		next.Status = Active
+		return nil
+	})
+}
+
+// Revoke decides whether a credential is refused for ever.
+func (r *Record) Revoke(now time.Time) (Change, error) {
+	return r.change(WasRevoked, now, func(next *Record) error {
+		next.Status = Revoked
+		return nil
+	})
+}
+
+// change makes a change of a credential that is not at the end of its life.
+func (r *Record) change(t event.Type, now time.Time, to func(*Record) error) (Change, error) {
+	switch r.StatusAt(now) {
+	case Revoked:
+		return Change{}, ErrRevoked
+	case Expired:
+		return Change{}, ErrExpired
+	case Active, Suspended:
+	}
+	next := *r
+	if err := to(&next); err != nil {
+		return Change{}, err
+	}
+	return Change{t, next}, nil
+}
+
+// ParseExpiry reads when a new credential is to expire: 30d, 90d or 1y from
+// now, or a date (its first moment in UTC) or an RFC 3339 time to come.
+func ParseExpiry(text string, now time.Time) (time.Time, error) {
+	now = now.UTC().Truncate(time.Millisecond)
+	switch text {
+	case "30d":
+		return now.AddDate(0, 0, 30), nil
+	case "90d":
+		return now.AddDate(0, 0, 90), nil
+	case "1y":
+		return now.AddDate(1, 0, 0), nil
+	case "never":
+		return time.Time{}, fault.New(fault.Unprocessable, "", "every credential expires: use 30d, 90d, 1y, a date or a time")
+	}
+	at, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		if at, err = event.ParseTime(text); err != nil {
+			return time.Time{}, fault.New(fault.Unprocessable, "", "use 30d, 90d, 1y, a date such as 2030-01-31, or an RFC 3339 time")
+		}
+	}
+	if !at.After(now) {
+		return time.Time{}, fault.New(fault.Unprocessable, "", "the expiry must be in the future")
+	}
+	return at, nil
+}
+
+// expiringSoon is how long before its end a credential is marked (contract 3.5).
+const expiringSoon = 14 * 24 * time.Hour
+
+// ExpiringSoon tells whether a credential that still could be used ends within
+// 14 days.
+func (r *Record) ExpiringSoon(now time.Time) bool {
+	s := r.StatusAt(now)
+	return (s == Active || s == Suspended) && !r.ExpiresAt.IsZero() && r.ExpiresAt.Sub(now) <= expiringSoon
+}

@@ -1,0 +1,258 @@
+package accounts
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+)
+
+const (
+	positionHeader  = "X-Shipledger-Position"
+	waitForPosition = 5 * time.Second // contract 5.2
+)
+
+// family is one of the two sorts of credentials that have routes. They differ
+// in whose they are: a key is its account's, a token its user's.
+type family struct {
+	kind       credential.Kind
+	operations string // what the ids of its operations end in
+	word       string // for people
+}
+
+var (
+	apiKeys = family{credential.APIKey, "APIKey", "API key"}
+	tokens  = family{credential.PAT, "Token", "personal access token"}
+)
+
+// sees tells whether a caller may know of a record of the caller's account.
+func (f family) sees(by *credential.Identity, r *credential.Record) bool {
+	return f.kind == credential.APIKey || r.UserID == by.UserID
+}
+
+func (s *Service) list(f family) httpapi.Handler {
+	return func(_ http.ResponseWriter, r *httpapi.Request) error {
+		if err := s.fresh(r); err != nil {
+			return err
+		}
+		held, asOf := s.ring.Records(r.Identity.Account, f.kind)
+		now, status, name := s.now(), credential.Status(r.QueryString("status")), r.QueryString("name")
+		held = slices.DeleteFunc(held, func(h credential.Held) bool {
+			return !f.sees(&r.Identity, &h.Record) || status != "" && h.StatusAt(now) != status || name != "" && h.Name != name ||
+				r.After() != "" && h.ID >= r.After()
+		})
+		slices.SortFunc(held, func(a, b credential.Held) int { return cmp.Compare(b.ID, a.ID) }) // newest first
+		after := ""
+		if len(held) > r.Limit() {
+			held = held[:r.Limit()]
+			after = held[len(held)-1].ID
+		}
+		items := make([]answer, len(held))
+		for i := range held {
+			items[i] = toAPI(&held[i].Record, now)
+		}
+		at := httpapi.AsOf{Time: httpapi.Moment(asOf.Time)}
+		if asOf.Seq > 0 {
+			at.Position = position(asOf.Seq)
+		}
+		return r.JSON(http.StatusOK, httpapi.NewList(r, items, after, at))
+	}
+}
+
+func (s *Service) get(f family) httpapi.Handler {
+	return func(_ http.ResponseWriter, r *httpapi.Request) error {
+		if err := s.fresh(r); err != nil {
+			return err
+		}
+		held, err := s.find(f, r)
+		if err != nil {
+			return err
+		}
+		return r.JSON(http.StatusOK, toAPI(&held.Record, s.now()))
+	}
+}
+
+func (s *Service) create(f family) httpapi.Handler {
+	return func(w http.ResponseWriter, r *httpapi.Request) error {
+		order, err := s.order(f.kind, r)
+		if err != nil {
+			return err
+		}
+		done, err := s.commit(r.Context(), r, func(now time.Time) (draft, error) { return s.draw(order, &r.Identity, now) })
+		if err != nil {
+			return err
+		}
+		w.Header()[positionHeader] = []string{position(done.seq)}
+		a := toAPI(&done.Record, s.now())
+		a.Secret = done.secret
+		return r.JSON(http.StatusCreated, a)
+	}
+}
+
+func (s *Service) update(f family) httpapi.Handler {
+	return func(w http.ResponseWriter, r *httpapi.Request) error {
+		if _, err := s.find(f, r); err != nil {
+			return err
+		}
+		var patch struct {
+			Name        *string `json:"name"`
+			Description *string `json:"description"`
+		}
+		if err := s.read(r, &patch); err != nil {
+			return err
+		}
+		given := func(text *string) *string {
+			if text != nil && *text == "" { // counts as absent (contract 1.8)
+				return nil
+			}
+			return text
+		}
+		name, description := given(patch.Name), given(patch.Description)
+		return s.changed(f, w, r, http.StatusOK, func(c *credential.Record, now time.Time) (credential.Change, error) {
+			return c.Describe(name, description, now)
+		})
+	}
+}
+
+type decision func(*credential.Record, time.Time) (credential.Change, error)
+
+func (s *Service) change(f family, decide decision) httpapi.Handler {
+	return func(w http.ResponseWriter, r *httpapi.Request) error {
+		return s.changed(f, w, r, http.StatusOK, decide)
+	}
+}
+
+func (s *Service) revoke(f family) httpapi.Handler {
+	return func(w http.ResponseWriter, r *httpapi.Request) error {
+		return s.changed(f, w, r, http.StatusNoContent, (*credential.Record).Revoke)
+	}
+}
+
+// changed changes the credential that the path names, and answers.
+func (s *Service) changed(f family, w http.ResponseWriter, r *httpapi.Request, status int, decide decision) error {
+	done, err := s.commit(r.Context(), r, func(now time.Time) (draft, error) {
+		held, err := s.find(f, r)
+		if err != nil {
+			return draft{}, err
+		}
+		c, err := decide(&held.Record, now)
+		return draft{Change: c, after: held.At.Seq()}, err
+	})
+	if err != nil {
+		return err
+	}
+	w.Header()[positionHeader] = []string{position(done.seq)}
+	if status == http.StatusNoContent {
+		w.WriteHeader(status)
+		return nil
+	}
+	return r.JSON(status, toAPI(&done.Record, s.now()))
+}
+
+// find gives the credential that the path names, if the caller may know of it.
+func (s *Service) find(f family, r *httpapi.Request) (credential.Held, error) {
+	held, ok := s.ring.Record(r.PathValue("id"))
+	switch {
+	case !ok || held.Kind != f.kind:
+		return held, httpapi.NotFound(f.word)
+	case held.Account != r.Identity.Account:
+		return held, httpapi.NotOwner(f.word)
+	case !f.sees(&r.Identity, &held.Record):
+		return held, fault.New(fault.Forbidden, "NOT_OWNER", "access denied: this %s belongs to another user", f.word)
+	}
+	return held, nil
+}
+
+// fresh waits until this process knows what the caller wants to see.
+func (s *Service) fresh(r *httpapi.Request) error {
+	want := r.MinPosition()
+	for stream := range want {
+		if stream != event.CredentialStream {
+			return &httpapi.ValidationError{Faults: []httpapi.FieldFault{{
+				Loc: []string{"query", "min_position"}, Msg: "these answers are not drawn from the stream " + stream, Type: "value_error",
+			}}}
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), waitForPosition)
+	defer cancel()
+	if err := s.ring.Await(ctx, want[event.CredentialStream].Seq()); err != nil {
+		return fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "this process has not heard of the position that was asked for").
+			WithHint("Ask again after the time in Retry-After, or leave the position out to read what is there.")
+	}
+	return nil
+}
+
+// order reads what somebody wants of a new credential. All faults are told together.
+func (s *Service) order(kind credential.Kind, r *httpapi.Request) (credential.Order, error) {
+	body, err := r.ReadJSON()
+	if err != nil {
+		return credential.Order{}, err
+	}
+	faults, err := s.spec.CheckBody(r.Operation.Body, body)
+	if err != nil {
+		return credential.Order{}, err
+	}
+	broken := map[string]bool{}
+	for _, f := range faults {
+		broken[f.Loc[min(1, len(f.Loc)-1)]] = true
+	}
+	var w orderWire
+	if len(faults) == 0 {
+		err = json.Unmarshal(body, &w, lenient)
+	} else { // what can be read of it still may have faults of its own
+		_ = json.Unmarshal(body, &w, lenient)
+	}
+	if err != nil {
+		return credential.Order{}, httpapi.InvalidJSON()
+	}
+	o := credential.Order{Kind: kind, Name: w.Name, Description: w.Description, Mode: event.Live}
+	if w.Mode == string(event.Test) {
+		o.Mode = event.Test
+	}
+	says := func(field string, err error) {
+		if f, ok := errors.AsType[*fault.Error](err); ok && !broken[field] {
+			faults = append(faults, httpapi.FieldFault{Loc: []string{"body", field}, Msg: f.Message, Type: "value_error"})
+		}
+	}
+	if !broken["scope"] && !broken["scopes"] {
+		field, names := w.scopes()
+		o.Scopes, err = credential.ParseScopes(kind, names)
+		says(field, err)
+	}
+	if w.Expires != "" {
+		o.ExpiresAt, err = credential.ParseExpiry(w.Expires, s.now())
+		says("expires", err)
+	}
+	if len(faults) > 0 {
+		return o, &httpapi.ValidationError{Faults: faults}
+	}
+	return o, nil
+}
+
+// read reads a body that its schema says everything about.
+func (s *Service) read(r *httpapi.Request, into any) error {
+	body, err := r.ReadJSON()
+	if err != nil {
+		return err
+	}
+	faults, err := s.spec.CheckBody(r.Operation.Body, body)
+	if err != nil {
+		return err
+	}
+	if len(faults) > 0 {
+		return &httpapi.ValidationError{Faults: faults}
+	}
+	if err := json.Unmarshal(body, into, lenient); err != nil {
+		return httpapi.InvalidJSON()
+	}
+	return nil
+}

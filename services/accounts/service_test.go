@@ -1,0 +1,267 @@
+package accounts_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/schemas"
+	"github.com/shipledger/shipledger/services/accounts"
+)
+
+// process is one of several that manage credentials on one log.
+type process struct {
+	t     *testing.T
+	api   *httpapi.API
+	ring  *keyring.Ring
+	admin string
+	logs  *bytes.Buffer
+}
+
+// newProcess starts a process whose changes are stored through its own way to
+// the log.
+func newProcess(t *testing.T, log eventlog.Log, admin string) *process {
+	t.Helper()
+	spec, err := httpapi.ParseSpec(schemas.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t: t, admin: admin, logs: &bytes.Buffer{}}
+	logger := slog.New(slog.NewTextHandler(p.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	now := func() time.Time { return noon }
+	peppers := newPeppers(t, 1)
+	p.ring = keyring.New(keyring.Config{}, log, peppers, now, logger)
+	nothing := httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health { return httpapi.Health{} })
+	p.api, err = httpapi.New(
+		httpapi.Config{Spec: spec, Services: []string{"accounts"}, Authenticator: p.ring, Logger: logger},
+		accounts.New(spec, log, p.ring, peppers, now, rand.Reader).Handlers(), httpapi.Handlers{"getHealth": nothing},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- p.ring.Run(ctx, func() { close(ready) }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	<-ready
+	return p
+}
+
+// founded gives a log with an account, and the secret of its admin.
+func founded(t *testing.T) (log eventlog.Log, admin string) {
+	t.Helper()
+	dir, log := t.TempDir(), memlog.New()
+	mustStart(t, dir, log)
+	return log, readFile(t, dir)["admin_pat"]
+}
+
+type reply struct {
+	status       int
+	ID, Secret   string
+	Code, Status string
+	KeyID        string `json:"key_id"`
+}
+
+func (p *process) send(method, path, body string) reply {
+	p.t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.Header.Set("Authorization", "Bearer "+p.admin)
+	w := httptest.NewRecorder()
+	p.api.ServeHTTP(w, r)
+	got := reply{status: w.Code}
+	if w.Body.Len() > 0 {
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+			p.t.Errorf("%s %s: %v: %s", method, path, err, w.Body)
+		}
+	}
+	return got
+}
+
+const order = `{"name":"ci","expires":"30d"}`
+
+func (p *process) create() reply {
+	p.t.Helper()
+	got := p.send(http.MethodPost, "/api-keys/", order)
+	if got.status != http.StatusCreated {
+		p.t.Fatalf("%+v", got)
+	}
+	return got
+}
+
+func TestOfRevocationsInSeveralProcessesOneWins(t *testing.T) {
+	log, admin := founded(t)
+	processes := []*process{newProcess(t, log, admin), newProcess(t, log, admin), newProcess(t, log, admin)}
+	for range 20 {
+		key := processes[0].create()
+		last, _ := log.Last(t.Context())
+		replies := make([]reply, len(processes))
+		var wg sync.WaitGroup
+		for i, p := range processes {
+			wg.Go(func() {
+				if err := p.ring.Await(t.Context(), last); err != nil {
+					t.Error(err)
+				}
+				replies[i] = p.send(http.MethodDelete, "/api-keys/"+key.ID, "")
+				if _, err := p.ring.Verify(key.Secret); err == nil {
+					t.Error("a process that answered still lets the key in")
+				}
+			})
+		}
+		wg.Wait()
+		made := 0
+		for _, r := range replies {
+			switch {
+			case r.status == http.StatusNoContent:
+				made++
+			case r.status != http.StatusConflict || r.Code != "CREDENTIAL_REVOKED":
+				t.Errorf("%+v", r)
+			}
+		}
+		if now, _ := log.Last(t.Context()); made != 1 || now != last+1 {
+			t.Fatalf("%d revocations were made, %d events stored", made, now-last)
+		}
+	}
+}
+
+func TestKeysMadeInSeveralProcessesHaveIDsOfTheirOwn(t *testing.T) {
+	log, admin := founded(t)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	seen := map[string]bool{"k1": true} // the first start's
+	for range 3 {
+		p := newProcess(t, log, admin)
+		wg.Go(func() {
+			for range 5 {
+				key := p.create()
+				if id, err := p.ring.Verify(key.Secret); err != nil || id.PublicID != key.KeyID {
+					t.Errorf("key %s: %+v, %v", key.KeyID, id, err)
+				}
+				mu.Lock()
+				if seen[key.KeyID] {
+					t.Errorf("%s was made twice", key.KeyID)
+				}
+				seen[key.KeyID] = true
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for n := 1; n <= 16; n++ {
+		if !seen[fmt.Sprintf("k%d", n)] {
+			t.Errorf("k%d was left out", n)
+		}
+	}
+}
+
+// A change whose answer from the log was lost is made once, and answered as made.
+func TestALostAnswerOfTheLogNeitherLosesNorDoublesAChange(t *testing.T) {
+	for _, stored := range []bool{false, true} {
+		log, admin := founded(t)
+		shaky := &dying{Log: forgetsRepeats{log}, after: stored, err: eventlog.ErrAmbiguous}
+		p := newProcess(t, shaky, admin)
+		shaky.at = shaky.n + 1
+		key := p.create()
+		if key.KeyID != "k2" {
+			t.Errorf("the key is %s: its first event was taken for another's", key.KeyID)
+		}
+		shaky.at = shaky.n + 1
+		if got := p.send(http.MethodDelete, "/api-keys/"+key.ID, ""); got.status != http.StatusNoContent {
+			t.Errorf("stored %v: %+v", stored, got)
+		}
+		if all := frames(t, log); len(all) != 7 {
+			t.Errorf("stored %v: %d events, want the five of the first start and two", stored, len(all))
+		}
+	}
+}
+
+// forgetsRepeats answers a repeated frame with a conflict, as a server on one
+// replica does.
+type forgetsRepeats struct{ eventlog.Log }
+
+func (l forgetsRepeats) AppendToSubject(ctx context.Context, f eventlog.Frame, after uint64) (uint64, error) {
+	for r, err := range l.Read(ctx, 0) {
+		if err != nil {
+			return 0, err
+		}
+		if r.Subject == f.Subject && r.Seq > after {
+			return 0, eventlog.ErrConflict
+		}
+	}
+	return l.Log.AppendToSubject(ctx, f, after)
+}
+
+func TestALogThatRefusesIsToldAndNothingIsMade(t *testing.T) {
+	for _, err := range []error{eventlog.ErrRefused, eventlog.ErrAmbiguous} {
+		log, admin := founded(t)
+		p := newProcess(t, refusing{log, err}, admin)
+		if got := p.send(http.MethodPost, "/api-keys/", order); got.status != http.StatusServiceUnavailable || got.Secret != "" {
+			t.Errorf("%v: %+v", err, got)
+		}
+		if all := frames(t, log); len(all) != 5 {
+			t.Errorf("%v: %d events", err, len(all))
+		}
+	}
+}
+
+type refusing struct {
+	eventlog.Log
+
+	err error
+}
+
+func (l refusing) AppendToSubject(context.Context, eventlog.Frame, uint64) (uint64, error) {
+	return 0, l.err
+}
+
+func TestNoSecretReachesALog(t *testing.T) {
+	log, admin := founded(t)
+	p := newProcess(t, log, admin)
+	secrets := []string{admin}
+	for _, path := range []string{"/api-keys/", "/personal-access-tokens/"} {
+		made := p.send(http.MethodPost, path, order)
+		secrets = append(secrets, made.Secret)
+		p.send(http.MethodPost, path+made.ID+"/suspend", "")
+		p.send(http.MethodDelete, path+made.ID, "")
+		p.send(http.MethodDelete, path+made.Secret, "")
+		broken := newProcess(t, refusing{log, eventlog.ErrRefused}, admin)
+		if got := broken.send(http.MethodPost, path, order); got.status != http.StatusServiceUnavailable {
+			t.Errorf("%+v", got)
+		}
+		if broken.logs.Len() == 0 {
+			t.Error("operators are not told that the log refuses")
+		}
+		for _, secret := range secrets {
+			for what, text := range map[string]string{"a working": p.logs.String(), "a failing": broken.logs.String()} {
+				if strings.Contains(text, random(secret)) {
+					t.Errorf("the logs of %s process hold %s", what, credential.Redact(secret))
+				}
+			}
+		}
+	}
+	for _, f := range frames(t, log) {
+		for _, secret := range secrets {
+			if bytes.Contains(f.Body, []byte(random(secret))) {
+				t.Errorf("%s holds %s", f.Subject, credential.Redact(secret))
+			}
+		}
+	}
+}
