@@ -493,3 +493,61 @@ func TestACredentialThatRevokesItselfIsAnsweredAndGone(t *testing.T) {
 		m.manage(http.MethodGet, tokensPath+a.id(), nil, as(secret)).fails(401, "AUTH_REVOKED_KEY")
 	})
 }
+
+func TestARotationGivesASuccessorAndTheOldOneEndsWithItsGrace(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		for _, path := range families {
+			a, old := m.created(path, wanted("ci", body{"description": "of my-service", "scopes": "write"}))
+			next, secret := m.created(path+a.id()+"/rotate", body{"grace": "7d"})
+			next.shows(body{
+				"name": "ci", "description": "of my-service", "scopes": []any{"write"}, "mode": "live", "status": "active",
+				"rotated_from": a.id(), "rotated_to": nil, "grace_until": nil, "created_by": a.text("created_by"),
+			})
+			term := func(a answer) time.Duration {
+				return must(time.Parse(time.RFC3339Nano, a.text("expires_at"))).Sub(must(time.Parse(time.RFC3339Nano, a.text("created_at"))))
+			}
+			differ(t, "term", term(a), term(next))
+			m.works(old)
+			m.works(secret)
+			shown := m.manage(http.MethodGet, path+a.id(), nil).is(200).shows(body{"status": "active", "rotated_to": next.id(), "rotated_from": nil, "expiring_soon": true})
+			differ(t, "the end of the grace", shown.text("grace_until"), shown.text("expires_at"))
+			if left := time.Until(must(time.Parse(time.RFC3339Nano, shown.text("grace_until")))); left > 7*24*time.Hour || left < 7*24*time.Hour-time.Minute {
+				t.Errorf("the grace is over in %s", left)
+			}
+			m.manage(http.MethodPost, path+a.id()+"/rotate", body{"grace": "0"}).fails(409, "CREDENTIAL_ROTATED")
+
+			last, latest := m.created(path+next.id()+"/rotate", body{"grace": "0", "expires": "30d"})
+			last.shows(body{"rotated_from": next.id()})
+			differ(t, "term", 30*24*time.Hour, term(last).Round(time.Hour))
+			m.refused(secret, "AUTH_EXPIRED_KEY")
+			m.works(old)
+			m.works(latest)
+			m.manage(http.MethodGet, path+next.id(), nil).is(200).shows(body{"status": "expired", "rotated_from": a.id(), "rotated_to": last.id()})
+			m.manage(http.MethodDelete, path+next.id(), nil).fails(409, "CREDENTIAL_EXPIRED")
+			m.revoke(path, a.id()) // before its grace is over
+			m.refused(old, "AUTH_REVOKED_KEY")
+			m.works(latest)
+		}
+	})
+}
+
+func TestARotationIsRefusedWhereThereIsNothingToRotate(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		for _, path := range families {
+			a, _ := m.created(path, wanted("one"))
+			rotate := path + a.id() + "/rotate"
+			before := must(m.credentials.Last(t.Context()))
+			for _, grace := range []any{absent, nil, "", "31d", "721h", "-1d", "7", "d", "1w", "1.5d", 7} {
+				differ(t, "faults", []string{"body.grace"}, m.manage(http.MethodPost, rotate, body{"grace": grace}).faults())
+			}
+			differ(t, "faults", []string{"body.grace", "body.expires"}, m.manage(http.MethodPost, rotate, body{"grace": "1y", "expires": "never"}).faults())
+			m.manage(http.MethodPost, path+"x/rotate", body{"grace": "0"}).fails(404, "NOT_FOUND")
+			m.manage(http.MethodPost, rotate, body{"grace": "0"}, as(m.tokenOf(other, "pat", "admin"))).fails(403, "NOT_OWNER")
+			differ(t, "events", before, must(m.credentials.Last(t.Context())))
+			m.manage(http.MethodPost, path+a.id()+"/suspend", nil).is(200)
+			m.manage(http.MethodPost, rotate, body{"grace": "0"}).fails(409, "CREDENTIAL_SUSPENDED")
+			m.revoke(path, a.id())
+			m.manage(http.MethodPost, rotate, body{"grace": "0"}).fails(409, "CREDENTIAL_REVOKED")
+		}
+	})
+}

@@ -58,7 +58,11 @@ type Record struct {
 	CreatedBy   string    // a user id
 	ExpiresAt   time.Time // zero: never
 	Legacy      bool      // imported
-	FirstStart  bool      // made by the first start
+	FirstStart  bool      // made by the first start, or the successor of one that was
+
+	RotatedFrom string    // the record id of what it succeeds
+	RotatedTo   string    // the record id of its successor
+	GraceUntil  time.Time // when it was to make way for the successor; ExpiresAt is no later
 }
 
 // StatusAt gives the status at now, Expired included.
@@ -118,6 +122,9 @@ type recordWire struct {
 	ExpiresAt   time.Time `json:"expires_at,omitzero"`
 	Legacy      bool      `json:"legacy,omitzero"`
 	FirstStart  bool      `json:"first_start,omitzero"`
+	RotatedFrom string    `json:"rotated_from,omitzero"`
+	RotatedTo   string    `json:"rotated_to,omitzero"`
+	GraceUntil  time.Time `json:"grace_until,omitzero"`
 }
 
 type userWire struct {
@@ -142,6 +149,7 @@ func (r *Record) Event(id ulid.ULID, t event.Type, at time.Time, by event.Author
 		Digest: r.Digest[:], Pepper: r.Pepper, LastFour: r.LastFour, UserID: r.UserID,
 		CreatedAt: r.CreatedAt.UTC(), CreatedBy: r.CreatedBy, ExpiresAt: r.ExpiresAt.UTC(),
 		Legacy: r.Legacy, FirstStart: r.FirstStart,
+		RotatedFrom: r.RotatedFrom, RotatedTo: r.RotatedTo, GraceUntil: r.GraceUntil.UTC(),
 	}
 	if r.Kind == APIKey {
 		w.KeyID = r.PublicID
@@ -213,6 +221,7 @@ func decodeRecord(e *event.Event, o event.Opaque) (*Record, error) {
 		ID: e.Subject, Account: e.Account, Name: w.Name, Description: w.Description,
 		Mode: event.Mode(w.Mode), Status: Status(w.Status), Pepper: w.Pepper, LastFour: w.LastFour, UserID: w.UserID,
 		CreatedAt: w.CreatedAt, CreatedBy: w.CreatedBy, ExpiresAt: w.ExpiresAt, Legacy: w.Legacy, FirstStart: w.FirstStart,
+		RotatedFrom: w.RotatedFrom, RotatedTo: w.RotatedTo, GraceUntil: w.GraceUntil,
 	}
 	switch w.Kind {
 	case "sk":

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ var (
 	ErrRevoked   = fault.New(fault.Conflict, "CREDENTIAL_REVOKED", "This credential was revoked. That cannot be undone, and nothing about it can change any more.")
 	ErrExpired   = fault.New(fault.Conflict, "CREDENTIAL_EXPIRED", "This credential has expired. Nothing about it can change any more.")
 	ErrSuspended = fault.New(fault.Conflict, "CREDENTIAL_SUSPENDED", "This credential is suspended already.")
+	ErrRotated   = fault.New(fault.Conflict, "CREDENTIAL_ROTATED", "This credential was rotated already: rotate its successor.")
 	ErrActive    = fault.New(fault.Conflict, "CREDENTIAL_ACTIVE", "This credential is active: there is nothing to resume.")
 )
 
@@ -97,6 +99,64 @@ func (r *Record) Revoke(now time.Time) (Change, error) {
 		next.Status = Revoked
 		return nil
 	})
+}
+
+// A Rotation replaces a credential by another of the same name and rights. The
+// successor has no id and no secret yet, and Old does not name it yet.
+type Rotation struct{ Old, Successor Change }
+
+// Rotate decides whether a credential makes way for a successor. Both work
+// until the grace is over; then the old one has expired. A zero expiry gives
+// the successor the term that the old one was made for.
+func (r *Record) Rotate(grace time.Duration, expires time.Time, by *Identity, now time.Time) (Rotation, error) {
+	at := now.UTC().Truncate(time.Millisecond)
+	old, err := r.change(Rotated, now, func(next *Record) error {
+		switch {
+		case next.RotatedTo != "":
+			return ErrRotated
+		case next.Status == Suspended:
+			return fault.New(fault.Conflict, ErrSuspended.Code, "This credential is suspended: resume it before you rotate it.")
+		}
+		next.GraceUntil = at.Add(grace)
+		if !next.ExpiresAt.IsZero() && next.ExpiresAt.Before(next.GraceUntil) {
+			next.GraceUntil = next.ExpiresAt
+		}
+		next.ExpiresAt = next.GraceUntil
+		return nil
+	})
+	if err != nil {
+		return Rotation{}, err
+	}
+	switch {
+	case !expires.IsZero():
+	case r.ExpiresAt.IsZero():
+		expires = at.AddDate(1, 0, 0)
+	default:
+		expires = at.Add(r.ExpiresAt.Sub(r.CreatedAt))
+	}
+	return Rotation{old, Change{Created, Record{
+		Kind: r.Kind, Account: r.Account, Name: r.Name, Description: r.Description, Scopes: r.Scopes, Mode: r.Mode, Status: Active,
+		UserID: r.UserID, CreatedAt: at, CreatedBy: by.UserID, ExpiresAt: expires, FirstStart: r.FirstStart, RotatedFrom: r.ID,
+	}}}, nil
+}
+
+// maxGrace is the longest that two generations of a credential may overlap.
+const maxGrace = 30 * 24 * time.Hour
+
+// ParseGrace reads how long a rotated credential goes on working: 0, hours such
+// as 12h or days such as 7d, up to 30d.
+func ParseGrace(text string) (time.Duration, error) {
+	units := map[byte]time.Duration{'h': time.Hour, 'd': 24 * time.Hour}
+	if text == "0" {
+		return 0, nil
+	}
+	if text != "" {
+		n, err := strconv.ParseUint(text[:len(text)-1], 10, 16)
+		if unit := units[text[len(text)-1]]; err == nil && unit > 0 && time.Duration(n)*unit <= maxGrace {
+			return time.Duration(n) * unit, nil
+		}
+	}
+	return 0, fault.New(fault.Unprocessable, "", "use 0, hours such as 12h or days such as 7d, up to 30d")
 }
 
 // change makes a change of a credential that is not at the end of its life.

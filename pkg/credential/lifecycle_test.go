@@ -197,3 +197,52 @@ func TestTheKeyringTellsTheRecordsAndWhereTheyWereLeft(t *testing.T) {
 		t.Error("a record that is not to be trusted is told")
 	}
 }
+
+func TestARotationKeepsTheRightsAndEndsTheOldOneWithItsGrace(t *testing.T) {
+	r := aRecord(credential.Active)
+	r.FirstStart = true
+	by := credential.Identity{UserID: "u2"}
+	for _, c := range []struct {
+		grace            time.Duration
+		expires, ends    time.Time
+		successorExpires time.Time
+	}{
+		{0, time.Time{}, noon, noon.AddDate(1, 0, 0)},
+		{24 * time.Hour, time.Time{}, noon.AddDate(0, 0, 1), noon.AddDate(1, 0, 0)},
+		{24 * time.Hour, noon.AddDate(0, 0, 9), noon.AddDate(0, 0, 1), noon.AddDate(0, 0, 9)},
+	} {
+		got, err := r.Rotate(c.grace, c.expires, &by, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, next := r, r
+		old.ExpiresAt, old.GraceUntil = c.ends, c.ends
+		next.ID, next.PublicID, next.RotatedFrom, next.CreatedBy, next.ExpiresAt = "", "", r.ID, "u2", c.successorExpires
+		want := credential.Rotation{Old: credential.Change{Type: credential.Rotated, Record: old}, Successor: credential.Change{Type: credential.Created, Record: next}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("grace %s (-want +got):\n%s", c.grace, diff)
+		}
+		if status := got.Old.Record.StatusAt(c.ends); status != credential.Expired {
+			t.Errorf("after its grace it is %s", status)
+		}
+	}
+	late, err := r.Rotate(30*24*time.Hour, time.Time{}, &by, r.ExpiresAt.Add(-time.Hour))
+	if err != nil || !late.Old.Record.ExpiresAt.Equal(r.ExpiresAt) {
+		t.Errorf("a grace reaches beyond the expiry: %s, %v", late.Old.Record.ExpiresAt, err)
+	}
+	r.RotatedTo = "another"
+	if _, err := r.Rotate(0, time.Time{}, &by, noon); !errors.Is(err, credential.ErrRotated) {
+		t.Errorf("rotated twice: %v", err)
+	}
+}
+
+func TestLineageSurvivesTheLog(t *testing.T) {
+	w := newWorld(t)
+	_, r := w.key("k1")
+	r.RotatedFrom, r.RotatedTo, r.GraceUntil = "01JW2C5R3V0E6H7Q8S9T0A1B2C", "01JW2C5R3V0E6H7Q8S9T0A1B2D", noon.AddDate(0, 0, 7)
+	w.record(&r, credential.Rotated)
+	held, _ := w.keys.Record(r.ID)
+	if diff := cmp.Diff(r, held.Record); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

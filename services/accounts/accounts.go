@@ -48,6 +48,7 @@ func (s *Service) Handlers() httpapi.Handlers {
 		all["suspend"+f.operations] = s.change(f, (*credential.Record).Suspend)
 		all["resume"+f.operations] = s.change(f, (*credential.Record).Resume)
 		all["revoke"+f.operations] = s.revoke(f)
+		all["rotate"+f.operations] = s.rotation(f)
 	}
 	return all
 }

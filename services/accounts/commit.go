@@ -47,6 +47,53 @@ type committed struct {
 // shows as a conflict, after which the question is put again to what then
 // stands: of two revocations one is made, and the other is told so.
 func (s *Service) commit(ctx context.Context, r *httpapi.Request, decide func(now time.Time) (draft, error)) (committed, error) {
+	return s.inTurn(ctx, func(ctx context.Context, now time.Time, before uint64) (committed, error) {
+		d, err := decide(now)
+		if err != nil {
+			return committed{}, err
+		}
+		seq, err := s.put(ctx, r, &d, now, before)
+		return committed{d, seq}, err
+	})
+}
+
+// rotate makes a successor and then the old credential's way to it. Only the
+// second counts: where another change of the old one came first, nobody gets
+// the successor, and it is revoked.
+func (s *Service) rotate(ctx context.Context, r *httpapi.Request, decide func(now time.Time) (credential.Rotation, uint64, error)) (committed, error) {
+	return s.inTurn(ctx, func(ctx context.Context, now time.Time, before uint64) (committed, error) {
+		rotation, after, err := decide(now)
+		if err != nil {
+			return committed{}, err
+		}
+		successor, err := s.equip(rotation.Successor, now)
+		if err != nil {
+			return committed{}, err
+		}
+		made, err := s.put(ctx, r, &successor, now, before)
+		if err != nil {
+			return committed{}, err
+		}
+		old := draft{Change: rotation.Old, after: after}
+		old.Record.RotatedTo = successor.Record.ID
+		seq, err := s.put(ctx, r, &old, now, before)
+		if err == nil {
+			return committed{successor, seq}, nil
+		}
+		withdrawn, revokeErr := successor.Record.Revoke(now)
+		if revokeErr == nil {
+			_, revokeErr = s.append(ctx, &draft{Change: withdrawn, after: made}, r.Identity.Author(), now, before)
+		}
+		if revokeErr != nil && !errors.Is(revokeErr, eventlog.ErrConflict) { // nobody has its secret, but it is listed
+			return committed{}, unavailable(fmt.Errorf("withdraw the successor %s: %w", successor.Record.ID, revokeErr))
+		}
+		return committed{}, err
+	})
+}
+
+// inTurn attempts a change when it is this request's turn, and again after each
+// conflict, with the keyring as far as the log then was.
+func (s *Service) inTurn(ctx context.Context, attempt func(ctx context.Context, now time.Time, before uint64) (committed, error)) (committed, error) {
 	// Once it is stored it counts, so that a client who has gone changes nothing.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
@@ -57,35 +104,42 @@ func (s *Service) commit(ctx context.Context, r *httpapi.Request, decide func(no
 		return committed{}, unavailable(context.Cause(ctx))
 	}
 	for range decideAttempts {
-		before := s.ring.Applied()
-		now := s.now()
-		d, err := decide(now)
-		if err != nil {
-			return committed{}, err
-		}
-		frame, err := s.frame(&d, r.Identity.Author(), now)
-		if err != nil {
-			return committed{}, err
-		}
-		if err := r.Reverify(); err != nil { // contract 3.3: right before the commit
-			return committed{}, err
-		}
-		seq, err := s.store(ctx, frame, d.after, before)
-		if errors.Is(err, eventlog.ErrConflict) {
-			if err := s.catchUp(ctx); err != nil {
-				return committed{}, unavailable(err)
+		done, err := attempt(ctx, s.now(), s.ring.Applied())
+		switch {
+		case err == nil:
+			if err := s.ring.Await(ctx, done.seq); err != nil {
+				return committed{}, unavailable(fmt.Errorf("the change at %s is stored, but the keyring has not heard of it: %w", position(done.seq), err))
 			}
-			continue
+			return done, nil
+		case !errors.Is(err, eventlog.ErrConflict):
+			return committed{}, err
 		}
-		if err != nil {
+		if err := s.catchUp(ctx); err != nil {
 			return committed{}, unavailable(err)
 		}
-		if err := s.ring.Await(ctx, seq); err != nil {
-			return committed{}, unavailable(fmt.Errorf("the change at %s is stored, but the keyring has not heard of it: %w", position(seq), err))
-		}
-		return committed{d, seq}, nil
 	}
 	return committed{}, errBusy
+}
+
+// put stores the event of a draft if its author still may. ErrConflict says
+// that it was decided on what no longer stands.
+func (s *Service) put(ctx context.Context, r *httpapi.Request, d *draft, now time.Time, before uint64) (uint64, error) {
+	if err := r.Reverify(); err != nil { // contract 3.3: right before the commit
+		return 0, err
+	}
+	return s.append(ctx, d, r.Identity.Author(), now, before)
+}
+
+func (s *Service) append(ctx context.Context, d *draft, by event.Author, now time.Time, before uint64) (uint64, error) {
+	frame, err := s.frame(d, by, now)
+	if err != nil {
+		return 0, err
+	}
+	seq, err := s.store(ctx, frame, d.after, before)
+	if err != nil && !errors.Is(err, eventlog.ErrConflict) {
+		return 0, unavailable(err)
+	}
+	return seq, err
 }
 
 func (s *Service) frame(d *draft, by event.Author, now time.Time) (eventlog.Frame, error) {
@@ -137,12 +191,8 @@ func (s *Service) catchUp(ctx context.Context) error {
 	return s.ring.Await(ctx, last)
 }
 
-// draw decides about a new credential and gives it its ids and its secret.
-func (s *Service) draw(o credential.Order, by *credential.Identity, now time.Time) (draft, error) {
-	c, err := credential.Create(o, by, now)
-	if err != nil {
-		return draft{}, err
-	}
+// equip gives a new credential its ids and its secret.
+func (s *Service) equip(c credential.Change, now time.Time) (draft, error) {
 	r := &c.Record
 	id, err := ulid.New(ulid.Timestamp(now), s.entropy)
 	if err != nil {

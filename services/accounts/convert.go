@@ -29,6 +29,9 @@ type answer struct {
 	ExpiringSoon bool         `json:"expiring_soon"`
 	Unused30d    bool         `json:"unused_30d"` // false until uses are recorded
 	Legacy       bool         `json:"legacy"`
+	RotatedFrom  httpapi.Text `json:"rotated_from"`
+	RotatedTo    httpapi.Text `json:"rotated_to"`
+	GraceUntil   *time.Time   `json:"grace_until"`
 	// Secret stands in the answer to the creation and in no other.
 	Secret string `json:"secret,omitzero"`
 }
@@ -38,6 +41,7 @@ func toAPI(r *credential.Record, now time.Time) answer {
 		ID: r.ID, Name: r.Name, Description: httpapi.Text(r.Description), Scopes: r.Scopes.Names(), Mode: string(r.Mode),
 		LastFour: r.LastFour, CreatedAt: httpapi.Moment(r.CreatedAt), CreatedBy: httpapi.Text(r.CreatedBy), ExpiresAt: httpapi.Moment(r.ExpiresAt),
 		Status: string(r.StatusAt(now)), ExpiringSoon: r.ExpiringSoon(now), Legacy: r.Legacy,
+		RotatedFrom: httpapi.Text(r.RotatedFrom), RotatedTo: httpapi.Text(r.RotatedTo), GraceUntil: httpapi.Moment(r.GraceUntil),
 	}
 	if r.Kind == credential.APIKey {
 		a.KeyID = r.PublicID

@@ -87,14 +87,68 @@ func (s *Service) create(f family) httpapi.Handler {
 		if err != nil {
 			return err
 		}
-		done, err := s.commit(r.Context(), r, func(now time.Time) (draft, error) { return s.draw(order, &r.Identity, now) })
+		done, err := s.commit(r.Context(), r, func(now time.Time) (draft, error) {
+			c, err := credential.Create(order, &r.Identity, now)
+			if err != nil {
+				return draft{}, err
+			}
+			return s.equip(c, now)
+		})
 		if err != nil {
 			return err
 		}
-		w.Header()[positionHeader] = []string{position(done.seq)}
-		a := toAPI(&done.Record, s.now())
-		a.Secret = done.secret
-		return r.JSON(http.StatusCreated, a)
+		return s.reveal(w, r, &done)
+	}
+}
+
+// reveal answers with a new credential, once with its secret.
+func (s *Service) reveal(w http.ResponseWriter, r *httpapi.Request, done *committed) error {
+	w.Header()[positionHeader] = []string{position(done.seq)}
+	a := toAPI(&done.Record, s.now())
+	a.Secret = done.secret
+	return r.JSON(http.StatusCreated, a)
+}
+
+func (s *Service) rotation(f family) httpapi.Handler {
+	return func(w http.ResponseWriter, r *httpapi.Request) error {
+		if _, err := s.find(f, r); err != nil {
+			return err
+		}
+		var asked struct {
+			Grace   string `json:"grace"`
+			Expires string `json:"expires"`
+		}
+		if err := s.read(r, &asked); err != nil {
+			return err
+		}
+		var invalid httpapi.ValidationError
+		says := func(field string, err error) {
+			if f, ok := errors.AsType[*fault.Error](err); ok {
+				invalid.Faults = append(invalid.Faults, httpapi.FieldFault{Loc: []string{"body", field}, Msg: f.Message, Type: "value_error"})
+			}
+		}
+		grace, err := credential.ParseGrace(asked.Grace)
+		says("grace", err)
+		var expires time.Time
+		if asked.Expires != "" {
+			expires, err = credential.ParseExpiry(asked.Expires, s.now())
+			says("expires", err)
+		}
+		if len(invalid.Faults) > 0 {
+			return &invalid
+		}
+		done, err := s.rotate(r.Context(), r, func(now time.Time) (credential.Rotation, uint64, error) {
+			held, err := s.find(f, r)
+			if err != nil {
+				return credential.Rotation{}, 0, err
+			}
+			rotation, err := held.Rotate(grace, expires, &r.Identity, now)
+			return rotation, held.At.Seq(), err
+		})
+		if err != nil {
+			return err
+		}
+		return s.reveal(w, r, &done)
 	}
 }
 

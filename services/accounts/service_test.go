@@ -265,3 +265,77 @@ func TestNoSecretReachesALog(t *testing.T) {
 		}
 	}
 }
+
+func TestOfRotationsInSeveralProcessesOneWinsAndNoOtherSuccessorLives(t *testing.T) {
+	log, admin := founded(t)
+	processes := []*process{newProcess(t, log, admin), newProcess(t, log, admin), newProcess(t, log, admin)}
+	for range 20 {
+		key := processes[0].create()
+		last, _ := log.Last(t.Context())
+		replies := make([]reply, len(processes))
+		var wg sync.WaitGroup
+		for i, p := range processes {
+			wg.Go(func() {
+				if err := p.ring.Await(t.Context(), last); err != nil {
+					t.Error(err)
+				}
+				replies[i] = p.send(http.MethodPost, "/api-keys/"+key.ID+"/rotate", `{"grace":"1d"}`)
+			})
+		}
+		wg.Wait()
+		successor := ""
+		for _, r := range replies {
+			switch {
+			case r.status == http.StatusCreated && successor == "":
+				successor = r.ID
+			case r.status != http.StatusConflict || r.Code != "CREDENTIAL_ROTATED":
+				t.Errorf("%+v", r)
+			}
+		}
+		end, _ := log.Last(t.Context())
+		if err := processes[0].ring.Await(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+		held, _ := processes[0].ring.Record(key.ID)
+		if successor == "" || held.RotatedTo != successor {
+			t.Fatalf("the successor is %q, the key names %q", successor, held.RotatedTo)
+		}
+		all, _ := processes[0].ring.Records("acme", credential.APIKey)
+		for _, h := range all {
+			if h.RotatedFrom == key.ID && (h.Status == credential.Active) != (h.ID == successor) {
+				t.Errorf("successor %s is %s", h.PublicID, h.Status)
+			}
+		}
+	}
+}
+
+// The old key is changed between the two events of its rotation.
+func TestARotationThatARevocationOvertakesLeavesNothingAlive(t *testing.T) {
+	log, admin := founded(t)
+	second := newProcess(t, log, admin)
+	key := second.create()
+	first := newProcess(t, overtaken{log, func() { second.send(http.MethodDelete, "/api-keys/"+key.ID, "") }, new(sync.Once)}, admin)
+	if got := first.send(http.MethodPost, "/api-keys/"+key.ID+"/rotate", `{"grace":"1d"}`); got.status != http.StatusConflict || got.Code != "CREDENTIAL_REVOKED" || got.Secret != "" {
+		t.Errorf("%+v", got)
+	}
+	all, _ := first.ring.Records("acme", credential.APIKey)
+	for _, h := range all {
+		if h.PublicID != "k1" && h.Status != credential.Revoked {
+			t.Errorf("%s is %s", h.PublicID, h.Status)
+		}
+	}
+}
+
+// overtaken lets something happen right after its first append.
+type overtaken struct {
+	eventlog.Log
+
+	then func()
+	once *sync.Once
+}
+
+func (l overtaken) AppendToSubject(ctx context.Context, f eventlog.Frame, after uint64) (uint64, error) {
+	seq, err := l.Log.AppendToSubject(ctx, f, after)
+	l.once.Do(l.then)
+	return seq, err
+}
