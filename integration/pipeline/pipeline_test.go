@@ -232,7 +232,34 @@ func (w *world) compare(s store) {
 			w.t.Fatalf("%ss (-model +read): %s", kind, diff)
 		}
 	}
-	m, err := s.Matrix(context.Background(), w.account, readmodel.MatrixFilter{}, readmodel.Page{Limit: 1000})
+	w.compareMatrix(s, readmodel.MatrixFilter{})
+	late := w.clock().Add(time.Hour) // than everything
+	w.compareMatrix(s, readmodel.MatrixFilter{At: late, KnownAt: late})
+	for range 2 {
+		at, known := w.anyMoment("at"), w.anyMoment("known at")
+		w.compareMatrix(s, readmodel.MatrixFilter{At: at})
+		w.compareMatrix(s, readmodel.MatrixFilter{KnownAt: known})
+		w.compareMatrix(s, readmodel.MatrixFilter{At: at, KnownAt: known})
+	}
+}
+
+// anyMoment draws a moment of the time in which things happened; often one at
+// which something did.
+func (w *world) anyMoment(label string) time.Time {
+	var moments []time.Time
+	for _, r := range w.runs {
+		for i := range r.reports {
+			moments = append(moments, r.reports[i].at, r.effective(i))
+		}
+	}
+	if len(moments) > 0 && rapid.Bool().Draw(w.t, "exactly "+label) {
+		return rapid.SampledFrom(moments).Draw(w.t, label)
+	}
+	return epoch.Add(time.Duration(rapid.IntRange(-3600, 4*3600).Draw(w.t, label)) * time.Second)
+}
+
+func (w *world) compareMatrix(s store, f readmodel.MatrixFilter) {
+	m, err := s.Matrix(context.Background(), w.account, f, readmodel.Page{Limit: 1000})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -250,8 +277,12 @@ func (w *world) compare(s store) {
 		}
 	}
 	slices.Sort(got)
-	if diff := gocmp.Diff(w.cells(), got); diff != "" {
-		w.t.Fatalf("matrix (-model +read): %s", diff)
+	want := w.cells()
+	if f.Past() {
+		want = w.pastCells(f.At, f.KnownAt)
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		w.t.Fatalf("matrix at %s, known at %s (-model +read): %s", when(f.At), when(f.KnownAt), diff)
 	}
 }
 
@@ -303,45 +334,82 @@ func lineOf(r *event.Record) line {
 
 // cells is what contract 15 says of each product and environment.
 func (w *world) cells() []string {
-	type best struct {
-		run *modelRun
-		at  time.Time
-		n   int
-	}
-	newer := func(a, b best) bool { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.n, b.n)) > 0 }
-	live, attempts := map[string]best{}, map[string]best{}
-	keep := func(m map[string]best, key string, b best) {
-		if old, ok := m[key]; !ok || newer(b, old) {
-			m[key] = b
-		}
-	}
+	b := newBoard(w.account)
 	for _, r := range w.runs {
-		c := r.reports[0].cmd
-		if c.Kind != event.Deployment {
-			continue
-		}
-		key := c.ProductName + " " + event.EnvironmentIDOf(w.account, c.EnvironmentName).String() + " "
-		n := r.reports[len(r.reports)-1].n
-		switch r.status() {
-		case event.Completed:
-			keep(live, key, best{r, r.end(), n})
-		case event.Failed, event.Aborted:
-			keep(attempts, key, best{r, r.end(), n})
-		case event.Started:
-			keep(attempts, key, best{r, r.start(len(r.reports)), n})
-		case event.Pending, event.PreflightFailed: // in no cell
+		b.put(r, func(time.Time) bool { return true })
+	}
+	return b.lines()
+}
+
+// pastCells is the same for past moments, zero ones meaning now: a run is what
+// the reports made of it that were received until known, and was each of the
+// states that those reports brought it to from when that state began.
+func (w *world) pastCells(at, known time.Time) []string {
+	b := newBoard(w.account)
+	for _, r := range w.runs {
+		for n := 1; n <= len(r.reports); n++ {
+			if !known.IsZero() && r.reports[n-1].at.After(known) {
+				break
+			}
+			// A start that was refused is no state of a cell, and neither is what came before it.
+			b.put(&modelRun{id: r.id, reports: r.reports[:n], refused: r.refused}, func(t time.Time) bool { return at.IsZero() || !t.After(at) })
 		}
 	}
+	return b.lines()
+}
+
+// A board has what is live and what was tried last, by product and environment.
+type board struct {
+	account        string
+	live, attempts map[string]state
+}
+
+type state struct {
+	run *modelRun
+	at  time.Time
+	n   int
+}
+
+func newBoard(account string) *board { return &board{account, map[string]state{}, map[string]state{}} }
+
+func (s state) newer(than state) bool {
+	return cmp.Or(s.at.Compare(than.at), cmp.Compare(s.n, than.n)) > 0
+}
+
+// put pins a run to where it is a deployment that began its state in time.
+func (b *board) put(r *modelRun, inTime func(time.Time) bool) {
+	c := r.reports[0].cmd
+	if c.Kind != event.Deployment {
+		return
+	}
+	on, at := b.attempts, r.end()
+	switch r.status() {
+	case event.Completed:
+		on = b.live
+	case event.Failed, event.Aborted:
+	case event.Started:
+		at = r.start(len(r.reports))
+	case event.Pending, event.PreflightFailed: // in no cell
+		return
+	}
+	key := c.ProductName + " " + event.EnvironmentIDOf(b.account, c.EnvironmentName).String() + " "
+	s := state{r, at, r.reports[len(r.reports)-1].n}
+	if old, ok := on[key]; inTime(at) && (!ok || s.newer(old)) {
+		on[key] = s
+	}
+}
+
+func (b *board) lines() []string {
 	out := []string{}
-	for key, b := range live {
-		text := key + b.run.reports[0].cmd.Version + " " + b.run.id
-		if a, ok := attempts[key]; ok && newer(a, b) {
+	for key, s := range b.live {
+		text := key + s.run.reports[0].cmd.Version + " " + s.run.id
+		if a, ok := b.attempts[key]; ok && a.run.id != s.run.id && a.newer(s) {
 			text += " but " + a.run.status().String() + " " + a.run.id
 		}
 		out = append(out, text)
 	}
-	for key, a := range attempts {
-		if _, ok := live[key]; !ok {
+	for key, a := range b.attempts {
+		if _, ok := b.live[key]; !ok {
 			out = append(out, key+" but "+a.run.status().String()+" "+a.run.id)
 		}
 	}

@@ -49,11 +49,11 @@ func projectRun(r event.Recorded, p *event.Run, rows *readmodel.Rows) {
 	rows.Deployments = append(rows.Deployments, run)
 	switch rec.Status {
 	case event.Completed:
-		rows.Cells = append(rows.Cells, readmodel.Cell{Record: rec, EffectiveAt: rec.CompletedAt, Position: r.Position})
+		rows.Cells = append(rows.Cells, readmodel.Cell{Record: rec, EffectiveAt: rec.CompletedAt, ReceivedAt: r.Time, Position: r.Position})
 	case event.Failed, event.Aborted:
-		rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: rec.CompletedAt, Position: r.Position})
+		rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: rec.CompletedAt, ReceivedAt: r.Time, Position: r.Position})
 	case event.Started:
-		rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: rec.StartedAt, Position: r.Position})
+		rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: rec.StartedAt, ReceivedAt: r.Time, Position: r.Position})
 	case event.Pending, event.PreflightFailed: // neither runs nor ran
 	}
 }

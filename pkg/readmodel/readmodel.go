@@ -4,6 +4,16 @@
 // Rows are keyed by identity and carry the place of the event that made them,
 // so that storing them again, in another order or in other portions changes no
 // answer. Adapters (memmodel, chmodel) are held by one suite, readmodeltest.
+//
+// # Past moments
+//
+// The matrix answers for two moments, which are independent: At, when something
+// was so, and KnownAt, when the ledger had heard of it. An event carries the
+// whole record that it leaves behind, so every state that a cell ever showed is
+// a row of Cells or Attempts. Those two are therefore keyed by the place of
+// their event and keep all of them: a table that kept one row per deployment
+// would forget what was believed before the last report of it. The current
+// matrix needs none of that; an adapter may keep the newest rows apart.
 package readmodel
 
 import (
@@ -22,7 +32,7 @@ type Rows struct {
 	Deployments  []RunRow
 	Builds       []RunRow
 	Cells        []Cell    // successes: the history of cells, whose newest one is what is live
-	Attempts     []Attempt // what runs, failed or was aborted in a cell
+	Attempts     []Attempt // what ran, failed or was aborted in a cell, after each of its events
 	Products     []ProductRow
 	Environments []EnvironmentRow
 	Versions     []VersionRow
@@ -66,24 +76,25 @@ type RunRow struct {
 	Position   event.Position
 }
 
-// A Cell is a success of a product in an environment. Key: account, product,
-// environment, incarnations, EffectiveAt and deployment; the row with the
-// highest offset counts. What is live is the cell with the latest EffectiveAt,
-// then the highest offset (contract 15).
+// A Cell is a success of a product in an environment. Key: account and
+// position. What is live is the cell with the latest EffectiveAt, then the
+// highest offset (contract 15).
 type Cell struct {
 	Record      event.Record
 	EffectiveAt time.Time
+	ReceivedAt  time.Time // when the event at Position was
 	Position    event.Position
 }
 
 // An Attempt is a run that has not succeeded: started, failed or aborted. Key:
-// account, product, environment and incarnations; the latest At, then the
-// highest offset counts. It shows beside a cell only while it is newer than
-// the cell's success, and the run is not that success.
+// account and position; of a cell's attempts the latest At, then the highest
+// offset counts. It shows beside a cell only while it is newer than the cell's
+// success, and the run is not that success.
 type Attempt struct {
-	Record   event.Record
-	At       time.Time
-	Position event.Position
+	Record     event.Record
+	At         time.Time
+	ReceivedAt time.Time // when the event at Position was
+	Position   event.Position
 }
 
 // ProductRow is a product. Key: account and id; the highest offset counts.
@@ -159,12 +170,34 @@ type VersionFilter struct {
 }
 
 // MatrixFilter narrows the matrix. Search is part of a product's name, in any case.
+//
+// At and KnownAt take it to past moments; a zero one does not. With them a
+// matrix is made of fewer rows by the same rule, and nothing else changes:
+//
+//   - At leaves out the cells whose EffectiveAt and the attempts whose At is
+//     later. So a run that ended after At shows as the attempt it then was, and
+//     a success that was reported later shows from its EffectiveAt on.
+//   - KnownAt leaves out the cells and attempts of events received later, and
+//     the products and environments created later.
+//   - Of what is left, what is live is the cell with the latest EffectiveAt,
+//     then the highest offset. The last attempt is that with the latest At, then
+//     the highest offset, and shows if it is newer than what is live and not of
+//     the same run. Drift is asked of what is then live.
+//
+// Names, columns and incarnations are those of now (contract 2). Moments are
+// compared in milliseconds. An At and a KnownAt that no row lies after give the
+// current matrix.
 type MatrixFilter struct {
 	Product     event.ProductID
 	Environment event.EnvironmentID
 	Search      string
 	DriftOnly   bool
+	At          time.Time
+	KnownAt     time.Time
 }
+
+// Past tells whether f asks for anything but the current matrix.
+func (f *MatrixFilter) Past() bool { return !f.At.IsZero() || !f.KnownAt.IsZero() }
 
 // A Matrix says what is live where (contract 15).
 type Matrix struct {

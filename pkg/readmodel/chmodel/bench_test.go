@@ -98,9 +98,9 @@ func (l *ledger) fill(rows *readmodel.Rows, n int) readmodel.Progress {
 		at = rec.CreatedAt
 		if rec.Status == event.Completed {
 			at = rec.CompletedAt
-			rows.Cells = append(rows.Cells, readmodel.Cell{Record: rec, EffectiveAt: at, Position: p})
+			rows.Cells = append(rows.Cells, readmodel.Cell{Record: rec, EffectiveAt: at, ReceivedAt: at, Position: p})
 		} else {
-			rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: at, Position: p})
+			rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: at, ReceivedAt: at, Position: p})
 		}
 		author := event.Author{CredentialID: "k1", CredentialName: "ci", Mode: event.Live}
 		var id ulid.ULID
@@ -154,7 +154,7 @@ func BenchmarkStore(b *testing.B) {
 					b.Fatal(err)
 				}
 				events += size
-				stored += len(rows.Events) + 2*len(rows.Deployments) + 2*len(rows.Cells) + len(rows.Attempts)
+				stored += len(rows.Events) + 2*len(rows.Deployments) + 2*len(rows.Cells) + 2*len(rows.Attempts)
 			}
 			b.ReportMetric(float64(stored)/b.Elapsed().Seconds(), "rows/s")
 			b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
@@ -209,6 +209,9 @@ func BenchmarkRead(b *testing.B) {
 		}{
 			{"Matrix", matrix(readmodel.MatrixFilter{}, 1000)},
 			{"MatrixPage", matrix(readmodel.MatrixFilter{}, 20)},
+			{"MatrixAt", matrix(readmodel.MatrixFilter{At: time.Now().Add(-180 * 24 * time.Hour)}, 1000)},
+			{"MatrixAtPage", matrix(readmodel.MatrixFilter{At: time.Now().Add(-180 * 24 * time.Hour)}, 20)},
+			{"MatrixKnownAt", matrix(readmodel.MatrixFilter{KnownAt: time.Now().Add(-180 * 24 * time.Hour)}, 1000)},
 			{"MatrixDrift", matrix(readmodel.MatrixFilter{DriftOnly: true}, 50)},
 			{"Timeline", runs(readmodel.RunFilter{}, page)},
 			{"TimelineMiddle", runs(readmodel.RunFilter{}, middle)},

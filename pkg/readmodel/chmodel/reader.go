@@ -593,9 +593,11 @@ func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFi
 
 // columns gives the environments in the order of the matrix.
 func (q question) columns(ctx context.Context, account string, f readmodel.MatrixFilter) ([]readmodel.EnvironmentRow, error) {
-	where, b := "", params{"account": account}
+	b := params{"account": account}
+	where := createdBy(f, b)
 	if f.Environment != (event.EnvironmentID{}) {
-		where, b["environment"] = "AND id = {environment:UUID}", f.Environment.String()
+		where += " AND id = {environment:UUID}"
+		b["environment"] = f.Environment.String()
 	}
 	out, err := list(ctx, q, "read the matrix: environments", `
 		SELECT `+environmentSelection+` FROM environments_vN FINAL WHERE account = {account:String} `+where,
@@ -607,7 +609,8 @@ func (q question) columns(ctx context.Context, account string, f readmodel.Matri
 }
 
 func (q question) matrixProducts(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) ([]readmodel.ProductRow, error) {
-	where, b := "", params{"account": account, "after": p.After, "limit": limit(p)}
+	b := params{"account": account, "after": p.After, "limit": limit(p)}
+	where := createdBy(f, b)
 	if f.Product != (event.ProductID{}) {
 		where += " AND id = {product:UUID}"
 		b["product"] = f.Product.String()
@@ -617,16 +620,20 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 		b["search"] = f.Search
 	}
 	if f.DriftOnly {
-		where += ` AND id IN (
-			SELECT product_id FROM current_vN FINAL
-			WHERE account = {account:String}
-				AND (product_id, ` + productOf + `) IN ` + livingProducts + `
-				AND (environment_id, ` + environmentOf + `) IN ` + livingEnvironments
+		versions := "SELECT product_id, version AS live FROM current_vN FINAL WHERE account = {account:String}"
+		if f.Past() {
+			versions = "SELECT product_id, environment_id, inc, argMax(version, (at_ms, pos)) AS live FROM cells_vN WHERE account = {account:String}" + notAfter(f, b)
+		}
+		versions += ` AND (product_id, ` + productOf + `) IN ` + livingProducts + `
+			AND (environment_id, ` + environmentOf + `) IN (SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String}` + createdBy(f, b) + `)`
 		if f.Environment != (event.EnvironmentID{}) {
-			where += " AND environment_id = {environment:UUID}"
+			versions += " AND environment_id = {environment:UUID}"
 			b["environment"] = f.Environment.String()
 		}
-		where += " GROUP BY product_id HAVING uniqExact(version) > 1)"
+		if f.Past() {
+			versions += " GROUP BY product_id, environment_id, inc"
+		}
+		where += " AND id IN (SELECT product_id FROM (" + versions + ") GROUP BY product_id HAVING uniqExact(live) > 1)"
 	}
 	return list(ctx, q, "read the matrix: products", `
 		SELECT `+productSelection+` FROM products_vN FINAL
@@ -644,7 +651,7 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 		return nil, nil, nil
 	}
 	where, b := "", params{"account": account}
-	if len(products) <= fewProducts {
+	if len(products) <= fewProducts || f.Past() { // what is past of a whole account is much
 		ids := make([]uuid.UUID, len(products))
 		for i := range products {
 			ids[i] = uuid.UUID(products[i].ID)
@@ -655,19 +662,59 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 		where += " AND environment_id = {environment:UUID}"
 		b["environment"] = f.Environment.String()
 	}
+	newest := func(current, past string) string {
+		if f.Past() {
+			return pastCells(past, where+notAfter(f, b))
+		}
+		return "SELECT " + cellSelection + " FROM " + current + " FINAL WHERE account = {account:String}" + where
+	}
+	current, tried := newest("current_vN", "cells_vN"), newest("attempts_vN", "past_attempts_vN")
 	scan := func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) }
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		live, err = list(both, q, "read the matrix: cells",
-			"SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, b, scan)
+		live, err = list(both, q, "read the matrix: cells", current, b, scan)
 		return err
 	})
 	group.Go(func() (err error) {
-		attempts, err = list(both, q, "read the matrix: attempts",
-			"SELECT "+cellSelection+" FROM attempts_vN FINAL WHERE account = {account:String}"+where, b, scan)
+		attempts, err = list(both, q, "read the matrix: attempts", tried, b, scan)
 		return err
 	})
 	return live, attempts, group.Wait()
+}
+
+// createdBy narrows products or environments to those that f knows of.
+func createdBy(f readmodel.MatrixFilter, b params) string {
+	if f.KnownAt.IsZero() {
+		return ""
+	}
+	b["known"] = f.KnownAt.UnixMilli()
+	return " AND created_ms <= {known:Int64}"
+}
+
+// notAfter narrows cells or attempts to the moments of f.
+func notAfter(f readmodel.MatrixFilter, b params) string {
+	where := ""
+	if !f.At.IsZero() {
+		where += " AND at_ms <= {at:Int64}"
+		b["at"] = f.At.UnixMilli()
+	}
+	if !f.KnownAt.IsZero() {
+		where += " AND received_ms <= {known:Int64}"
+		b["known"] = f.KnownAt.UnixMilli()
+	}
+	return where
+}
+
+// pastCells asks a table that keeps every row for the newest of each cell. Which
+// rows those are is found out on a few narrow columns, and only they are read
+// whole. Of a row that was stored twice any copy will do.
+func pastCells(table, where string) string {
+	const cell = "product_id, environment_id, inc"
+	return "SELECT " + cellSelection + " FROM " + table + " WHERE account = {account:String}" + where + `
+		AND (` + cell + `, at_ms, pos) IN (
+			SELECT ` + cell + `, (max((at_ms, pos)) AS newest).1, newest.2 FROM ` + table + `
+			WHERE account = {account:String}` + where + ` GROUP BY ` + cell + `)
+		LIMIT 1 BY ` + cell
 }
 
 type place struct {
@@ -707,7 +754,7 @@ func assemble(environments []readmodel.EnvironmentRow, products []readmodel.Prod
 		for _, e := range environments {
 			c := readmodel.MatrixCell{Environment: e.ID, Live: liveAt[place{p.ID, e.ID}]}
 			if a := attemptAt[place{p.ID, e.ID}]; a != nil && shows(a, c.Live) {
-				c.LastAttempt = &readmodel.Attempt{Record: a.Record, At: a.EffectiveAt, Position: a.Position}
+				c.LastAttempt = &readmodel.Attempt{Record: a.Record, At: a.EffectiveAt, ReceivedAt: a.ReceivedAt, Position: a.Position}
 			}
 			if c.Live != nil {
 				item.Drift = item.Drift || version != "" && version != c.Live.Record.Version

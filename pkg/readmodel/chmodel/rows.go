@@ -298,12 +298,13 @@ func (c *byEnvironmentColumns) input() proto.Input {
 	}
 }
 
-// cellColumns are those of cells, current and attempts.
+// cellColumns are those of cells, current, past_attempts and attempts.
 type cellColumns struct {
 	account, version, buildNumber, url  proto.ColStr
 	product, environment                proto.ColUUID
 	inc                                 proto.ColUInt32
-	at, created, started, completed     proto.ColInt64
+	at, received                        proto.ColInt64
+	created, started, completed         proto.ColInt64
 	id                                  proto.ColFixedStr16
 	ver                                 proto.ColUInt128
 	stream, status, by, byEmail, byName lowCardinality
@@ -328,12 +329,13 @@ func byMoment(at time.Time, p event.Position) proto.UInt128 {
 // byOffset orders rows by place in the log.
 func byOffset(p event.Position) proto.UInt128 { return proto.UInt128{Low: uint64(p.Offset)} }
 
-func (c *cellColumns) append(rec *event.Record, at time.Time, p event.Position, ver proto.UInt128) {
+func (c *cellColumns) append(rec *event.Record, at, received time.Time, p event.Position, ver proto.UInt128) {
 	c.account.Append(rec.Account)
 	c.product.Append(uuid.UUID(rec.ProductID))
 	c.environment.Append(uuid.UUID(rec.EnvironmentID))
 	c.inc.Append(inc(rec))
 	c.at.Append(at.UnixMilli())
+	c.received.Append(received.UnixMilli())
 	c.id.Append(rec.ID)
 	c.ver.Append(ver)
 	c.stream.Append(p.Stream)
@@ -360,6 +362,7 @@ func (c *cellColumns) input() proto.Input {
 		{Name: "environment_id", Data: &c.environment},
 		{Name: "inc", Data: &c.inc},
 		{Name: "at_ms", Data: &c.at},
+		{Name: "received_ms", Data: &c.received},
 		{Name: "id", Data: &c.id},
 		{Name: "ver", Data: &c.ver},
 		{Name: "stream", Data: c.stream},
@@ -509,7 +512,7 @@ func scanRun(s scanner, kind event.Kind, account string) (readmodel.RunRow, erro
 	return r, err
 }
 
-const cellSelection = `product_id, environment_id, inc, at_ms, id, stream, pos, version, status, created_ms, started_ms, completed_ms,
+const cellSelection = `product_id, environment_id, inc, at_ms, received_ms, id, stream, pos, version, status, created_ms, started_ms, completed_ms,
 	scm_sha, scm_sha_text, build_number, url, done_by, done_by_email, done_by_name, sha_mismatch`
 
 func scanCell(s scanner, account string) (readmodel.Cell, error) {
@@ -517,13 +520,13 @@ func scanCell(s scanner, account string) (readmodel.Cell, error) {
 	rec, a := &c.Record, &c.Record.Attributes
 	rec.Kind, rec.Account = event.Deployment, account
 	var inc uint32
-	var at, created, started, completed int64
+	var at, received, created, started, completed int64
 	var status, digest, text string
-	err := s.Scan((*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID), &inc, &at, (*[16]byte)(&rec.ID), &c.Position.Stream, (*uint64)(&c.Position.Offset), &rec.Version, &status, &created, &started, &completed,
+	err := s.Scan((*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID), &inc, &at, &received, (*[16]byte)(&rec.ID), &c.Position.Stream, (*uint64)(&c.Position.Offset), &rec.Version, &status, &created, &started, &completed,
 		&digest, &text, &a[event.BuildNumber], &a[event.URL], &a[event.By], &a[event.ByEmail], &a[event.ByName], &rec.SHAMismatch)
 	rec.ProductIncarnation, rec.EnvironmentIncarnation = uint16(inc>>16), uint16(inc)
 	rec.Status, _ = event.StatusOf(status)
-	c.EffectiveAt = moment(at)
+	c.EffectiveAt, c.ReceivedAt = moment(at), moment(received)
 	rec.CreatedAt, rec.StartedAt, rec.CompletedAt = moment(created), moment(started), moment(completed)
 	a[event.SCMSHA] = shaOf(digest, text)
 	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)

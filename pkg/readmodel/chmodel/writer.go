@@ -42,6 +42,7 @@ type Writer struct {
 	builds       *runColumns
 	cells        *cellColumns
 	current      *cellColumns
+	pastAttempts *cellColumns
 	attempts     *cellColumns
 	products     *nameColumns
 	environments *nameColumns
@@ -59,7 +60,7 @@ func (m *Model) Writer(version uint32) *Writer {
 	w := &Writer{
 		model: m, version: version, conns: make(chan *ch.Client, m.cfg.Writers),
 		events: newEventColumns(), deployments: newRunColumns(false), byEnv: newByEnvironmentColumns(), builds: newRunColumns(true),
-		cells: newCellColumns(), current: newCellColumns(), attempts: newCellColumns(),
+		cells: newCellColumns(), current: newCellColumns(), pastAttempts: newCellColumns(), attempts: newCellColumns(),
 		products:     &nameColumns{stream: newLowCardinality()},
 		environments: &nameColumns{stream: newLowCardinality(), class: newLowCardinality()},
 		versions:     newVersionColumns(),
@@ -74,6 +75,7 @@ func (m *Model) Writer(version uint32) *Writer {
 		{"builds", w.builds.input()},
 		{"cells", w.cells.input()},
 		{"current", w.current.input()},
+		{"past_attempts", w.pastAttempts.input()},
 		{"attempts", w.attempts.input()},
 		{"dep_by_env", w.byEnv.input()},
 		{"versions", w.versions.input()},
@@ -137,12 +139,13 @@ func (w *Writer) fill(rows *readmodel.Rows) {
 	}
 	for i := range rows.Cells {
 		c := &rows.Cells[i]
-		w.cells.append(&c.Record, c.EffectiveAt, c.Position, byOffset(c.Position))
-		w.current.append(&c.Record, c.EffectiveAt, c.Position, byMoment(c.EffectiveAt, c.Position))
+		w.cells.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byOffset(c.Position))
+		w.current.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byMoment(c.EffectiveAt, c.Position))
 	}
 	for i := range rows.Attempts {
 		a := &rows.Attempts[i]
-		w.attempts.append(&a.Record, a.At, a.Position, byMoment(a.At, a.Position))
+		w.pastAttempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byOffset(a.Position))
+		w.attempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byMoment(a.At, a.Position))
 	}
 	for i := range rows.Products {
 		r := &rows.Products[i]

@@ -41,8 +41,8 @@ type tables struct {
 	events       map[event.Position]readmodel.EventRow
 	deployments  map[ulid.ULID]readmodel.RunRow
 	builds       map[ulid.ULID]readmodel.RunRow
-	cells        map[successKey]readmodel.Cell
-	attempts     map[cellKey]readmodel.Attempt
+	cells        map[cellKey]map[event.Position]readmodel.Cell
+	attempts     map[cellKey]map[event.Position]readmodel.Attempt
 	products     map[event.ProductID]readmodel.ProductRow
 	environments map[event.EnvironmentID]readmodel.EnvironmentRow
 	versions     map[event.VersionID]readmodel.VersionRow
@@ -53,12 +53,6 @@ type cellKey struct {
 	environment            event.EnvironmentID
 	productIncarnation     uint16
 	environmentIncarnation uint16
-}
-
-type successKey struct {
-	cellKey
-	effective  int64
-	deployment ulid.ULID
 }
 
 func cellOf(rec *event.Record) cellKey {
@@ -72,8 +66,8 @@ func (m *Model) account(name string) *tables {
 			events:       map[event.Position]readmodel.EventRow{},
 			deployments:  map[ulid.ULID]readmodel.RunRow{},
 			builds:       map[ulid.ULID]readmodel.RunRow{},
-			cells:        map[successKey]readmodel.Cell{},
-			attempts:     map[cellKey]readmodel.Attempt{},
+			cells:        map[cellKey]map[event.Position]readmodel.Cell{},
+			attempts:     map[cellKey]map[event.Position]readmodel.Attempt{},
 			products:     map[event.ProductID]readmodel.ProductRow{},
 			environments: map[event.EnvironmentID]readmodel.EnvironmentRow{},
 			versions:     map[event.VersionID]readmodel.VersionRow{},
@@ -112,16 +106,14 @@ func (m *Model) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.
 		put(m.account(r.Record.Account).builds, r.Record.ID, r, runOffset)
 	}
 	for _, c := range rows.Cells {
-		c.Record, c.EffectiveAt = readmodel.Brief(c.Record), readmodel.Moment(c.EffectiveAt)
-		key := successKey{cellOf(&c.Record), c.EffectiveAt.UnixMilli(), c.Record.ID}
-		put(m.account(c.Record.Account).cells, key, c, func(c *readmodel.Cell) event.Offset { return c.Position.Offset })
+		c.Record = readmodel.Brief(c.Record)
+		c.EffectiveAt, c.ReceivedAt = readmodel.Moment(c.EffectiveAt), readmodel.Moment(c.ReceivedAt)
+		within(m.account(c.Record.Account).cells, cellOf(&c.Record))[c.Position] = c
 	}
 	for _, a := range rows.Attempts {
-		a.Record, a.At = readmodel.Brief(a.Record), readmodel.Moment(a.At)
-		table, key := m.account(a.Record.Account).attempts, cellOf(&a.Record)
-		if old, ok := table[key]; !ok || !later(old.At, old.Position, a.At, a.Position) {
-			table[key] = a
-		}
+		a.Record = readmodel.Brief(a.Record)
+		a.At, a.ReceivedAt = readmodel.Moment(a.At), readmodel.Moment(a.ReceivedAt)
+		within(m.account(a.Record.Account).attempts, cellOf(&a.Record))[a.Position] = a
 	}
 	for _, r := range rows.Products {
 		r.CreatedAt = readmodel.Moment(r.CreatedAt)
@@ -140,6 +132,16 @@ func (m *Model) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.
 		put(m.progress, upTo.Stream, upTo, func(p *readmodel.Progress) event.Offset { return p.Offset })
 	}
 	return nil
+}
+
+// within gives what table has of a cell, to be added to.
+func within[R any](table map[cellKey]map[event.Position]R, key cellKey) map[event.Position]R {
+	rows := table[key]
+	if rows == nil {
+		rows = map[event.Position]R{}
+		table[key] = rows
+	}
+	return rows
 }
 
 // later tells whether the moment a comes after b; of equal ones the one with
@@ -413,7 +415,7 @@ func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilt
 	t := m.view(account)
 	var out readmodel.Matrix
 	for _, e := range t.environments {
-		if f.Environment == (event.EnvironmentID{}) || f.Environment == e.ID {
+		if (f.Environment == (event.EnvironmentID{}) || f.Environment == e.ID) && by(f.KnownAt, e.CreatedAt) {
 			out.Environments = append(out.Environments, e)
 		}
 	}
@@ -423,13 +425,13 @@ func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilt
 	for _, product := range t.products {
 		if f.Product != (event.ProductID{}) && f.Product != product.ID ||
 			!strings.Contains(strings.ToLower(product.Name), strings.ToLower(f.Search)) ||
-			p.After != "" && product.Name <= p.After {
+			p.After != "" && product.Name <= p.After || !by(f.KnownAt, product.CreatedAt) {
 			continue
 		}
 		item := readmodel.MatrixItem{Product: product}
 		versions := map[string]bool{}
 		for _, e := range out.Environments {
-			c := t.cell(cellKey{product.ID, e.ID, product.Incarnation, e.Incarnation})
+			c := t.cell(cellKey{product.ID, e.ID, product.Incarnation, e.Incarnation}, f)
 			if c.Live != nil {
 				versions[c.Live.Record.Version] = true
 			}
@@ -447,10 +449,13 @@ func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilt
 	return out, nil
 }
 
-func (t *tables) cell(key cellKey) readmodel.MatrixCell {
+// by tells whether t was not after a moment; nothing is after no moment.
+func by(moment, t time.Time) bool { return moment.IsZero() || t.UnixMilli() <= moment.UnixMilli() }
+
+func (t *tables) cell(key cellKey, f readmodel.MatrixFilter) readmodel.MatrixCell {
 	out := readmodel.MatrixCell{Environment: key.environment}
-	for k, c := range t.cells {
-		if k.cellKey != key {
+	for _, c := range t.cells[key] {
+		if !by(f.At, c.EffectiveAt) || !by(f.KnownAt, c.ReceivedAt) {
 			continue
 		}
 		if out.Live == nil || later(c.EffectiveAt, c.Position, out.Live.EffectiveAt, out.Live.Position) {
@@ -460,12 +465,20 @@ func (t *tables) cell(key cellKey) readmodel.MatrixCell {
 	if out.Live != nil {
 		t.dress(&out.Live.Record)
 	}
-	if a, ok := t.attempts[key]; ok {
-		live := out.Live
-		if live == nil || a.Record.ID != live.Record.ID && later(a.At, a.Position, live.EffectiveAt, live.Position) {
-			t.dress(&a.Record)
+	for _, a := range t.attempts[key] {
+		if !by(f.At, a.At) || !by(f.KnownAt, a.ReceivedAt) {
+			continue
+		}
+		if last := out.LastAttempt; last == nil || later(a.At, a.Position, last.At, last.Position) {
 			out.LastAttempt = &a
 		}
+	}
+	if a, live := out.LastAttempt, out.Live; a != nil && live != nil &&
+		(a.Record.ID == live.Record.ID || !later(a.At, a.Position, live.EffectiveAt, live.Position)) {
+		out.LastAttempt = nil
+	}
+	if out.LastAttempt != nil {
+		t.dress(&out.LastAttempt.Record)
 	}
 	return out
 }

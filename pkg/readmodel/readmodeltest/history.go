@@ -115,10 +115,16 @@ func drawIncarnation(t *rapid.T) uint16 {
 }
 
 func (h *history) add(t *rapid.T, a *account, kind event.Type, subject, status string, r readmodel.Rows) {
-	p := h.next()
+	p, received := h.next(), drawMoment(t, "received")
+	for i := range r.Cells {
+		r.Cells[i].ReceivedAt = received
+	}
+	for i := range r.Attempts {
+		r.Attempts[i].ReceivedAt = received
+	}
 	r.Events = []readmodel.EventRow{{
 		Account: a.name, Position: p, ID: h.id(t), Type: kind, Subject: subject, Status: status,
-		ReceivedAt: drawMoment(t, "received"), EffectiveAt: drawMoment(t, "effective"), Author: drawAuthor(t),
+		ReceivedAt: received, EffectiveAt: drawMoment(t, "effective"), Author: drawAuthor(t),
 		Backfilled: rapid.Bool().Draw(t, "backfilled"),
 		Flag:       rapid.SampledFrom([]string{"", event.FlagSecondTerminal}).Draw(t, "flag"),
 		Request:    rapid.SampledFrom([]string{"", `{"product_name":"it's \"x\"\\ü"}`}).Draw(t, "request"),

@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader
 	t.Run("a store that failed is not progress", func(t *testing.T) { failedStore(t, open) })
 	t.Run("values come back as they were", func(t *testing.T) { roundTrip(t, open) })
 	t.Run("an older success that comes late is not live", func(t *testing.T) { lateSuccess(t, open) })
+	t.Run("a past moment is as it was, and as it was known", func(t *testing.T) { pastMoments(t, open) })
 	t.Run("an empty model has nothing", func(t *testing.T) { empty(t, open) })
 	t.Run("a key that no list gave is refused", func(t *testing.T) { badKey(t, open) })
 }
@@ -67,6 +68,14 @@ func converges(t *rapid.T, sink readmodel.Sink, reader readmodel.Reader) {
 		want, got := q.answer(oracle), q.answer(reader)
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("%s (-memmodel +this):\n%s", q.text, diff)
+		}
+	}
+	for _, a := range h.accounts {
+		whole := readmodel.Page{Limit: 1000}
+		current := a.matrix(ctx, readmodel.MatrixFilter{}, whole)
+		later := a.matrix(ctx, readmodel.MatrixFilter{At: epoch.Add(time.Hour), KnownAt: epoch.Add(time.Hour)}, whole)
+		if diff := cmp.Diff(current.answer(reader), later.answer(reader), cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("%s (-now +after everything):\n%s", later.text, diff)
 		}
 	}
 	wantProgress, _ := oracle.Progress(ctx, h.stream)
@@ -177,19 +186,33 @@ func (a *account) listQuestions(ctx context.Context, p readmodel.Page) []questio
 		{DriftOnly: true},
 		{DriftOnly: true, Environment: a.environments[0]},
 		{DriftOnly: true, Search: "check_"},
+		{At: epoch.Add(time.Second)},
+		{At: epoch.Add(700*time.Millisecond + 500*time.Microsecond).In(time.FixedZone("", 5400)), Environment: a.environments[0]},
+		{At: time.Unix(-1, 0)},
+		{KnownAt: epoch.Add(time.Second)},
+		{KnownAt: epoch.Add(300 * time.Millisecond), Product: a.products[0]},
+		{At: epoch.Add(1500 * time.Millisecond), KnownAt: epoch.Add(1200 * time.Millisecond)},
+		{At: epoch.Add(1500 * time.Millisecond), DriftOnly: true},
+		{At: epoch.Add(1800 * time.Millisecond), KnownAt: epoch.Add(1600 * time.Millisecond), DriftOnly: true},
+		{KnownAt: epoch.Add(1500 * time.Millisecond), DriftOnly: true, Environment: a.environments[0]},
 	} {
-		add("matrix", f, func(r readmodel.Reader) (any, error) {
-			var whole readmodel.Matrix
-			items, err := all(p, func(p readmodel.Page) ([]readmodel.MatrixItem, error) {
-				m, err := r.Matrix(ctx, a.name, f, p)
-				whole.Environments = m.Environments
-				return m.Items, err
-			}, (*readmodel.MatrixItem).Key)
-			whole.Items = items
-			return whole, err
-		})
+		out = append(out, a.matrix(ctx, f, p))
 	}
 	return out
+}
+
+// matrix walks the matrix to its end by pages like p.
+func (a *account) matrix(ctx context.Context, f readmodel.MatrixFilter, p readmodel.Page) question {
+	return question{fmt.Sprintf("matrix of %s %+v by %d", a.name, f, p.Limit), func(r readmodel.Reader) (any, error) {
+		var whole readmodel.Matrix
+		items, err := all(p, func(p readmodel.Page) ([]readmodel.MatrixItem, error) {
+			m, err := r.Matrix(ctx, a.name, f, p)
+			whole.Environments = m.Environments
+			return m.Items, err
+		}, (*readmodel.MatrixItem).Key)
+		whole.Items = items
+		return whole, err
+	}}
 }
 
 func (a *account) runFilters() []readmodel.RunFilter {
@@ -407,6 +430,91 @@ func lateSuccess(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmode
 			t.Errorf("after %q live is %q", step.version, got)
 		}
 	}
+}
+
+func pastMoments(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	sink, reader := open(t)
+	f := newFixture(t, sink)
+	at := func(minutes int) time.Time { return epoch.Add(time.Duration(minutes) * time.Minute) }
+	report := func(r readmodel.RunRow, status event.Status, effective, received int) {
+		r.Record.Status, r.Position = status, f.next()
+		rows := readmodel.Rows{Deployments: []readmodel.RunRow{r}}
+		if status == event.Completed {
+			rows.Cells = []readmodel.Cell{{Record: r.Record, EffectiveAt: at(effective), ReceivedAt: at(received), Position: r.Position}}
+		} else {
+			rows.Attempts = []readmodel.Attempt{{Record: r.Record, At: at(effective), ReceivedAt: at(received), Position: r.Position}}
+		}
+		f.store(rows)
+	}
+	one, two, three := f.deployment(epoch, "1", event.Pending), f.deployment(epoch, "2", event.Pending), f.deployment(epoch, "3", event.Pending)
+	report(one, event.Started, 1, 1)
+	report(one, event.Completed, 2, 2)
+	report(two, event.Started, 5, 5)
+	report(two, event.Completed, 6, 6)
+	report(three, event.Completed, 4, 8) // told late, of before two
+	report(f.deployment(epoch, "4", event.Pending), event.Failed, 7, 9)
+	never := -1 << 20
+	for _, step := range []struct {
+		at, known int
+		want      string
+	}{
+		{never, never, "2 but 4 failed"},
+		{0, never, "nothing"},
+		{1, never, " but 1 started"},
+		{2, never, "1"},
+		{3, never, "1"},
+		{4, never, "3"},
+		{5, never, "3 but 2 started"},
+		{6, never, "2"},
+		{7, never, "2 but 4 failed"},
+		{never, -1, "no product"},
+		{never, 0, "nothing"},
+		{never, 1, " but 1 started"},
+		{never, 2, "1"},
+		{never, 5, "1 but 2 started"},
+		{never, 7, "2"},
+		{never, 8, "2"},
+		{never, 9, "2 but 4 failed"},
+		{4, 7, "1"},
+		{4, 8, "3"},
+		{5, 7, "1 but 2 started"},
+		{1 << 20, 1 << 20, "2 but 4 failed"},
+	} {
+		var filter readmodel.MatrixFilter
+		if step.at != never {
+			filter.At = at(step.at)
+		}
+		if step.known != never {
+			filter.KnownAt = at(step.known)
+		}
+		m, err := reader.Matrix(t.Context(), f.account, filter, readmodel.Page{Limit: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cellText(m); got != step.want {
+			t.Errorf("at %d, known at %d: %q, want %q", step.at, step.known, got, step.want)
+		}
+	}
+}
+
+// cellText shows the only cell of a matrix.
+func cellText(m readmodel.Matrix) string {
+	switch {
+	case len(m.Items) == 0 && len(m.Environments) == 0:
+		return "no product"
+	case len(m.Items) != 1 || len(m.Environments) != 1 || len(m.Items[0].Cells) > 1:
+		return fmt.Sprintf("%+v", m)
+	case len(m.Items[0].Cells) == 0:
+		return "nothing"
+	}
+	text, c := "", m.Items[0].Cells[0]
+	if c.Live != nil {
+		text = c.Live.Record.Version
+	}
+	if c.LastAttempt != nil {
+		text += " but " + c.LastAttempt.Record.Version + " " + c.LastAttempt.Record.Status.String()
+	}
+	return text
 }
 
 func empty(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {

@@ -1,8 +1,9 @@
--- Every success of a product in an environment: what was live at a past moment.
+-- Every success of a product in an environment, after each of its events: what
+-- was live at a past moment, and what was then known of it.
 CREATE TABLE IF NOT EXISTS cells{{.Suffix}}{{.OnCluster}}
 (
     {{template "cell"}}
 )
 ENGINE = {{replacing "ver"}}
-ORDER BY (account, product_id, environment_id, inc, at_ms, id)
+ORDER BY (account, product_id, environment_id, inc, at_ms, stream, pos)
 SETTINGS index_granularity = 1024, {{.Window}}

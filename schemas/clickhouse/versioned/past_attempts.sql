@@ -1,0 +1,9 @@
+-- Every run of a product in an environment that is no success, after each of its
+-- events, as cells has the successes.
+CREATE TABLE IF NOT EXISTS past_attempts{{.Suffix}}{{.OnCluster}}
+(
+    {{template "cell"}}
+)
+ENGINE = {{replacing "ver"}}
+ORDER BY (account, product_id, environment_id, inc, at_ms, stream, pos)
+SETTINGS index_granularity = 1024, {{.Window}}
