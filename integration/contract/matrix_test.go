@@ -156,3 +156,124 @@ func TestMatrixHasATagThatChangesWithIt(t *testing.T) {
 		l.get(path, tag, as("")).fails(401, "AUTH_MISSING")
 	})
 }
+
+// cellAt gives what a moment's matrix shows of the script's product in
+// production: the version, and the attempt beside it.
+func (l *ledger) cellAt(pairs ...string) string {
+	l.t.Helper()
+	a := l.read(where("/matrix", append([]string{"product", l.product, "environment", "production"}, pairs...)...))
+	if len(a.list("items")) == 0 {
+		return "no product"
+	}
+	cells := a.list("items.0.cells")
+	if len(cells) == 0 {
+		return "nothing"
+	}
+	text := at(cells[0], "version").(string)
+	if at(cells[0], "last_attempt") != nil {
+		text += " but " + at(cells[0], "last_attempt.version").(string) + " " + at(cells[0], "last_attempt.status").(string)
+	}
+	return text
+}
+
+func TestPastMomentShowsWhatWasLiveThen(t *testing.T) {
+	everywhere(t, func(t *testing.T, l *ledger) {
+		noon := time.Date(2026, 2, 1, 12, 0, 0, 0, time.UTC)
+		on := func(hours float64) string { return moment(noon.Add(time.Duration(hours * float64(time.Hour)))) }
+		end := func(version string, hours float64) body {
+			return body{"version": version, "invoke_id": version, "completed_at": on(hours)}
+		}
+		is := func(hours float64, want string) {
+			t.Helper()
+			differ(t, "at "+on(hours), want, l.cellAt("at", on(hours)))
+		}
+		l.deployed(l.deployment("success", end("1", 0)))
+		l.deployed(l.deployment("success", end("3", 4)))
+		is(-1, "nothing")
+		is(0, "1")
+		is(3.9, "1")
+		is(4, "3")
+		l.deployed(l.deployment("success", end("2", 2))) // told late
+		is(1.9, "1")
+		is(2, "2")
+		is(4, "3")
+		l.deployed(l.deployment("failed", end("4", 6)))
+		l.deployed(l.deployment("aborted", end("5", 3)))
+		is(3, "2 but 5 aborted")
+		is(4, "3")
+		is(6, "3 but 4 failed")
+		l.load([]any{l.deployment("success", body{"version": "0", "invoke_id": "0", "completed_at": "2019-05-01T09:30:00Z"})})
+		differ(t, "before the loaded history", "nothing", l.cellAt("at", "2019-05-01T09:29:59.999Z"))
+		differ(t, "in the loaded history", "0", l.cellAt("at", "2019-05-01T11:30:00+02:00"))
+		is(-1, "0")
+		differ(t, "now", "3 but 4 failed", l.cellAt())
+		differ(t, "in days to come", "3 but 4 failed", l.cellAt("at", "2999-01-01T00:00:00Z"))
+		differ(t, "long ago", "nothing", l.cellAt("at", "1975-01-01T00:00:00Z"))
+
+		l.deployed(l.deployment("success", end("1", 5), body{"environment_name": "staging", "invoke_id": "s"}))
+		drift := func(hours float64) []string {
+			t.Helper()
+			return l.read(where("/matrix", "search", l.product, "drift", "true", "at", on(hours))).each("items", "product_name")
+		}
+		differ(t, "drift before the second environment", []string{}, drift(4.5))
+		differ(t, "drift after it", []string{l.product}, drift(5))
+	})
+}
+
+func TestWhatWasKnownAtAMomentStaysAsItWas(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		moments := []time.Time{m.clock.read()}
+		step := func(write func()) {
+			m.clock.pass(time.Hour)
+			if write != nil {
+				write()
+			}
+			moments = append(moments, m.clock.read())
+			m.clock.pass(time.Hour)
+		}
+		run := func(version string) body { return body{"version": version, "invoke_id": version} }
+		step(func() { m.deployed(m.deployment("success", run("1"))) })
+		step(func() { m.deployed(m.deployment("started", run("2"))) })
+		step(func() { m.deployed(m.deployment("success", run("2"))) })
+		step(func() { m.deployed(m.deployment("failed", run("3"))) })
+		step(func() { // told late: between 1 and 2
+			m.deployed(m.deployment("success", run("1.5"), body{"completed_at": moment(moments[1].Add(30 * time.Minute))}))
+		})
+		step(func() {
+			m.load([]any{m.deployment("success", run("0"), body{"completed_at": "2019-05-01T09:30:00Z"})})
+		})
+		step(func() {
+			m.deployed(m.deployment("success", body{"product_name": m.name("later"), "environment_name": "later"}))
+		})
+		known := []string{"no product", "1", "1 but 2 started", "2", "2 but 3 failed", "2 but 3 failed", "2 but 3 failed", "2 but 3 failed"}
+		for range 2 { // and again after a rebuild of the read model from the log
+			for i, want := range known {
+				differ(t, "known after "+moment(moments[i]), want, m.cellAt("known_at", moment(moments[i])))
+			}
+			between := moment(moments[1].Add(30 * time.Minute))
+			differ(t, "of a moment, before the late report", "1", m.cellAt("at", between, "known_at", moment(moments[4])))
+			differ(t, "of a moment, after the late report", "1.5", m.cellAt("at", between, "known_at", moment(moments[5])))
+			differ(t, "of a moment, now", "1.5", m.cellAt("at", between))
+			differ(t, "of an early moment, before the import", "nothing", m.cellAt("at", "2020-01-01T00:00:00Z", "known_at", moment(moments[5])))
+			differ(t, "of an early moment, after the import", "0", m.cellAt("at", "2020-01-01T00:00:00Z", "known_at", moment(moments[6])))
+			differ(t, "known in days to come", m.cellAt(), m.cellAt("known_at", "2999-01-01T00:00:00Z"))
+
+			a := m.read(where("/matrix", "search", m.product, "known_at", moment(moments[6])))
+			differ(t, "products known", []string{m.product}, a.each("items", "product_name"))
+			differ(t, "environments known", []string{"production"}, a.each("environments", "name"))
+			m.restart()
+		}
+	})
+}
+
+func TestPastMomentThatIsNoMomentIsRefused(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		a := m.get(where("/matrix", "at", "yesterday", "known_at", "2026-02-30T00:00:00Z")).is(422)
+		differ(t, "faults", []string{"query.at", "query.known_at"}, a.faults())
+		m.deployed(m.deployment("success"))
+		m.deployed(m.deployment("success", body{"product_name": m.name("z")}))
+		page := m.read(where("/matrix", "limit", "1"))
+		a = m.get(where("/matrix", "limit", "1", "at", "2026-02-01T12:00:00Z", "cursor", page.text("next_cursor"))).is(422)
+		differ(t, "faults", []string{"query.cursor"}, a.faults())
+	})
+}

@@ -19,7 +19,10 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	f := readmodel.MatrixFilter{Search: r.QueryString("search"), DriftOnly: r.QueryBool("drift")}
+	f := readmodel.MatrixFilter{
+		Search: r.QueryString("search"), DriftOnly: r.QueryBool("drift"),
+		At: r.QueryTime("at"), KnownAt: r.QueryTime("known_at"),
+	}
 	if name := r.QueryString("product"); name != "" {
 		f.Product = event.ProductIDOf(r.Identity.Account, name)
 	}
