@@ -98,15 +98,15 @@ func TestAnotherClickHouseReplacesTheEmbeddedOne(t *testing.T) {
 	}
 
 	body := `{"product_name":"my-service","version":"1.2.3","environment_name":"production","status":"success"}`
-	posted := call(t, http.MethodPost, base+"/deployment-events/", first.APIKey, body)
-	position := posted.Header.Get("X-Shipledger-Position")
-	read := call(t, http.MethodGet, base+"/deployments/?product=my-service&min_position="+position, first.PAT, "")
+	posted, _ := call(t, http.MethodPost, base+"/deployment-events/", first.APIKey, body)
+	position := posted.Get("X-Shipledger-Position")
+	_, read := call(t, http.MethodGet, base+"/deployments/?product=my-service&min_position="+position, first.PAT, "")
 	var list struct {
 		Items []struct {
 			Version string `json:"version"`
 		} `json:"items"`
 	}
-	if err := json.NewDecoder(read.Body).Decode(&list); err != nil || len(list.Items) != 1 || list.Items[0].Version != "1.2.3" {
+	if err := json.Unmarshal(read, &list); err != nil || len(list.Items) != 1 || list.Items[0].Version != "1.2.3" {
 		t.Errorf("read %+v, %v", list, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "clickhouse")); err == nil {
@@ -114,7 +114,7 @@ func TestAnotherClickHouseReplacesTheEmbeddedOne(t *testing.T) {
 	}
 }
 
-func call(t *testing.T, method, address, token, body string) *http.Response {
+func call(t *testing.T, method, address, token, body string) (http.Header, []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
 	if err != nil {
@@ -128,10 +128,10 @@ func call(t *testing.T, method, address, token, body string) *http.Response {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = res.Body.Close() })
-	if res.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(res.Body)
-		t.Fatalf("%s %s = %d: %s", method, address, res.StatusCode, text)
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s = %d, %v: %s", method, address, res.StatusCode, err, answer)
 	}
-	return res
+	return res.Header, answer
 }
