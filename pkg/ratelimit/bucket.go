@@ -24,7 +24,7 @@ type bucket struct {
 // NewMemory returns a bank of full buckets.
 func NewMemory() *Memory { return &Memory{buckets: map[string]*bucket{}} }
 
-// Take implements Bank. A negative n gives tokens back.
+// Take implements Bank.
 func (m *Memory) Take(name string, r Rate, n int, now time.Time) (int, float64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

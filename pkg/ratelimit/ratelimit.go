@@ -1,30 +1,19 @@
 // Package ratelimit counts requests against the budgets of credentials and
 // accounts (contract 3.6).
 //
-// A budget is a token bucket. Buckets stand in a Bank, which several processes
-// may share; Limiter knows which buckets a request draws on. Nothing here looks
-// at a clock by itself.
+// A budget is a token bucket. Buckets stand in a Bank: Memory is that of one
+// process, Leased that of several, which draw on shared buckets a few tokens at
+// a time. Limiter knows which buckets a request draws on. Whoever asks says what
+// time it is.
 package ratelimit
 
 import (
-	"errors"
+	"fmt"
 	"math"
 	"time"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 )
-
-// A Rate says how a bucket fills: Tokens in every Per, up to Burst.
-type Rate struct {
-	Tokens int
-	Per    time.Duration
-	Burst  int
-}
-
-// PerSecond is how many tokens come in a second.
-func (r Rate) PerSecond() float64 { return float64(r.Tokens) / r.Per.Seconds() }
-
-func (r Rate) valid() bool { return r.Tokens > 0 && r.Per > 0 && r.Burst > 0 }
 
 // Config holds a rate for every class of contract 3.6.
 type Config struct {
@@ -49,14 +38,53 @@ func Default() Config {
 	}
 }
 
+// WithDefaults gives the classes that nobody set the rates of Default.
+func (c Config) WithDefaults() Config {
+	defaults := Default()
+	set := c.classes()
+	for i, class := range defaults.classes() {
+		if *set[i].rate == (Rate{}) {
+			*set[i].rate = *class.rate
+		}
+	}
+	return c
+}
+
 // Validate finds rates that no bucket can have.
 func (c Config) Validate() error {
-	for _, r := range []Rate{c.Ingestion, c.AccountIngestion, c.Read, c.EventsWrite, c.Write, c.Session} {
-		if !r.valid() {
-			return errors.New("every rate needs tokens, a time and a burst above zero")
+	for _, class := range c.classes() {
+		if !class.rate.valid() {
+			return fmt.Errorf("the rate of %s, %v, is none: tokens, time and burst must be above zero, the burst at most %d and there within %v",
+				class.name, class.rate, maxBurst, maxFill)
 		}
 	}
 	return nil
+}
+
+// Slowest is how long the slowest bucket takes to be full: no bucket remembers
+// anything for longer.
+func (c Config) Slowest() time.Duration {
+	var slowest time.Duration
+	for _, class := range c.classes() {
+		slowest = max(slowest, class.rate.FillTime())
+	}
+	return slowest
+}
+
+type class struct {
+	name string
+	rate *Rate
+}
+
+func (c *Config) classes() []class {
+	return []class{
+		{"ingestion", &c.Ingestion},
+		{"the ingestion of an account", &c.AccountIngestion},
+		{"read", &c.Read},
+		{"events:write", &c.EventsWrite},
+		{"write", &c.Write},
+		{"sessions", &c.Session},
+	}
 }
 
 // A Bank keeps buckets.
@@ -65,7 +93,8 @@ func (c Config) Validate() error {
 // what the rate allows, whoever asks.
 type Bank interface {
 	// Take takes up to n tokens out of the bucket of that name, and tells how
-	// many it gave and how many are left. A bucket nobody asked for is full.
+	// many it gave and how many are left. A bucket nobody asked for is full. A
+	// negative n gives tokens back that were taken and not needed.
 	Take(bucket string, r Rate, n int, now time.Time) (granted int, left float64)
 }
 
