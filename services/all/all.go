@@ -2,7 +2,7 @@
 // others are named. It is the only place that knows which.
 //
 //	┌─ NATS JetStream (in process) ─┐   ┌─ ClickHouse (child process) ─┐
-//	│  CREDENTIALS      TRACK_00    │   │  tables and checkpoint       │
+//	│  CREDENTIALS BUDGETS TRACK_00 │   │  tables and checkpoint       │
 //	└──────┬──────────────┬─────────┘   └───────▲──────────────┬───────┘
 //	   keyring       committer ─► projector ────┘            query
 //	       └──────────────┴── HTTP API ────────────────────────┘
@@ -34,6 +34,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
+	"github.com/shipledger/shipledger/pkg/ratelimit/natsbank"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 	"github.com/shipledger/shipledger/pkg/telemetry"
@@ -61,6 +62,7 @@ type Config struct {
 	EngineCache   string `name:"engine-cache" env:"SHIPLEDGER_ENGINE_CACHE" help:"Where the engine is installed; default: the user's cache directory."`
 
 	RateLimit string `default:"on" enum:"on,off" env:"SHIPLEDGER_RATE_LIMIT" help:"Budgets of credentials: on, or off for load tests."`
+	Rates     Rates  `embed:"" prefix:"rate-"`
 
 	MetricsAddr string `name:"metrics-addr" default:"127.0.0.1:9464" env:"SHIPLEDGER_METRICS_ADDR" help:"Address of Prometheus metrics; empty turns them off."`
 
@@ -73,6 +75,16 @@ type Config struct {
 	Listening func(net.Addr) `kong:"-"`
 	// Bootstrapped, if set, is told of the first credentials before the API listens.
 	Bootstrapped func(Start) `kong:"-"`
+}
+
+// Rates are the budgets of contract 3.6, each per credential unless it says otherwise.
+type Rates struct {
+	Ingestion        ratelimit.Rate `default:"1000/1m" env:"SHIPLEDGER_RATE_INGESTION" help:"Events of a credential: how many in which time. A burst of its own goes behind it: 60/1m,burst=100."`
+	AccountIngestion ratelimit.Rate `default:"10000/1h" env:"SHIPLEDGER_RATE_ACCOUNT_INGESTION" help:"Events of all API keys of an account together."`
+	Read             ratelimit.Rate `default:"120/1m" env:"SHIPLEDGER_RATE_READ" help:"Other requests of a credential whose highest scope is read."`
+	EventsWrite      ratelimit.Rate `default:"60/1m" env:"SHIPLEDGER_RATE_EVENTS_WRITE" help:"Other requests of one whose highest scope is events:write."`
+	Write            ratelimit.Rate `default:"30/1m" env:"SHIPLEDGER_RATE_WRITE" help:"Other requests of one whose highest scope is write or admin."`
+	Session          ratelimit.Rate `default:"300/1m,burst=500" env:"SHIPLEDGER_RATE_SESSION" help:"Requests of a web session."`
 }
 
 // Start says what this start found.
@@ -209,9 +221,9 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	committer := ingest.NewCommitter(track, stream, time.Now, newIDs(), logger)
 	project := projector.New(track, b.openSink, stream, logger)
 	health := &health{version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project}
-	var limiter httpapi.Limiter
-	if cfg.RateLimit != "off" {
-		limiter = ratelimit.NewLimiter(ratelimit.Default(), ratelimit.NewMemory(), time.Now)
+	limiter, budgets, err := openBudgets(opening, cfg, js, logger)
+	if err != nil {
+		return nil, err
 	}
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(append(committer.Collectors(), project.Collectors()...)...)
@@ -233,11 +245,30 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		return b.model.Run(ctx, func() {})
 	})
 	return lifecycle.Seq(
-		lifecycle.Par(ring, follow, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
+		lifecycle.Par(ring, follow, budgets, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
 		committer,
 		project,
 		&httpapi.Server{Addr: cfg.Addr, Handler: api, Grace: stopGrace, Listening: cfg.Listening},
 	), nil
+}
+
+// openBudgets gives what counts requests, nothing if that is off, and the
+// service that returns what was not used. Every process of a ledger draws on the
+// same budgets; one alone does so too.
+func openBudgets(ctx context.Context, cfg Config, js jetstream.JetStream, logger *slog.Logger) (httpapi.Limiter, lifecycle.Service, error) {
+	if cfg.RateLimit == "off" {
+		return nil, lifecycle.Func(nothing), nil
+	}
+	rates := ratelimit.Config(cfg.Rates).WithDefaults()
+	if err := rates.Validate(); err != nil {
+		return nil, nil, err
+	}
+	store, err := natsbank.Open(ctx, js, natsbank.Config{Replicas: cfg.NATSReplicas, Slowest: rates.Slowest()})
+	if err != nil {
+		return nil, nil, err
+	}
+	bank := ratelimit.NewLeased(ratelimit.LeasedConfig{Owner: rand.Text()}, store, logger)
+	return ratelimit.NewLimiter(rates, bank, time.Now), bank, nil
 }
 
 // openSink makes what tables are missing: the projector is their only writer.
