@@ -49,6 +49,7 @@ type memory struct {
 	ring               *keyring.Ring
 	clock              *clock
 	gate               *gate
+	limiter            httpapi.Limiter   // none, unless a script sets one and restarts
 	tokens             map[string]string // by account, kind and grant, such as "acme/sk/read"
 	stop               func()
 }
@@ -82,7 +83,7 @@ func (m *memory) start(t *testing.T) {
 		return gatedSink{m.model, m.gate}, nil
 	}, stream, logger)
 	api, err := httpapi.New(
-		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts"}, Authenticator: m.ring, Logger: logger},
+		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger},
 		ingest.New(document, committer).Handlers(),
 		query.New(m.model, stream).Handlers(),
 		accounts.New(document, m.credentials, m.ring, m.peppers, time.Now, rand.Reader).Handlers(),

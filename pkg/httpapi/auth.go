@@ -109,7 +109,8 @@ func (r *Request) Take(n int) int {
 	h := r.response.Header()
 	h["X-Ratelimit-Limit"] = []string{strconv.Itoa(b.Limit)}
 	h["X-Ratelimit-Remaining"] = []string{strconv.Itoa(b.Remaining)}
-	h["X-Ratelimit-Reset"] = []string{strconv.FormatInt(b.Full.Unix(), 10)}
+	full := b.Full.Add(time.Second - 1) // rounded up: at that second it is full
+	h["X-Ratelimit-Reset"] = []string{strconv.FormatInt(full.Unix(), 10)}
 	return b.Granted
 }
 
