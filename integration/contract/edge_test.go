@@ -376,12 +376,17 @@ func TestKnownCredentialsWithoutTheRightAre403(t *testing.T) {
 			path := strings.Replace(op.Path, "{id}", "x", 1)
 			switch {
 			case op.Public:
-			case op.Service == "accounts": // an API key never does it, whatever its scope
+			case op.Service == "accounts": // an API key never gets there, whatever its scope
 				for _, grant := range []string{"read", "events:write", "sync-trigger", "write", "admin"} {
 					forbidden(op.Method, path, m.token("sk", grant), "WRONG_CREDENTIAL_KIND")
 				}
 				for _, grant := range []string{"read", "sync-trigger", "write"} {
-					forbidden(op.Method, path, m.token("pat", grant), "INSUFFICIENT_SCOPE")
+					switch token := m.token("pat", grant); {
+					case !slices.Contains(op.Kinds, credential.PAT):
+						forbidden(op.Method, path, token, "WRONG_CREDENTIAL_KIND")
+					case !slices.Contains(op.Scopes, credential.Read):
+						forbidden(op.Method, path, token, "INSUFFICIENT_SCOPE")
+					}
 				}
 			case op.Method == http.MethodPost:
 				forbidden(op.Method, path, m.pat, "INSUFFICIENT_SCOPE")

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
+	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
 	"github.com/shipledger/shipledger/services/accounts"
@@ -46,6 +48,8 @@ type memory struct {
 	track, credentials *memlog.Log
 	model              *memmodel.Model
 	peppers            *credential.Peppers
+	sessionKeys        *credential.SessionKeys
+	people             *lag // the clock of whoever signs people in
 	ring               *keyring.Ring
 	clock              *clock
 	gate               *gate
@@ -61,7 +65,12 @@ func onMemory(t *testing.T) *memory {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sessionKeys, err := credential.NewSessionKeys(map[int][]byte{1: make([]byte, 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := &memory{
+		sessionKeys: sessionKeys, people: &lag{},
 		track: memlog.New(), credentials: memlog.New(), model: memmodel.New(), peppers: peppers,
 		clock: &clock{now: startTime}, gate: newGate(), tokens: map[string]string{},
 	}
@@ -77,7 +86,7 @@ func (m *memory) start(t *testing.T) {
 	t.Helper()
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	stream := event.TrackStream(0)
-	m.ring = keyring.New(keyring.Config{}, m.credentials, m.peppers, time.Now, logger)
+	m.ring = keyring.New(keyring.Config{Sessions: m.sessionKeys}, m.credentials, m.peppers, time.Now, logger)
 	committer := ingest.NewCommitter(m.track, stream, m.clock.read, newIDs(), logger)
 	project := projector.New(m.track, func(context.Context) (readmodel.Sink, error) {
 		return gatedSink{m.model, m.gate}, nil
@@ -86,7 +95,9 @@ func (m *memory) start(t *testing.T) {
 		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger},
 		ingest.New(document, committer).Handlers(),
 		query.New(m.model, stream).Handlers(),
-		accounts.New(document, m.credentials, m.ring, m.peppers, time.Now, rand.Reader).Handlers(),
+		accounts.New(
+			accounts.Config{Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
+		).Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health {
 			return httpapi.Health{Status: httpapi.HealthOK, Version: "test", Parts: map[string]string{"log": httpapi.HealthOK}}
 		})},
@@ -294,6 +305,14 @@ func (c *clock) pass(d time.Duration) {
 	defer c.mu.Unlock()
 	c.now = c.now.Add(d)
 }
+
+// lag is a clock that runs, late by as much as it is told: what it made ends
+// that much sooner.
+type lag struct{ by atomic.Int64 }
+
+func (l *lag) read() time.Time { return time.Now().Add(-time.Duration(l.by.Load())) }
+
+func (l *lag) set(d time.Duration) { l.by.Store(int64(d)) }
 
 // gate holds the projector back while it is shut.
 type gate struct {

@@ -186,8 +186,8 @@ func wrap(id ulid.ULID, t event.Type, at time.Time, by event.Author, account, su
 	}, nil
 }
 
-// Decode gives what an event leaves behind: a *Record, a *User or an *Account;
-// nil for an event that is about something else. An event about one of these
+// Decode gives what an event leaves behind: a *Record, a *User, a *WebSession or
+// an *Account; nil for an event that is about something else. An event about one of these
 // that cannot be read, or that a newer release wrote in a way unknown here, is
 // an error: it may be a revocation.
 func Decode(e *event.Event) (any, error) {
@@ -200,10 +200,12 @@ func Decode(e *event.Event) (any, error) {
 		return decodeRecord(e, o)
 	case userSchema:
 		return decodeUser(e, o)
+	case sessionSchema:
+		return decodeSession(e, o)
 	case accountSchema:
 		return decodeAccount(e, o)
 	}
-	if family, _, _ := strings.Cut(o.Schema, "/"); family == "credential" || family == "user" {
+	if family, _, _ := strings.Cut(o.Schema, "/"); family == "credential" || family == "user" || family == "session" {
 		return nil, fmt.Errorf("schema %q is unknown", o.Schema)
 	}
 	return nil, nil

@@ -13,10 +13,11 @@ import (
 // now. Verify and Alive may run side by side; Apply and Distrust may not run
 // beside anything.
 type Keyring struct {
-	peppers *Peppers
-	byName  map[name]*entry
-	byID    map[string]*entry // by record id
-	users   map[string]*owner // by user id
+	peppers  *Peppers
+	byName   map[name]*entry
+	byID     map[string]*entry // by record id
+	users    map[string]*owner // by user id
+	sessions sessions
 }
 
 // name is what a token is looked up by. A PAT does not name its account.
@@ -37,7 +38,10 @@ type owner struct {
 
 // NewKeyring gives the keyring before the first event.
 func NewKeyring(peppers *Peppers) *Keyring {
-	return &Keyring{peppers, map[name]*entry{}, map[string]*entry{}, map[string]*owner{}}
+	return &Keyring{
+		peppers: peppers, byName: map[name]*entry{}, byID: map[string]*entry{}, users: map[string]*owner{},
+		sessions: sessions{byID: map[string]*sessionEntry{}, room: minRoom},
+	}
 }
 
 // Apply folds an event in. An error leaves the keyring as it was; the caller
@@ -54,6 +58,8 @@ func (k *Keyring) Apply(r event.Recorded) error {
 		if held, ok := k.users[s.ID]; !ok || held.at < r.Position.Offset {
 			k.users[s.ID] = &owner{r.Position.Offset, s}
 		}
+	case *WebSession:
+		k.applySession(s, &r)
 	}
 	return nil
 }
@@ -139,6 +145,10 @@ func (k *Keyring) Distrust(logSubject string, at event.Offset) {
 		if held, ok := k.users[id]; !ok || held.at < at {
 			k.users[id] = &owner{at: at}
 		}
+	case "session":
+		if held, ok := k.sessions.byID[id]; !ok || held.at < at {
+			k.sessions.byID[id] = &sessionEntry{at: at}
+		}
 	}
 }
 
@@ -157,8 +167,12 @@ func (k *Keyring) distrust(n name, at event.Offset) {
 // package. Nothing about a positive answer is kept: the next call looks again.
 //
 // The order is contract 3.3: shape and checksum before any look-up, then the
-// whole secret, and only then what became of it.
+// whole secret, and only then what became of it. Of a session it is the signature
+// that comes first.
 func (k *Keyring) Verify(token string, now time.Time) (Identity, error) {
+	if LooksLikeSession(token) {
+		return k.verifySession(token, now)
+	}
 	t, err := Parse(token)
 	if err != nil {
 		return Identity{}, err
@@ -176,13 +190,18 @@ func (k *Keyring) Verify(token string, now time.Time) (Identity, error) {
 
 var dummy Digest
 
-// Alive tells whether the credential of a record may still act, at now. It is
+// Alive tells whether the credential of a record, or a session, may still act, at now. It is
 // asked right before a commit and before the first byte of an answer, for what
 // Verify once let in (contract 3.3).
 func (k *Keyring) Alive(recordID string, now time.Time) error {
 	e, ok := k.byID[recordID]
 	if !ok {
-		return ErrInvalidKey
+		s, ok := k.sessions.byID[recordID]
+		if !ok {
+			return ErrInvalidKey
+		}
+		_, err := k.aliveSession(s, now)
+		return err
 	}
 	_, err := k.alive(e, now)
 	return err
@@ -204,11 +223,11 @@ func (k *Keyring) alive(e *entry, now time.Time) (Identity, error) {
 	if e.record.Kind != PAT {
 		return id, nil // the account's own: roles do not touch it
 	}
-	o, ok := k.users[e.record.UserID]
-	if !ok || o.user == nil || o.user.Removed || o.user.Account != e.record.Account {
+	owner, ok := k.owner(e.record.UserID, e.record.Account)
+	if !ok {
 		return Identity{}, ErrInvalidKey
 	}
-	id.Role = o.user.Role
-	id.Scopes &= RoleScopes(o.user.Role)
+	id.Role = owner.Role
+	id.Scopes &= RoleScopes(owner.Role)
 	return id, nil
 }

@@ -386,7 +386,7 @@ func TestOtherEventsLeaveTheKeyringAlone(t *testing.T) {
 	w := newWorld(t)
 	account := credential.Account{ID: "acme", Name: "Acme", CreatedAt: noon}
 	w.record(&account, credential.AccountCreated)
-	for _, p := range []event.Payload{event.Opaque{Schema: "session/1", Data: []byte(`{}`)}, &event.Product{}} {
+	for _, p := range []event.Payload{event.Opaque{Schema: "invitation/1", Data: []byte(`{}`)}, &event.Product{}} {
 		if err := w.keys.Apply(event.Recorded{Event: event.Event{Account: "acme", Payload: p}}); err != nil {
 			t.Error(err)
 		}
@@ -402,7 +402,8 @@ func TestRecordsSurviveTheLog(t *testing.T) {
 		Scopes: credential.Read | credential.EventsWrite, Mode: event.Test, Status: credential.Suspended, Digest: credential.Digest{1, 2, 3}, Pepper: 4,
 		LastFour: "wxyz", UserID: u.ID, CreatedAt: noon, CreatedBy: u.ID, ExpiresAt: noon.AddDate(1, 0, 0), Legacy: true, FirstStart: true,
 	}
-	for _, want := range []recordable{&u, &a, &r} {
+	s := credential.WebSession{ID: ulid.Make().String(), Account: "acme", UserID: u.ID, StartedAt: noon, ExpiresAt: noon.Add(time.Hour), Ended: true}
+	for _, want := range []recordable{&u, &a, &r, &s} {
 		rec := w.write(want, "some.type")
 		got, err := credential.Decode(&rec.Event)
 		if err != nil {

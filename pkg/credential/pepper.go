@@ -63,6 +63,15 @@ func NewPeppers(keys map[int][]byte) (*Peppers, error) {
 // several ones apart by commas or white space, each behind its version and a
 // colon; a lone one needs no version. Errors never show a value.
 func ParsePeppers(text string) (*Peppers, error) {
+	keys, err := parseKeys("pepper", text)
+	if err != nil {
+		return nil, err
+	}
+	return NewPeppers(keys)
+}
+
+// parseKeys reads keys by their versions; word is what they are called.
+func parseKeys(word, text string) (map[int][]byte, error) {
 	fields := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' || r == '\r' })
 	keys := map[int][]byte{}
 	for _, field := range fields {
@@ -70,20 +79,20 @@ func ParsePeppers(text string) (*Peppers, error) {
 		if number, value, ok := strings.Cut(field, ":"); ok {
 			n, err := strconv.Atoi(number)
 			if err != nil {
-				return nil, errors.New("a pepper's version is no number")
+				return nil, fmt.Errorf("the version of a %s is no number", word)
 			}
 			version, field = n, value
 		}
 		if _, twice := keys[version]; twice {
-			return nil, fmt.Errorf("pepper version %d is given twice", version)
+			return nil, fmt.Errorf("%s version %d is given twice", word, version)
 		}
 		key, err := decodeKey(field)
 		if err != nil {
-			return nil, fmt.Errorf("pepper version %d: %w", version, err)
+			return nil, fmt.Errorf("%s version %d: %w", word, version, err)
 		}
 		keys[version] = key
 	}
-	return NewPeppers(keys)
+	return keys, nil
 }
 
 // decodeKey tries hexadecimal first: as base64 the same text would read too.

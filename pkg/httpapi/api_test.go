@@ -51,7 +51,8 @@ func known() callers {
 		"pat_read":  {Kind: credential.PAT, Account: "acme", Scopes: credential.Read},
 		"pat_other": {Kind: credential.PAT, Account: "other", Scopes: credential.Read},
 		"pat_admin": {Kind: credential.PAT, Account: "acme", Scopes: everyOf},
-		"eyJ.admin": {Kind: credential.Session, Account: "acme", Scopes: everyOf},
+		"eyJ.admin": {Kind: credential.Session, Account: "acme", Scopes: everyOf, Role: credential.RoleAdmin},
+		"eyJ.dev":   {Kind: credential.Session, Account: "acme", Scopes: readWrite, Role: credential.RoleDeveloper},
 	}
 }
 
@@ -176,7 +177,11 @@ func TestEveryFormOfAPathReachesTheSameOperationWithoutARedirect(t *testing.T) {
 	}
 	for _, op := range f.spec.Operations() {
 		path := strings.ReplaceAll(op.Path, "{id}", "x")
-		root, v1 := f.send(op.Method, path, "pat_admin", "{}"), f.send(op.Method, "/api/v1"+path, "pat_admin", "{}")
+		token := "pat_admin"
+		if !op.Public && !slices.Contains(op.Kinds, credential.PAT) {
+			token = "eyJ.admin"
+		}
+		root, v1 := f.send(op.Method, path, token, "{}"), f.send(op.Method, "/api/v1"+path, token, "{}")
 		if root.status != v1.status || !bytes.Equal(root.body, v1.body) {
 			t.Errorf("%s %s: %d at the root, %d under /api/v1", op.Method, path, root.status, v1.status)
 		}

@@ -41,13 +41,34 @@ var (
 	errBadCredential = fault.New(fault.Unauthenticated, "AUTH_INVALID_FORMAT", "Missing or malformed Authorization header.").WithHint("Send the header Authorization: Bearer <token>.")
 )
 
-// bearer takes the token out of a request. The Authorization header is the only
-// place where one counts (contract 3.1).
+// errForeignPage refuses a write that a browser may have been talked into.
+var errForeignPage = fault.New(fault.Forbidden, "CROSS_ORIGIN", "A write with the cookie must come from a page of this server.").
+	WithHint("Send the header Origin as a browser does, or the token as Authorization: Bearer <token>.")
+
+// SessionCookie is the name of the cookie that holds a web session. It counts
+// only where there is no Authorization header.
+const SessionCookie = "__session"
+
+// presented takes the token out of a request. The Authorization header is the
+// only place where one counts, save for web sessions: the browser sends those
+// by itself (contract 3.1).
+func presented(r *http.Request) (token string, cookie bool, err error) {
+	if len(r.Header["Authorization"]) > 0 {
+		token, err = bearer(r.Header)
+		return token, false, err
+	}
+	switch cookies := r.CookiesNamed(SessionCookie); {
+	case len(cookies) == 0:
+		return "", false, errNoCredential
+	case len(cookies) > 1 || len(cookies[0].Value) > maxToken || !credential.LooksLikeSession(cookies[0].Value):
+		return "", false, errBadCredential
+	default:
+		return cookies[0].Value, true, nil
+	}
+}
+
 func bearer(h http.Header) (string, error) {
 	values := h["Authorization"]
-	if len(values) == 0 {
-		return "", errNoCredential
-	}
 	if len(values) > 1 {
 		return "", errBadCredential
 	}
@@ -76,7 +97,7 @@ func tokenByte(c byte) bool {
 // which budget, and whether that credential may. They hold for methods that do
 // not exist too, so that an answer tells nobody what there would be.
 func (a *API) admit(r *Request, route *route, e *entry) error {
-	token, err := bearer(r.Header)
+	token, cookie, err := presented(r.Request)
 	if err != nil {
 		return err
 	}
@@ -90,6 +111,9 @@ func (a *API) admit(r *Request, route *route, e *entry) error {
 	}
 	if r.Take(n) < n {
 		return RetryLater{fault.New(fault.RateLimited, "", "Too many requests."), r.budget.RetryAfter}
+	}
+	if cookie && writes(r.Method) && !r.SameOrigin() {
+		return errForeignPage
 	}
 	if e == nil {
 		return permitMethod(&r.Identity, r.Method, route.ingestion)
@@ -121,10 +145,38 @@ func permit(id *credential.Identity, op *Operation) error {
 	if !slices.Contains(op.Kinds, id.Kind) {
 		return wrongKind(id.Kind)
 	}
+	if id.Kind == credential.Session && len(op.SessionRoles) > 0 {
+		if !slices.Contains(op.SessionRoles, id.Role) {
+			return fault.New(fault.Forbidden, "INSUFFICIENT_ROLE", "The role %s may not do this.", id.Role)
+		}
+		return nil
+	}
 	if !slices.ContainsFunc(op.Scopes, id.Scopes.Has) {
 		return insufficient(op.Scopes[0])
 	}
 	return nil
+}
+
+// Secure tells whether the client's connection is encrypted, as far as this
+// process can know.
+func (r *Request) Secure() bool {
+	return r.TLS != nil || r.api.cfg.ForwardedProto && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+}
+
+// SameOrigin tells whether the request comes from a page of this server. Only
+// browsers say so, and they always do when they write. An unencrypted page
+// counts unless the request is known to be encrypted: behind a proxy that
+// nobody has told us of it looks as if it were not.
+func (r *Request) SameOrigin() bool {
+	origin := r.Header["Origin"]
+	if len(origin) != 1 {
+		return false
+	}
+	if host, ok := strings.CutPrefix(origin[0], "https://"); ok {
+		return strings.EqualFold(host, r.Host)
+	}
+	host, ok := strings.CutPrefix(origin[0], "http://")
+	return ok && !r.Secure() && strings.EqualFold(host, r.Host)
 }
 
 // permitMethod decides for a method that the path does not have: what may not

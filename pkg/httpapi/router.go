@@ -30,6 +30,8 @@ type Config struct {
 	Authenticator Authenticator
 	Limiter       Limiter // nil: no limits
 	Logger        *slog.Logger
+	// ForwardedProto says that a proxy stands in front which sets X-Forwarded-Proto.
+	ForwardedProto bool
 	// RequestID makes the id of a request; nil: random ones.
 	RequestID func() string
 	// Observe, if set, is told of every answer: the operation's id, empty where

@@ -45,6 +45,9 @@ type Operation struct {
 	Kinds []credential.Kind
 	// Scopes are the scopes of which a credential must hold at least one.
 	Scopes []credential.Scopes
+	// SessionRoles are the roles whose web sessions may call the operation, in
+	// place of a scope. None: the scope decides for sessions as well.
+	SessionRoles []string
 
 	// Ingestion operations are those that API keys are made for: they have a
 	// budget of their own, and are the only ones open to keys without read.
@@ -80,6 +83,7 @@ type opWire struct {
 	Service     string            `json:"x-shipledger-service"`
 	Scope       jsontext.Value    `json:"x-shipledger-scope"` // one word, or a list of which one is enough
 	Kinds       []string          `json:"x-shipledger-kinds"`
+	Roles       []string          `json:"x-shipledger-session-roles"`
 	Ingestion   bool              `json:"x-shipledger-ingestion"`
 	PerItem     bool              `json:"x-shipledger-charged-per-item"`
 	MaxBody     int64             `json:"x-shipledger-max-body"`
@@ -264,6 +268,12 @@ func (w *opWire) permission(op *Operation) error {
 			return fmt.Errorf("x-shipledger-kinds %q is unknown", word)
 		}
 		op.Kinds = append(op.Kinds, kind)
+	}
+	for _, role := range w.Roles {
+		if credential.RoleScopes(role) == 0 {
+			return fmt.Errorf("x-shipledger-session-roles %q is unknown", role)
+		}
+		op.SessionRoles = append(op.SessionRoles, role)
 	}
 	if len(op.Scopes) == 0 || len(op.Kinds) == 0 {
 		return errors.New("neither public nor restricted to kinds and scopes")

@@ -1,9 +1,12 @@
 package httpapi_test
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/schemas"
 )
@@ -24,6 +27,38 @@ func TestEveryOperationSaysWhoMayCallItAndWhoAnswers(t *testing.T) {
 		}
 		if op.Ingestion != (op.Service == "ingest") {
 			t.Errorf("%s %s: ingestion and service disagree", op.Method, op.Path)
+		}
+	}
+}
+
+// Rows: VR-35
+func TestNoIngestionOperationTakesAWebSession(t *testing.T) {
+	var d struct {
+		Paths map[string]map[string]struct {
+			Security []map[string]any `json:"security"`
+		} `json:"paths"`
+	}
+	if err := json.Unmarshal(schemas.OpenAPI, &d); err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, nil)
+	for _, op := range f.spec.Operations() {
+		var cookie bool
+		for _, scheme := range d.Paths[op.Path][strings.ToLower(op.Method)].Security {
+			_, has := scheme["cookie"]
+			cookie = cookie || has
+		}
+		if session := slices.Contains(op.Kinds, credential.Session); cookie != session || op.Ingestion && session {
+			t.Errorf("%s %s: the document says session %t, cookie %t", op.Method, op.Path, session, cookie)
+		}
+		if !op.Ingestion {
+			continue
+		}
+		if a := f.send(op.Method, op.Path, "eyJ.admin", "{}"); a.status != 403 || a.code(t) != "WRONG_CREDENTIAL_KIND" {
+			t.Errorf("%s %s with a session: %d %s", op.Method, op.Path, a.status, a.body)
+		}
+		if a := f.send(op.Method, op.Path, "", "{}", "Cookie", "__session=eyJ.admin", "Origin", "http://example.com"); a.status != 403 {
+			t.Errorf("%s %s with the cookie: %d %s", op.Method, op.Path, a.status, a.body)
 		}
 	}
 }

@@ -22,6 +22,8 @@ type Config struct {
 	// DeafLimit is how long a keyring that cannot hear the log goes on
 	// answering. Default 30 s.
 	DeafLimit time.Duration `default:"30s" help:"Refuse credentials when the log was not heard for this long."`
+	// Sessions are the keys of web sessions; nil: none is let in.
+	Sessions *credential.SessionKeys `kong:"-"`
 }
 
 const (
@@ -63,10 +65,9 @@ func New(cfg Config, log eventlog.Reader, peppers *credential.Peppers, now func(
 	if cfg.DeafLimit <= 0 {
 		cfg.DeafLimit = defaultDeafLimit
 	}
-	return &Ring{
-		log: log, now: now, logger: logger, limit: cfg.DeafLimit,
-		keys: credential.NewKeyring(peppers), grown: make(chan struct{}),
-	}
+	keys := credential.NewKeyring(peppers)
+	keys.TrustSessions(cfg.Sessions)
+	return &Ring{log: log, now: now, logger: logger, limit: cfg.DeafLimit, keys: keys, grown: make(chan struct{})}
 }
 
 // Verify tells who presents a token. Beside the errors of package credential it
@@ -131,6 +132,27 @@ func (r *Ring) Record(id string) (credential.Held, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.keys.Record(id)
+}
+
+// Session gives the web session with an id, of whatever account.
+func (r *Ring) Session(id string) (credential.HeldSession, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.Session(id)
+}
+
+// Users gives an account's users, in no order, without those who were removed.
+func (r *Ring) Users(account string) ([]credential.HeldUser, AsOf) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.Users(account), AsOf{r.applied, r.newest}
+}
+
+// UsersByEmail gives those who sign in with an address, of whatever account.
+func (r *Ring) UsersByEmail(email string) []credential.HeldUser {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.UsersByEmail(email)
 }
 
 // NextKeyID gives the id of an account's next API key in a mode. Another

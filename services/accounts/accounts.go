@@ -5,8 +5,8 @@
 //	request ─► keyring: what stands now ─► credential: decide ─► log, after what was decided on
 //	answer  ◄── keyring has applied it ◄────────────────────────┘
 //
-// It makes the first credentials (Bootstrap) and answers /api-keys/ and
-// /personal-access-tokens/ (Service). It keeps nothing itself, so any number of
+// It makes the first credentials (Bootstrap) and answers /api-keys/,
+// /personal-access-tokens/ and /auth/ (Service). It keeps nothing itself, so any number of
 // processes may do this at the same time.
 package accounts
 
@@ -18,28 +18,49 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/ratelimit"
 )
+
+// Config says how people sign in. Zero values are replaced by the defaults.
+type Config struct {
+	// SessionLife is how long a web session lasts. Default 12 h.
+	SessionLife time.Duration
+	// Attempts counts attempts to sign in; nil: no limit.
+	Attempts ratelimit.Bank
+}
+
+const defaultLife = 12 * time.Hour
 
 // Service answers the operations on credentials.
 type Service struct {
-	spec    *httpapi.Spec
-	log     eventlog.Log
-	ring    *keyring.Ring
-	peppers *credential.Peppers
-	now     func() time.Time
-	entropy io.Reader // safe for concurrent use
-	turn    chan struct{}
+	spec      *httpapi.Spec
+	log       eventlog.Log
+	ring      *keyring.Ring
+	peppers   *credential.Peppers
+	sessions  *credential.SessionKeys
+	life      time.Duration
+	attempts  ratelimit.Bank
+	passwords verifier
+	now       func() time.Time
+	entropy   io.Reader // safe for concurrent use
+	turn      chan struct{}
 }
 
 // New returns a service that stores its decisions in log, which ring follows.
-// The document says what it accepts.
-func New(spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, peppers *credential.Peppers, now func() time.Time, entropy io.Reader) *Service {
-	return &Service{spec, log, ring, peppers, now, entropy, make(chan struct{}, 1)}
+// The document says what it accepts; sessions are the keys that ring trusts.
+func New(cfg Config, spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, peppers *credential.Peppers, sessions *credential.SessionKeys, now func() time.Time, entropy io.Reader) *Service {
+	if cfg.SessionLife <= 0 {
+		cfg.SessionLife = defaultLife
+	}
+	return &Service{
+		spec: spec, log: log, ring: ring, peppers: peppers, sessions: sessions, life: cfg.SessionLife, attempts: cfg.Attempts,
+		passwords: make(verifier, verifications), now: now, entropy: entropy, turn: make(chan struct{}, 1),
+	}
 }
 
 // Handlers gives the handler of each operation, for the API to mount.
 func (s *Service) Handlers() httpapi.Handlers {
-	all := httpapi.Handlers{}
+	all := httpapi.Handlers{"logIn": s.logIn, "logOut": s.logOut, "getPublicKeys": s.publicKeys}
 	for _, f := range []family{apiKeys, tokens} {
 		all["list"+f.operations+"s"] = s.list(f)
 		all["create"+f.operations] = s.create(f)

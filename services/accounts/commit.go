@@ -34,6 +34,18 @@ type draft struct {
 	secret string
 }
 
+// fact is what a draft says.
+func (d *draft) fact() fact { return fact{&d.Record, d.Type, d.after} }
+
+// fact is something decided: as it stands then, the type of the event that says
+// so, and the sequence of the subject's event before it.
+type fact struct {
+	recordable
+
+	is    event.Type
+	after uint64
+}
+
 type committed struct {
 	draft
 
@@ -52,7 +64,7 @@ func (s *Service) commit(ctx context.Context, r *httpapi.Request, decide func(no
 		if err != nil {
 			return committed{}, err
 		}
-		seq, err := s.put(ctx, r, &d, now, before)
+		seq, err := s.put(ctx, r, d.fact(), now, before)
 		return committed{d, seq}, err
 	})
 }
@@ -70,19 +82,19 @@ func (s *Service) rotate(ctx context.Context, r *httpapi.Request, decide func(no
 		if err != nil {
 			return committed{}, err
 		}
-		made, err := s.put(ctx, r, &successor, now, before)
+		made, err := s.put(ctx, r, successor.fact(), now, before)
 		if err != nil {
 			return committed{}, err
 		}
 		old := draft{Change: rotation.Old, after: after}
 		old.Record.RotatedTo = successor.Record.ID
-		seq, err := s.put(ctx, r, &old, now, before)
+		seq, err := s.put(ctx, r, old.fact(), now, before)
 		if err == nil {
 			return committed{successor, seq}, nil
 		}
 		withdrawn, revokeErr := successor.Record.Revoke(now)
 		if revokeErr == nil {
-			_, revokeErr = s.append(ctx, &draft{Change: withdrawn, after: made}, r.Identity.Author(), now, before)
+			_, revokeErr = s.append(ctx, fact{&withdrawn.Record, withdrawn.Type, made}, r.Identity.Author(), now, before)
 		}
 		if revokeErr != nil && !errors.Is(revokeErr, eventlog.ErrConflict) { // nobody has its secret, but it is listed
 			return committed{}, unavailable(fmt.Errorf("withdraw the successor %s: %w", successor.Record.ID, revokeErr))
@@ -121,39 +133,39 @@ func (s *Service) inTurn(ctx context.Context, attempt func(ctx context.Context, 
 	return committed{}, errBusy
 }
 
-// put stores the event of a draft if its author still may. ErrConflict says
+// put stores the event of a fact if its author still may. ErrConflict says
 // that it was decided on what no longer stands.
-func (s *Service) put(ctx context.Context, r *httpapi.Request, d *draft, now time.Time, before uint64) (uint64, error) {
+func (s *Service) put(ctx context.Context, r *httpapi.Request, what fact, now time.Time, before uint64) (uint64, error) {
 	if err := r.Reverify(); err != nil { // contract 3.3: right before the commit
 		return 0, err
 	}
-	return s.append(ctx, d, r.Identity.Author(), now, before)
+	return s.append(ctx, what, r.Identity.Author(), now, before)
 }
 
-func (s *Service) append(ctx context.Context, d *draft, by event.Author, now time.Time, before uint64) (uint64, error) {
-	frame, err := s.frame(d, by, now)
+func (s *Service) append(ctx context.Context, what fact, by event.Author, now time.Time, before uint64) (uint64, error) {
+	frame, err := s.frame(what, by, now)
 	if err != nil {
 		return 0, err
 	}
-	seq, err := s.store(ctx, frame, d.after, before)
+	seq, err := s.store(ctx, frame, what.after, before)
 	if err != nil && !errors.Is(err, eventlog.ErrConflict) {
 		return 0, unavailable(err)
 	}
 	return seq, err
 }
 
-func (s *Service) frame(d *draft, by event.Author, now time.Time) (eventlog.Frame, error) {
+func (s *Service) frame(what fact, by event.Author, now time.Time) (eventlog.Frame, error) {
 	at := now.UTC().Truncate(time.Millisecond)
 	id, err := ulid.New(ulid.Timestamp(at), s.entropy)
 	if err != nil {
 		return eventlog.Frame{}, fmt.Errorf("make an event id: %w", err)
 	}
-	e, err := d.Record.Event(id, d.Type, at, by)
+	e, err := what.Event(id, what.is, at, by)
 	if err != nil {
 		return eventlog.Frame{}, err
 	}
 	return eventlog.Frame{
-		ID: id.String(), Subject: d.Record.LogSubject(), ContentType: credential.ContentType, Body: event.AppendEvent(nil, &e, 0),
+		ID: id.String(), Subject: what.LogSubject(), ContentType: credential.ContentType, Body: event.AppendEvent(nil, &e, 0),
 	}, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/schemas"
 	"github.com/shipledger/shipledger/services/accounts"
 )
@@ -44,11 +45,12 @@ func newProcess(t *testing.T, log eventlog.Log, admin string) *process {
 	logger := slog.New(slog.NewTextHandler(p.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	now := func() time.Time { return noon }
 	peppers := newPeppers(t, 1)
-	p.ring = keyring.New(keyring.Config{}, log, peppers, now, logger)
+	sessions := sessionKeys(t)
+	p.ring = keyring.New(keyring.Config{Sessions: sessions}, log, peppers, now, logger)
 	nothing := httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health { return httpapi.Health{} })
 	p.api, err = httpapi.New(
 		httpapi.Config{Spec: spec, Services: []string{"accounts"}, Authenticator: p.ring, Logger: logger},
-		accounts.New(spec, log, p.ring, peppers, now, rand.Reader).Handlers(), httpapi.Handlers{"getHealth": nothing},
+		accounts.New(accounts.Config{Attempts: ratelimit.NewMemory()}, spec, log, p.ring, peppers, sessions, now, rand.Reader).Handlers(), httpapi.Handlers{"getHealth": nothing},
 	)
 	if err != nil {
 		t.Fatal(err)

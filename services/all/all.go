@@ -69,6 +69,11 @@ type Config struct {
 	Pepper     string `env:"SHIPLEDGER_PEPPER" help:"Key of the digests of credentials, base64 or hex; default: made once in the data directory."`
 	PepperFile string `env:"SHIPLEDGER_PEPPER_FILE" help:"File that holds the pepper."`
 
+	SessionKey     string        `env:"SHIPLEDGER_SESSION_KEY" help:"Key that signs web sessions, 32 bytes as base64 or hex; default: made once in the data directory."`
+	SessionKeyFile string        `env:"SHIPLEDGER_SESSION_KEY_FILE" help:"File that holds the key of web sessions."`
+	SessionLife    time.Duration `default:"12h" env:"SHIPLEDGER_SESSION_LIFE" help:"How long a web session lasts."`
+	ForwardedProto bool          `env:"SHIPLEDGER_FORWARDED_PROTO" help:"A proxy in front sets X-Forwarded-Proto: believe it, so that cookies are Secure behind TLS."`
+
 	// Version is what /health says of this build.
 	Version string `kong:"-"`
 	// Listening, if set, is told the address of the API.
@@ -208,6 +213,10 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	if err != nil {
 		return nil, err
 	}
+	sessions, err := keyring.LoadSessionKeys(cfg.SessionKey, cfg.SessionKeyFile, cfg.Data, rand.Reader)
+	if err != nil {
+		return nil, err
+	}
 	if err := bootstrap(opening, cfg, credentials, track, peppers); err != nil {
 		return nil, err
 	}
@@ -217,7 +226,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	}
 
 	stream := event.TrackStream(trackIndex)
-	ring := keyring.New(keyring.Config{}, credentials, peppers, time.Now, logger)
+	ring := keyring.New(keyring.Config{Sessions: sessions}, credentials, peppers, time.Now, logger)
 	committer := ingest.NewCommitter(track, stream, time.Now, newIDs(), logger)
 	project := projector.New(track, b.openSink, stream, logger)
 	health := &health{version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project}
@@ -225,16 +234,20 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	if err != nil {
 		return nil, err
 	}
+	people := accounts.Config{SessionLife: cfg.SessionLife}
+	if cfg.RateLimit != "off" {
+		people.Attempts = ratelimit.NewMemory()
+	}
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(append(committer.Collectors(), project.Collectors()...)...)
 	api, err := httpapi.New(
 		httpapi.Config{
 			Spec: spec, Services: []string{"ingest", "query", "accounts"}, Authenticator: ring, Limiter: limiter, Logger: logger,
-			Observe: telemetry.Requests(registry),
+			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto,
 		},
 		ingest.New(spec, committer).Handlers(),
 		query.New(b.model, stream).Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).Handlers(),
-		accounts.New(spec, credentials, ring, peppers, time.Now, rand.Reader).Handlers(),
+		accounts.New(people, spec, credentials, ring, peppers, sessions, time.Now, rand.Reader).Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
 	)
 	if err != nil {

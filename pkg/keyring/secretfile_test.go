@@ -87,3 +87,30 @@ func TestAPepperThatCannotBeReadIsNeverReplaced(t *testing.T) {
 		t.Error("the file was replaced")
 	}
 }
+
+func TestTheKeyOfSessionsIsMadeOnceBesideThePepper(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	digest(t, "", "", dir)
+	ids := map[string]bool{}
+	for range 2 {
+		k, err := keyring.LoadSessionKeys("", "", dir, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[k.Public()[0].ID] = true
+	}
+	info, err := os.Stat(filepath.Join(dir, "session-key"))
+	if err != nil || info.Mode().Perm() != 0o600 || len(ids) != 1 {
+		t.Errorf("%v, %v, %d keys; want one, of mode 0600", info, err, len(ids))
+	}
+	given, err := keyring.LoadSessionKeys(strings.Repeat("ab", 32), "", dir, rand.Reader)
+	if err != nil || ids[given.Public()[0].ID] {
+		t.Errorf("the given key is not used: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "session-key"), []byte("abcd"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keyring.LoadSessionKeys("", "", dir, rand.Reader); err == nil {
+		t.Error("a key that cannot be read was replaced")
+	}
+}
