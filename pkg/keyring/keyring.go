@@ -148,6 +148,13 @@ func (r *Ring) Users(account string) ([]credential.HeldUser, AsOf) {
 	return r.keys.Users(account), AsOf{r.applied, r.newest}
 }
 
+// User gives the user with an id, of whatever account, who was not removed.
+func (r *Ring) User(id string) (credential.HeldUser, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.User(id)
+}
+
 // UsersByEmail gives those who sign in with an address, of whatever account.
 func (r *Ring) UsersByEmail(email string) []credential.HeldUser {
 	r.mu.RLock()

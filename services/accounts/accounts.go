@@ -6,7 +6,7 @@
 //	answer  ◄── keyring has applied it ◄────────────────────────┘
 //
 // It makes the first credentials (Bootstrap) and answers /api-keys/,
-// /personal-access-tokens/ and /auth/ (Service). It keeps nothing itself, so any number of
+// /personal-access-tokens/, /auth/ and /users/ (Service). It keeps nothing itself, so any number of
 // processes may do this at the same time.
 package accounts
 
@@ -60,7 +60,10 @@ func New(cfg Config, spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, p
 
 // Handlers gives the handler of each operation, for the API to mount.
 func (s *Service) Handlers() httpapi.Handlers {
-	all := httpapi.Handlers{"logIn": s.logIn, "logOut": s.logOut, "getPublicKeys": s.publicKeys}
+	all := httpapi.Handlers{
+		"logIn": s.logIn, "logOut": s.logOut, "getPublicKeys": s.publicKeys,
+		"listUsers": s.listUsers, "updateUser": s.updateUser, "removeUser": s.removeUser,
+	}
 	for _, f := range []family{apiKeys, tokens} {
 		all["list"+f.operations+"s"] = s.list(f)
 		all["create"+f.operations] = s.create(f)

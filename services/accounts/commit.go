@@ -35,7 +35,7 @@ type draft struct {
 }
 
 // fact is what a draft says.
-func (d *draft) fact() fact { return fact{&d.Record, d.Type, d.after} }
+func (d *draft) fact() fact { return fact{recordable: &d.Record, is: d.Type, after: d.after} }
 
 // fact is something decided: as it stands then, the type of the event that says
 // so, and the sequence of the subject's event before it.
@@ -44,6 +44,9 @@ type fact struct {
 
 	is    event.Type
 	after uint64
+	// alone says that the decision was drawn from more than its subject: it
+	// counts only if nothing at all was stored since.
+	alone bool
 }
 
 type committed struct {
@@ -94,7 +97,7 @@ func (s *Service) rotate(ctx context.Context, r *httpapi.Request, decide func(no
 		}
 		withdrawn, revokeErr := successor.Record.Revoke(now)
 		if revokeErr == nil {
-			_, revokeErr = s.append(ctx, fact{&withdrawn.Record, withdrawn.Type, made}, r.Identity.Author(), now, before)
+			_, revokeErr = s.append(ctx, fact{recordable: &withdrawn.Record, is: withdrawn.Type, after: made}, r.Identity.Author(), now, before)
 		}
 		if revokeErr != nil && !errors.Is(revokeErr, eventlog.ErrConflict) { // nobody has its secret, but it is listed
 			return committed{}, unavailable(fmt.Errorf("withdraw the successor %s: %w", successor.Record.ID, revokeErr))
@@ -147,7 +150,11 @@ func (s *Service) append(ctx context.Context, what fact, by event.Author, now ti
 	if err != nil {
 		return 0, err
 	}
-	seq, err := s.store(ctx, frame, what.after, before)
+	put, after := s.log.AppendToSubject, what.after
+	if what.alone {
+		put, after = s.log.AppendFrame, before
+	}
+	seq, err := s.store(ctx, put, frame, after, before)
 	if err != nil && !errors.Is(err, eventlog.ErrConflict) {
 		return 0, unavailable(err)
 	}
@@ -169,14 +176,16 @@ func (s *Service) frame(what fact, by event.Author, now time.Time) (eventlog.Fra
 	}, nil
 }
 
-// store stores f as the subject's event after after. No answer is settled by
+// store stores f by put, as the event after after. No answer is settled by
 // asking again; what that says may mean that the first time succeeded, so f is
 // looked for among what was stored since before.
-func (s *Service) store(ctx context.Context, f eventlog.Frame, after, before uint64) (seq uint64, err error) {
+func (s *Service) store(
+	ctx context.Context, put func(context.Context, eventlog.Frame, uint64) (uint64, error), f eventlog.Frame, after, before uint64,
+) (seq uint64, err error) {
 	asked := 0
 	for asked < appendAttempts {
 		asked++
-		if seq, err = s.log.AppendToSubject(ctx, f, after); !errors.Is(err, eventlog.ErrAmbiguous) {
+		if seq, err = put(ctx, f, after); !errors.Is(err, eventlog.ErrAmbiguous) {
 			break
 		}
 	}

@@ -162,7 +162,7 @@ func (s *Service) start(ctx context.Context, user *credential.User) (credential.
 	// Once it is stored it counts, so that a client who has gone changes nothing.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
-	what := fact{&session, credential.SessionStarted, 0}
+	what := fact{recordable: &session, is: credential.SessionStarted}
 	seq, err := s.append(ctx, what, session.Author(), now, s.ring.Applied())
 	if errors.Is(err, eventlog.ErrConflict) { // nobody else has its id
 		err = unavailable(err)
@@ -187,7 +187,7 @@ func (s *Service) logOut(w http.ResponseWriter, r *httpapi.Request) error {
 		if err != nil {
 			return committed{}, err
 		}
-		seq, err := s.put(ctx, r, fact{&ended, credential.SessionEnded, held.At.Seq()}, now, before)
+		seq, err := s.put(ctx, r, fact{recordable: &ended, is: credential.SessionEnded, after: held.At.Seq()}, now, before)
 		return committed{seq: seq}, err
 	})
 	if err != nil {
