@@ -200,13 +200,10 @@ func FuzzNoPathIsEverRedirected(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path string) {
 		r := httptest.NewRequest(http.MethodPost, "http://api.test/", nil)
 		u, err := r.URL.Parse("http://api.test/" + strings.TrimPrefix(path, "/"))
-		if err != nil {
-			t.Skip()
+		if err != nil || u.RawQuery != "" || u.Host != "api.test" {
+			return // no request for a path of ours
 		}
 		r.URL = u
-		if u.RawQuery != "" || u.Host != "api.test" {
-			t.Skip()
-		}
 		r.Header.Set("Authorization", "Bearer pat_admin")
 		a := fx.do(r)
 		if a.status >= 300 && a.status < 400 || a.header.Get("Location") != "" {
