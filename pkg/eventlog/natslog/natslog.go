@@ -44,6 +44,12 @@ func Credentials(replicas int) Config {
 	return Config{Stream: "CREDENTIALS", Subject: "cred.>", Replicas: replicas}
 }
 
+// Operations is the stream of what operators decide, with a subject for each
+// matter.
+func Operations(replicas int) Config {
+	return Config{Stream: "OPS", Subject: "ops.>", Replicas: replicas}
+}
+
 // Log is an eventlog.Log on one stream.
 type Log struct {
 	js      jetstream.JetStream
