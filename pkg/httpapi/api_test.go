@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -364,6 +365,33 @@ func TestPermissionHoldsOnEveryPathWhateverTheMethod(t *testing.T) {
 				t.Errorf("%s %s with read: %d", method, path, a.status)
 			}
 		}
+	}
+}
+
+func TestALongReadIsCompressedWhereTheClientTakesIt(t *testing.T) {
+	f := newFixture(t, nil)
+	plain := f.send("GET", "/openapi.json", "", "")
+	if plain.header.Get("Content-Encoding") != "" || plain.header.Get("Vary") != "Accept-Encoding" {
+		t.Errorf("not asked for: encoding %q, Vary %q", plain.header.Get("Content-Encoding"), plain.header.Get("Vary"))
+	}
+	packed := f.send("GET", "/openapi.json", "", "", "Accept-Encoding", "br, gzip")
+	if packed.header.Get("Content-Encoding") != "gzip" || len(packed.body) > len(plain.body)/2 {
+		t.Fatalf("encoding %q, %d of %d bytes", packed.header.Get("Content-Encoding"), len(packed.body), len(plain.body))
+	}
+	z, err := gzip.NewReader(bytes.NewReader(packed.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unpacked, err := io.ReadAll(z); err != nil || !bytes.Equal(unpacked, plain.body) {
+		t.Errorf("unpacked to something else: %v", err)
+	}
+	for _, other := range []string{"gzip;q=0", "zstd", "br"} {
+		if a := f.send("GET", "/openapi.json", "", "", "Accept-Encoding", other); a.header.Get("Content-Encoding") != "" {
+			t.Errorf("%s: encoding %q", other, a.header.Get("Content-Encoding"))
+		}
+	}
+	if short := f.send("GET", "/health", "", "", "Accept-Encoding", "gzip"); short.header.Get("Content-Encoding") != "" {
+		t.Error("a short answer is compressed")
 	}
 }
 

@@ -41,8 +41,9 @@ type Config struct {
 
 // API answers the documented operations of some services.
 type API struct {
-	cfg   Config
-	table table
+	cfg    Config
+	table  table
+	packed http.Handler // answers reads, compressed where the client takes it
 }
 
 // New makes an API of handlers. It fails if an operation of the services has
@@ -54,6 +55,10 @@ func New(cfg Config, handlers ...Handlers) (*API, error) {
 		cfg.RequestID = func() string { return "req_" + rand.Text() }
 	}
 	a := &API{cfg: cfg}
+	var err error
+	if a.packed, err = compressed(http.HandlerFunc(a.answer)); err != nil {
+		return nil, err
+	}
 	all := Handlers{"getOpenAPI": cfg.Spec.serveDocument, "getLiveness": serveLiveness}
 	var faults []error
 	for _, set := range handlers {
@@ -90,7 +95,15 @@ func (a *API) Knows(u *url.URL) bool {
 
 // ServeHTTP never redirects: both known clients follow a redirected POST with
 // a body-less GET, and the event is lost (contract 1.3).
-func (a *API) ServeHTTP(rw http.ResponseWriter, hr *http.Request) {
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet {
+		a.packed.ServeHTTP(w, r)
+		return
+	}
+	a.answer(w, r) // what a write is answered is too short to gain
+}
+
+func (a *API) answer(rw http.ResponseWriter, hr *http.Request) {
 	r := &Request{Request: hr, ID: a.cfg.RequestID(), api: a}
 	r.response.ResponseWriter = rw
 	w := &r.response

@@ -5,6 +5,7 @@ package query
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/shipledger/shipledger/pkg/apidocs"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/httpapi"
@@ -47,7 +49,7 @@ func (s *Service) Following(stream string, reached func() event.Offset) *Service
 
 // Handlers gives the handler of each operation, for the API to mount.
 func (s *Service) Handlers() httpapi.Handlers {
-	return httpapi.Handlers{
+	handlers := httpapi.Handlers{
 		"listDeployments":  s.listDeployments,
 		"getDeployment":    s.getDeployment,
 		"listBuilds":       s.listBuilds,
@@ -60,6 +62,8 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"getEnvironment":   s.getEnvironment,
 		"getMatrix":        s.getMatrix,
 	}
+	maps.Copy(handlers, apidocs.Handlers())
+	return handlers
 }
 
 // fresh waits until the read model holds what the caller wants to see, and

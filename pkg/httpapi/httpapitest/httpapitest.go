@@ -58,6 +58,9 @@ func CheckResponse(tb testing.TB, spec *httpapi.Spec, method, path string, statu
 		tb.Errorf("%s %s: answer %d is of type %q, which the document does not list", method, path, status, media)
 		return
 	}
+	if media != "application/json" {
+		return // text is only of its type
+	}
 	d.check(tb, pointer+"/content/"+escape(media)+"/schema", body)
 	if status >= 400 && status != http.StatusServiceUnavailable || status == http.StatusServiceUnavailable && !strings.Contains(path, "health") {
 		checkRequestID(tb, header, body)
