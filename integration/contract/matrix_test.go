@@ -189,7 +189,7 @@ func TestPastMomentShowsWhatWasLiveThen(t *testing.T) {
 		}
 		l.deployed(l.deployment("success", end("1", 0)))
 		l.deployed(l.deployment("success", end("3", 4)))
-		is(-1, "nothing")
+		is(-1, "no product") // it was created later
 		is(0, "1")
 		is(3.9, "1")
 		is(4, "3")
@@ -203,12 +203,12 @@ func TestPastMomentShowsWhatWasLiveThen(t *testing.T) {
 		is(4, "3")
 		is(6, "3 but 4 failed")
 		l.load([]any{l.deployment("success", body{"version": "0", "invoke_id": "0", "completed_at": "2019-05-01T09:30:00Z"})})
-		differ(t, "before the loaded history", "nothing", l.cellAt("at", "2019-05-01T09:29:59.999Z"))
+		differ(t, "before the loaded history", "no product", l.cellAt("at", "2019-05-01T09:29:59.999Z"))
 		differ(t, "in the loaded history", "0", l.cellAt("at", "2019-05-01T11:30:00+02:00"))
 		is(-1, "0")
 		differ(t, "now", "3 but 4 failed", l.cellAt())
 		differ(t, "in days to come", "3 but 4 failed", l.cellAt("at", "2999-01-01T00:00:00Z"))
-		differ(t, "long ago", "nothing", l.cellAt("at", "1975-01-01T00:00:00Z"))
+		differ(t, "long ago", "no product", l.cellAt("at", "1975-01-01T00:00:00Z"))
 
 		l.deployed(l.deployment("success", end("1", 5), body{"environment_name": "staging", "invoke_id": "s"}))
 		drift := func(hours float64) []string {
@@ -254,7 +254,7 @@ func TestWhatWasKnownAtAMomentStaysAsItWas(t *testing.T) {
 			differ(t, "of a moment, before the late report", "1", m.cellAt("at", between, "known_at", moment(moments[4])))
 			differ(t, "of a moment, after the late report", "1.5", m.cellAt("at", between, "known_at", moment(moments[5])))
 			differ(t, "of a moment, now", "1.5", m.cellAt("at", between))
-			differ(t, "of an early moment, before the import", "nothing", m.cellAt("at", "2020-01-01T00:00:00Z", "known_at", moment(moments[5])))
+			differ(t, "of an early moment, before the import", "no product", m.cellAt("at", "2020-01-01T00:00:00Z", "known_at", moment(moments[5])))
 			differ(t, "of an early moment, after the import", "0", m.cellAt("at", "2020-01-01T00:00:00Z", "known_at", moment(moments[6])))
 			differ(t, "known in days to come", m.cellAt(), m.cellAt("known_at", "2999-01-01T00:00:00Z"))
 

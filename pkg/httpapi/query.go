@@ -3,6 +3,7 @@ package httpapi
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -27,14 +28,24 @@ type paramWire struct {
 	Name   string `json:"name"`
 	In     string `json:"in"`
 	Schema struct {
-		Type      string   `json:"type"`
-		Format    string   `json:"format"`
-		Enum      []string `json:"enum"`
-		MaxLength int      `json:"maxLength"`
-		Minimum   int      `json:"minimum"`
-		Maximum   int      `json:"maximum"`
-		Default   any      `json:"default"`
+		schemaWire
+		MaxItems int        `json:"maxItems"`
+		Items    schemaWire `json:"items"`
+		// AdditionalProperties is what each member of an object holds; an object
+		// is given as one parameter per member, whose names begin with Name.
+		AdditionalProperties schemaWire `json:"additionalProperties"`
+		MaxProperties        int        `json:"maxProperties"`
 	} `json:"schema"`
+}
+
+type schemaWire struct {
+	Type      string   `json:"type"`
+	Format    string   `json:"format"`
+	Enum      []string `json:"enum"`
+	MaxLength int      `json:"maxLength"`
+	Minimum   int      `json:"minimum"`
+	Maximum   int      `json:"maximum"`
+	Default   any      `json:"default"`
 }
 
 // A parameter is a documented query parameter. What its schema can say is
@@ -47,6 +58,9 @@ type parameter struct {
 	maxLength    int
 	minimum, max int
 	preset       int64
+	several      int  // how often it may be given
+	words        bool // several may stand in one, joined by commas
+	prefix       bool // name is how the names of its members begin
 }
 
 type queryValue struct {
@@ -54,11 +68,25 @@ type queryValue struct {
 	given bool
 	n     int64
 	time  time.Time
+	list  []string
+	names []string // of members, where the parameter is an object
 }
 
 func (p *paramWire) parse() (parameter, error) {
-	s := p.Schema
-	out := parameter{name: p.Name, kind: s.Type, format: s.Format, enum: s.Enum, maxLength: s.MaxLength, minimum: s.Minimum, max: s.Maximum}
+	s, several, prefix := p.Schema.schemaWire, 1, false
+	switch s.Type {
+	case "array":
+		s, several = p.Schema.Items, p.Schema.MaxItems
+	case "object":
+		s, several, prefix = p.Schema.AdditionalProperties, p.Schema.MaxProperties, true
+	}
+	if several < 1 {
+		return parameter{}, errors.New("maxItems or maxProperties is missing")
+	}
+	out := parameter{
+		name: p.Name, kind: s.Type, format: s.Format, enum: s.Enum, maxLength: s.MaxLength, minimum: s.Minimum, max: s.Maximum,
+		several: several, prefix: prefix, words: several > 1 && !prefix && (s.Format != "" || len(s.Enum) > 0),
+	}
 	switch s.Type {
 	case "string", "integer", "boolean":
 	default:
@@ -105,13 +133,20 @@ func (r *Request) parseQuery() error {
 func (r *Request) queryFaults(values url.Values) (faults []FieldFault) {
 	for i := range r.Operation.parameters {
 		p := &r.Operation.parameters[i]
+		if p.prefix {
+			faults = append(faults, p.checkMembers(&r.query[i], values)...)
+			continue
+		}
 		given := values[p.name]
 		delete(values, p.name)
 		if len(given) == 0 || len(given) == 1 && given[0] == "" {
 			continue
 		}
 		msg, kind := "give this parameter only once", "value_error"
-		if len(given) == 1 {
+		switch {
+		case p.several > 1:
+			msg, kind = p.checkSeveral(&r.query[i], given)
+		case len(given) == 1:
 			msg, kind = p.check(&r.query[i], given[0])
 			if msg == "" && p.format == formatCursor {
 				msg, kind = r.openCursor(given[0])
@@ -128,6 +163,56 @@ func (r *Request) queryFaults(values url.Values) (faults []FieldFault) {
 	slices.Sort(unknown)
 	for _, name := range unknown {
 		faults = append(faults, FieldFault{[]string{"query", name}, "unknown query parameter", "value_error.extra"})
+	}
+	return faults
+}
+
+// checkSeveral reads a parameter that may be given more than once.
+func (p *parameter) checkSeveral(v *queryValue, given []string) (msg, kind string) {
+	for _, text := range given {
+		parts := []string{text}
+		if p.words {
+			parts = strings.Split(text, ",")
+		}
+		for _, part := range parts {
+			if part == "" {
+				continue
+			}
+			if msg, kind = p.check(v, part); msg != "" {
+				return msg, kind
+			}
+			v.list = append(v.list, part)
+		}
+	}
+	if len(v.list) > p.several {
+		return fmt.Sprintf("ensure this value has at most %d items", p.several), "value_error.list.max_items"
+	}
+	return "", ""
+}
+
+// checkMembers reads the parameters whose names begin with p's, and takes them
+// out of values.
+func (p *parameter) checkMembers(v *queryValue, values url.Values) (faults []FieldFault) {
+	for name, given := range values {
+		if strings.HasPrefix(name, p.name) {
+			v.names = append(v.names, name)
+			if len(given) > 1 {
+				faults = append(faults, FieldFault{[]string{"query", name}, "give this parameter only once", "value_error"})
+			}
+		}
+	}
+	slices.Sort(v.names)
+	slices.SortFunc(faults, func(a, b FieldFault) int { return strings.Compare(a.Loc[1], b.Loc[1]) })
+	if len(v.names) > p.several {
+		return append(faults, FieldFault{[]string{"query", v.names[p.several]}, fmt.Sprintf("give at most %d of these parameters", p.several), "value_error"})
+	}
+	for _, name := range v.names {
+		text := values.Get(name)
+		delete(values, name)
+		if msg, kind := p.check(v, text); msg != "" {
+			faults = append(faults, FieldFault{[]string{"query", name}, msg, kind})
+		}
+		v.list = append(v.list, text)
 	}
 	return faults
 }
@@ -209,6 +294,18 @@ func (r *Request) value(name string) *queryValue {
 // QueryString gives a text, "" where it is absent.
 func (r *Request) QueryString(name string) string { return r.value(name).text }
 
+// QueryList gives the texts of a parameter that may be given more than once.
+func (r *Request) QueryList(name string) []string { return r.value(name).list }
+
+// QueryMembers gives the parameters whose names begin with prefix, which the
+// document has as an object: what follows the prefix, and the text.
+func (r *Request) QueryMembers(prefix string, each func(name, text string)) {
+	v := r.value(prefix)
+	for i, name := range v.names {
+		each(strings.TrimPrefix(name, prefix), v.list[i])
+	}
+}
+
 // QueryInt gives a number, or its documented default.
 func (r *Request) QueryInt(name string) int { return int(r.value(name).n) }
 
@@ -220,8 +317,18 @@ func (r *Request) QueryTime(name string) time.Time { return r.value(name).time }
 
 // QueryStatus gives a status, 0 where it is absent. Every word of contract 9
 // counts, and preflight_failed.
-func (r *Request) QueryStatus(name string) event.Status {
-	text := r.value(name).text
+func (r *Request) QueryStatus(name string) event.Status { return filteredStatus(r.value(name).text) }
+
+// QueryStatuses gives the statuses of a parameter that may be given more than once.
+func (r *Request) QueryStatuses(name string) []event.Status {
+	var out []event.Status
+	for _, text := range r.value(name).list {
+		out = append(out, filteredStatus(text))
+	}
+	return out
+}
+
+func filteredStatus(text string) event.Status {
 	if s, ok := event.ParseStatus(text); ok {
 		return s
 	}
@@ -286,12 +393,19 @@ func (r *Request) filterHash() [8]byte {
 		field(name)
 		field(r.params[i])
 	}
-	for i := range r.Operation.parameters {
-		switch p := &r.Operation.parameters[i]; p.name {
+	names := make([]string, 0, len(values))
+	for name := range values {
+		switch name {
 		case "cursor", "limit", "min_position":
 		default:
-			if text := values.Get(p.name); text != "" {
-				field(p.name)
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		for _, text := range values[name] {
+			if text != "" {
+				field(name)
 				field(text)
 			}
 		}

@@ -177,6 +177,8 @@ type VersionFilter struct {
 //   - At leaves out the cells whose EffectiveAt and the attempts whose At is
 //     later. So a run that ended after At shows as the attempt it then was, and
 //     a success that was reported later shows from its EffectiveAt on.
+//     Products and environments that were created after At show only where they
+//     hold a cell: one that was loaded later may have been live before.
 //   - KnownAt leaves out the cells and attempts of events received later, and
 //     the products and environments created later.
 //   - Of what is left, what is live is the cell with the latest EffectiveAt,
@@ -188,21 +190,23 @@ type VersionFilter struct {
 // compared in milliseconds. An At and a KnownAt that no row lies after give the
 // current matrix.
 type MatrixFilter struct {
-	Product     event.ProductID
-	Environment event.EnvironmentID
-	Search      string
-	DriftOnly   bool
-	At          time.Time
-	KnownAt     time.Time
+	Product      event.ProductID
+	Environment  event.EnvironmentID
+	Environments []string // patterns of names, one of which must match; none: all. * stands for any text.
+	Search       string
+	DriftOnly    bool
+	At           time.Time
+	KnownAt      time.Time
 }
 
 // Past tells whether f asks for anything but the current matrix.
 func (f *MatrixFilter) Past() bool { return !f.At.IsZero() || !f.KnownAt.IsZero() }
 
-// A Matrix says what is live where (contract 15).
+// A Matrix says what is live where (contract 15), a page of products at a time.
 type Matrix struct {
-	Environments []EnvironmentRow // by class order, then name
+	Environments []EnvironmentRow // by class order, then name; those that hold a cell of Items or that the filter names
 	Items        []MatrixItem     // by product name
+	More         bool             // products follow; a page may be short of its limit by MatrixCells
 }
 
 // MatrixItem is the row of one product.
@@ -229,6 +233,8 @@ type MatrixCell struct {
 // Implementations must return ErrNotFound where the account has no such object,
 // and a fault of kind Unavailable when the store does not answer.
 type Reader interface {
+	States
+
 	// AsOf gives how far each stream is projected, by stream name.
 	AsOf(ctx context.Context) ([]Progress, error)
 

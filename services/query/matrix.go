@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -26,29 +27,41 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	if name := r.QueryString("product"); name != "" {
 		f.Product = event.ProductIDOf(r.Identity.Account, name)
 	}
-	if name := r.QueryString("environment"); name != "" {
-		f.Environment = event.EnvironmentIDOf(r.Identity.Account, name)
-	}
-	m, err := s.model.Matrix(r.Context(), r.Identity.Account, f, page(r))
+	f.Environment, f.Environments = columnFilter(r)
+	m, err := s.model.Matrix(r.Context(), r.Identity.Account, f, readmodel.Page{After: r.After(), Limit: r.Limit()})
 	if err != nil {
 		return err
 	}
-	rows, after := cut(m.Items, r.Limit(), (*readmodel.MatrixItem).Key)
+	after := ""
+	if m.More {
+		after = m.Items[len(m.Items)-1].Key()
+	}
 	names := make(map[event.EnvironmentID]string, len(m.Environments))
 	for i := range m.Environments {
 		names[m.Environments[i].ID] = m.Environments[i].Name
 	}
-	items := show(rows, func(row *readmodel.MatrixItem) matrixItem { return matrixItemOf(row, names) })
+	items := show(m.Items, func(row *readmodel.MatrixItem) matrixItem { return matrixItemOf(row, names) })
 	answer := matrix{
 		Environments: show(m.Environments, matrixColumnOf),
 		List:         httpapi.NewList(r, items, after, at),
 	}
-	tag, err := matrixTag(answer)
-	if err != nil {
-		return err
+	tagged := answer
+	tagged.AsOf = httpapi.AsOf{}
+	return tag(w, r, tagged, answer)
+}
+
+// tag answers with a read of state, or with 304 where the caller has it. The
+// ETag names what the answer shows. How new that is does not count, so tagged is
+// the answer without it, and the tag lasts while others write; it is weak for
+// that reason.
+func tag(w http.ResponseWriter, r *httpapi.Request, tagged, answer any) error {
+	h := sha256.New()
+	if err := json.MarshalWrite(h, tagged, jsontext.AllowInvalidUTF8(true)); err != nil {
+		return fmt.Errorf("tag an answer: %w", err)
 	}
-	w.Header().Set("ETag", tag)
-	if httpapi.MatchesETag(r.Header.Get("If-None-Match"), tag) {
+	text := `W/"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12]) + `"`
+	w.Header().Set("ETag", text)
+	if httpapi.MatchesETag(r.Header.Get("If-None-Match"), text) {
 		if err := r.Reverify(); err != nil {
 			return err
 		}
@@ -58,13 +71,5 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	return r.JSON(http.StatusOK, answer)
 }
 
-// matrixTag names what an answer shows. How new it is does not count, so that
-// the tag lasts while others write; it is weak for that reason.
-func matrixTag(m matrix) (string, error) {
-	m.AsOf = httpapi.AsOf{}
-	h := sha256.New()
-	if err := json.MarshalWrite(h, m, jsontext.AllowInvalidUTF8(true)); err != nil {
-		return "", fmt.Errorf("tag the matrix: %w", err)
-	}
-	return `W/"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12]) + `"`, nil
-}
+// isPattern tells a pattern from a name.
+func isPattern(name string) bool { return strings.Contains(name, "*") }

@@ -61,6 +61,8 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"listEnvironments": s.listEnvironments,
 		"getEnvironment":   s.getEnvironment,
 		"getMatrix":        s.getMatrix,
+		"getMatrixDiff":    s.getMatrixDiff,
+		"getCellHistory":   s.getCellHistory,
 	}
 	maps.Copy(handlers, apidocs.Handlers())
 	return handlers

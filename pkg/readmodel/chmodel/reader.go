@@ -570,28 +570,83 @@ func (q question) countBuilds(ctx context.Context, account string, versions []re
 // Matrix implements readmodel.Reader.
 func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (readmodel.Matrix, error) {
 	q := m.now()
-	group, both := errgroup.WithContext(ctx)
-	var environments []readmodel.EnvironmentRow
-	group.Go(func() (err error) {
-		environments, err = q.columns(both, account, f)
-		return err
-	})
-	var products []readmodel.ProductRow
-	group.Go(func() (err error) {
-		products, err = q.matrixProducts(both, account, f, p)
-		return err
-	})
-	if err := group.Wait(); err != nil {
-		return readmodel.Matrix{}, err
-	}
-	cells, attempts, err := q.cells(ctx, account, f, products)
+	environments, err := q.columns(ctx, account, f)
 	if err != nil {
 		return readmodel.Matrix{}, err
 	}
-	return assemble(environments, products, cells, attempts), nil
+	var out readmodel.Matrix
+	if f.DriftOnly && len(environments) == 0 {
+		return out, nil
+	}
+	room := readmodel.MatrixCells
+	for ended := false; !ended && !out.More && len(out.Items) <= p.Limit; { // one more than asked for, to know that there is one
+		want := p.Limit + 1 - len(out.Items)
+		products, err := q.matrixProducts(ctx, account, f, environments, readmodel.Page{After: p.After, Limit: want})
+		if err != nil {
+			return readmodel.Matrix{}, err
+		}
+		ended = len(products) < want
+		fit, err := q.fitting(ctx, account, products, len(environments), room, len(out.Items) == 0)
+		if err != nil {
+			return readmodel.Matrix{}, err
+		}
+		out.More = fit < len(products)
+		products = products[:fit]
+		cells, attempts, err := q.cells(ctx, account, f, environments, products)
+		if err != nil {
+			return readmodel.Matrix{}, err
+		}
+		for _, item := range assemble(environments, products, cells, attempts) {
+			room -= len(item.Cells)
+			if len(item.Cells) > 0 || f.Existed(item.Product.CreatedAt) {
+				out.Items = append(out.Items, item)
+			}
+		}
+		if len(products) > 0 {
+			p.After = products[len(products)-1].Name
+		}
+	}
+	if len(out.Items) > p.Limit {
+		out.Items, out.More = out.Items[:p.Limit], true
+	}
+	out.Environments = f.Columns(environments, out.Items)
+	return out, nil
 }
 
-// columns gives the environments in the order of the matrix.
+// fitting gives how many of products may be on a page that has room for some
+// more cells. It counts them only where there may be too many.
+func (q question) fitting(ctx context.Context, account string, products []readmodel.ProductRow, columns, room int, first bool) (int, error) {
+	if len(products)*columns <= room {
+		return len(products), nil
+	}
+	ids := make([]uuid.UUID, len(products))
+	for i := range products {
+		ids[i] = uuid.UUID(products[i].ID)
+	}
+	held := map[event.ProductID]int{}
+	for _, table := range []string{"current_vN", "attempts_vN"} {
+		err := q.ask(ctx, "count cells", "SELECT product_id, count() FROM "+table+`
+			WHERE account = {account:String} AND product_id IN {products:Array(UUID)} GROUP BY product_id`,
+			params{"account": account, "products": ids}, func(s scanner) error {
+				var id uuid.UUID
+				var n uint64
+				err := s.Scan(&id, &n)
+				held[event.ProductID(id)] += int(n)
+				return err
+			})
+		if err != nil {
+			return 0, err
+		}
+	}
+	for i := range products {
+		if room -= min(held[products[i].ID], columns); room < 0 && (i > 0 || !first) {
+			return i, nil
+		}
+	}
+	return len(products), nil
+}
+
+// columns gives the environments that may be columns, in the order of the matrix.
 func (q question) columns(ctx context.Context, account string, f readmodel.MatrixFilter) ([]readmodel.EnvironmentRow, error) {
 	b := params{"account": account}
 	where := createdBy(f, b)
@@ -602,13 +657,27 @@ func (q question) columns(ctx context.Context, account string, f readmodel.Matri
 	out, err := list(ctx, q, "read the matrix: environments", `
 		SELECT `+environmentSelection+` FROM environments_vN FINAL WHERE account = {account:String} `+where,
 		b, scanEnvironmentOf(account))
+	out = slices.DeleteFunc(out, func(e readmodel.EnvironmentRow) bool { return !f.Column(&e) })
 	slices.SortFunc(out, func(a, b readmodel.EnvironmentRow) int {
 		return cmp.Or(cmp.Compare(a.Class.Order(), b.Class.Order()), cmp.Compare(a.Name, b.Name))
 	})
 	return out, err
 }
 
-func (q question) matrixProducts(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) ([]readmodel.ProductRow, error) {
+// inColumns narrows cells to the columns that a filter names.
+func inColumns(f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, b params) string {
+	if !f.Narrowed() {
+		return ""
+	}
+	ids := make([]uuid.UUID, len(columns))
+	for i := range columns {
+		ids[i] = uuid.UUID(columns[i].ID)
+	}
+	b["environments"] = ids
+	return " AND environment_id IN {environments:Array(UUID)}"
+}
+
+func (q question) matrixProducts(ctx context.Context, account string, f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, p readmodel.Page) ([]readmodel.ProductRow, error) {
 	b := params{"account": account, "after": p.After, "limit": limit(p)}
 	where := createdBy(f, b)
 	if f.Product != (event.ProductID{}) {
@@ -626,10 +695,7 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 		}
 		versions += ` AND (product_id, ` + productOf + `) IN ` + livingProducts + `
 			AND (environment_id, ` + environmentOf + `) IN (SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String}` + createdBy(f, b) + `)`
-		if f.Environment != (event.EnvironmentID{}) {
-			versions += " AND environment_id = {environment:UUID}"
-			b["environment"] = f.Environment.String()
-		}
+		versions += inColumns(f, columns, b)
 		if f.Past() {
 			versions += " GROUP BY product_id, environment_id, inc"
 		}
@@ -641,27 +707,18 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 		ORDER BY name LIMIT {limit:UInt32}`, b, scanProductOf(account))
 }
 
-// fewProducts is up to how many products are looked up one by one. Above that
-// the cells of the whole account are read: they lie together.
-const fewProducts = 100
-
 // cells gives what is live, and the last attempts, of products.
-func (q question) cells(ctx context.Context, account string, f readmodel.MatrixFilter, products []readmodel.ProductRow) (live, attempts []readmodel.Cell, err error) {
-	if len(products) == 0 {
+func (q question) cells(ctx context.Context, account string, f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, products []readmodel.ProductRow) (live, attempts []readmodel.Cell, err error) {
+	if len(products) == 0 || len(columns) == 0 {
 		return nil, nil, nil
 	}
-	where, b := "", params{"account": account}
-	if len(products) <= fewProducts || f.Past() { // what is past of a whole account is much
-		ids := make([]uuid.UUID, len(products))
-		for i := range products {
-			ids[i] = uuid.UUID(products[i].ID)
-		}
-		where, b["products"] = " AND product_id IN {products:Array(UUID)}", ids
+	ids := make([]uuid.UUID, len(products))
+	for i := range products {
+		ids[i] = uuid.UUID(products[i].ID)
 	}
-	if f.Environment != (event.EnvironmentID{}) {
-		where += " AND environment_id = {environment:UUID}"
-		b["environment"] = f.Environment.String()
-	}
+	// By key, however many they are: an account may have a million cells.
+	where, b := " AND product_id IN {products:Array(UUID)}", params{"account": account, "products": ids}
+	where += inColumns(f, columns, b)
 	newest := func(current, past string) string {
 		if f.Past() {
 			return pastCells(past, where+notAfter(f, b))
@@ -722,10 +779,10 @@ type place struct {
 	environment event.EnvironmentID
 }
 
-// assemble puts the parts of the matrix together. Cells of other incarnations
+// assemble puts the rows of the matrix together. Cells of other incarnations
 // than the rows and columns have are left out.
-func assemble(environments []readmodel.EnvironmentRow, products []readmodel.ProductRow, live, attempts []readmodel.Cell) readmodel.Matrix {
-	out := readmodel.Matrix{Environments: environments}
+func assemble(environments []readmodel.EnvironmentRow, products []readmodel.ProductRow, live, attempts []readmodel.Cell) []readmodel.MatrixItem {
+	out := make([]readmodel.MatrixItem, 0, len(products))
 	index := func(cells []readmodel.Cell) map[place]*readmodel.Cell {
 		at := make(map[place]*readmodel.Cell, len(cells))
 		p := make(map[event.ProductID]*readmodel.ProductRow, len(products))
@@ -764,7 +821,7 @@ func assemble(environments []readmodel.EnvironmentRow, products []readmodel.Prod
 				item.Cells = append(item.Cells, c)
 			}
 		}
-		out.Items = append(out.Items, item)
+		out = append(out, item)
 	}
 	return out
 }

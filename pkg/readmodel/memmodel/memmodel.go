@@ -413,15 +413,8 @@ func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilt
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	t := m.view(account)
+	environments := t.columns(f)
 	var out readmodel.Matrix
-	for _, e := range t.environments {
-		if (f.Environment == (event.EnvironmentID{}) || f.Environment == e.ID) && by(f.KnownAt, e.CreatedAt) {
-			out.Environments = append(out.Environments, e)
-		}
-	}
-	slices.SortFunc(out.Environments, func(a, b readmodel.EnvironmentRow) int {
-		return cmp.Or(cmp.Compare(a.Class.Order(), b.Class.Order()), cmp.Compare(a.Name, b.Name))
-	})
 	for _, product := range t.products {
 		if f.Product != (event.ProductID{}) && f.Product != product.ID ||
 			!strings.Contains(strings.ToLower(product.Name), strings.ToLower(f.Search)) ||
@@ -430,7 +423,7 @@ func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilt
 		}
 		item := readmodel.MatrixItem{Product: product}
 		versions := map[string]bool{}
-		for _, e := range out.Environments {
+		for _, e := range environments {
 			c := t.cell(cellKey{product.ID, e.ID, product.Incarnation, e.Incarnation}, f)
 			if c.Live != nil {
 				versions[c.Live.Record.Version] = true
@@ -440,13 +433,33 @@ func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilt
 			}
 		}
 		item.Drift = len(versions) > 1
-		if item.Drift || !f.DriftOnly {
+		if (item.Drift || !f.DriftOnly) && (len(item.Cells) > 0 || f.Existed(product.CreatedAt)) {
 			out.Items = append(out.Items, item)
 		}
 	}
 	slices.SortFunc(out.Items, func(a, b readmodel.MatrixItem) int { return cmp.Compare(a.Key(), b.Key()) })
-	out.Items = first(out.Items, p.Limit)
+	page, cells := 0, 0
+	for page < len(out.Items) && page < p.Limit && (page == 0 || cells+len(out.Items[page].Cells) <= readmodel.MatrixCells) {
+		cells += len(out.Items[page].Cells)
+		page++
+	}
+	out.Items, out.More = out.Items[:page], page < len(out.Items)
+	out.Environments = f.Columns(environments, out.Items)
 	return out, nil
+}
+
+// columns gives the environments that may be columns, in their order.
+func (t *tables) columns(f readmodel.MatrixFilter) []readmodel.EnvironmentRow {
+	var out []readmodel.EnvironmentRow
+	for _, e := range t.environments {
+		if f.Column(&e) {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b readmodel.EnvironmentRow) int {
+		return cmp.Or(cmp.Compare(a.Class.Order(), b.Class.Order()), cmp.Compare(a.Name, b.Name))
+	})
+	return out
 }
 
 // by tells whether t was not after a moment; nothing is after no moment.

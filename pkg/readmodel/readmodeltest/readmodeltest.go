@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader
 	t.Run("values come back as they were", func(t *testing.T) { roundTrip(t, open) })
 	t.Run("an older success that comes late is not live", func(t *testing.T) { lateSuccess(t, open) })
 	t.Run("a past moment is as it was, and as it was known", func(t *testing.T) { pastMoments(t, open) })
+	t.Run("a cell lists what was live in it, and what changed", func(t *testing.T) { staysAndChanges(t, open) })
 	t.Run("an empty model has nothing", func(t *testing.T) { empty(t, open) })
 	t.Run("a key that no list gave is refused", func(t *testing.T) { badKey(t, open) })
 }
@@ -195,23 +196,31 @@ func (a *account) listQuestions(ctx context.Context, p readmodel.Page) []questio
 		{At: epoch.Add(1500 * time.Millisecond), DriftOnly: true},
 		{At: epoch.Add(1800 * time.Millisecond), KnownAt: epoch.Add(1600 * time.Millisecond), DriftOnly: true},
 		{KnownAt: epoch.Add(1500 * time.Millisecond), DriftOnly: true, Environment: a.environments[0]},
+		{Environments: []string{"prod*", "dev"}},
+		{Environments: []string{"*d"}, DriftOnly: true},
+		{Environments: []string{"nothing like it*"}, DriftOnly: true},
+		{Environments: []string{"*"}, At: epoch.Add(900 * time.Millisecond)},
 	} {
 		out = append(out, a.matrix(ctx, f, p))
 	}
-	return out
+	return append(out, a.stateQuestions(ctx, p)...)
 }
 
 // matrix walks the matrix to its end by pages like p.
 func (a *account) matrix(ctx context.Context, f readmodel.MatrixFilter, p readmodel.Page) question {
 	return question{fmt.Sprintf("matrix of %s %+v by %d", a.name, f, p.Limit), func(r readmodel.Reader) (any, error) {
-		var whole readmodel.Matrix
-		items, err := all(p, func(p readmodel.Page) ([]readmodel.MatrixItem, error) {
+		var pages []readmodel.Matrix
+		for p := p; ; {
 			m, err := r.Matrix(ctx, a.name, f, p)
-			whole.Environments = m.Environments
-			return m.Items, err
-		}, (*readmodel.MatrixItem).Key)
-		whole.Items = items
-		return whole, err
+			if err != nil {
+				return nil, err
+			}
+			pages = append(pages, m)
+			if !m.More {
+				return pages, nil
+			}
+			p.After = m.Items[len(m.Items)-1].Key()
+		}
 	}}
 }
 
@@ -459,6 +468,7 @@ func pastMoments(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmode
 		want      string
 	}{
 		{never, never, "2 but 4 failed"},
+		{-1, never, "no product"},
 		{0, never, "nothing"},
 		{1, never, " but 1 started"},
 		{2, never, "1"},
@@ -502,7 +512,7 @@ func cellText(m readmodel.Matrix) string {
 	switch {
 	case len(m.Items) == 0 && len(m.Environments) == 0:
 		return "no product"
-	case len(m.Items) != 1 || len(m.Environments) != 1 || len(m.Items[0].Cells) > 1:
+	case len(m.Items) != 1 || len(m.Environments) != len(m.Items[0].Cells) || len(m.Items[0].Cells) > 1:
 		return fmt.Sprintf("%+v", m)
 	case len(m.Items[0].Cells) == 0:
 		return "nothing"
