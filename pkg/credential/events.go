@@ -3,6 +3,7 @@ package credential
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -63,6 +64,9 @@ type Record struct {
 	RotatedFrom string    // the record id of what it succeeds
 	RotatedTo   string    // the record id of its successor
 	GraceUntil  time.Time // when it was to make way for the successor; ExpiresAt is no later
+
+	AllowFrom []netip.Prefix // where it works from; none: everywhere
+	Rate      Rate           // its own budget; zero: that of its class
 }
 
 // StatusAt gives the status at now, Expired included.
@@ -125,6 +129,8 @@ type recordWire struct {
 	RotatedFrom string    `json:"rotated_from,omitzero"`
 	RotatedTo   string    `json:"rotated_to,omitzero"`
 	GraceUntil  time.Time `json:"grace_until,omitzero"`
+	AllowFrom   []string  `json:"ip_allow,omitempty"`
+	Rate        *rateWire `json:"rate_limit,omitempty"`
 }
 
 type userWire struct {
@@ -149,7 +155,10 @@ func (r *Record) Event(id ulid.ULID, t event.Type, at time.Time, by event.Author
 		Digest: r.Digest[:], Pepper: r.Pepper, LastFour: r.LastFour, UserID: r.UserID,
 		CreatedAt: r.CreatedAt.UTC(), CreatedBy: r.CreatedBy, ExpiresAt: r.ExpiresAt.UTC(),
 		Legacy: r.Legacy, FirstStart: r.FirstStart,
-		RotatedFrom: r.RotatedFrom, RotatedTo: r.RotatedTo, GraceUntil: r.GraceUntil.UTC(),
+		RotatedFrom: r.RotatedFrom, RotatedTo: r.RotatedTo, GraceUntil: r.GraceUntil.UTC(), Rate: toRateWire(r.Rate),
+	}
+	for _, p := range r.AllowFrom {
+		w.AllowFrom = append(w.AllowFrom, p.String())
 	}
 	if r.Kind == APIKey {
 		w.KeyID = r.PublicID
@@ -244,6 +253,13 @@ func decodeRecord(e *event.Event, o event.Opaque) (*Record, error) {
 		return nil, errors.New("the public id is missing")
 	}
 	copy(r.Digest[:], w.Digest)
+	var err error
+	if r.AllowFrom, err = readPrefixes(w.AllowFrom); err != nil {
+		return nil, err
+	}
+	if r.Rate, err = w.Rate.rate(); err != nil {
+		return nil, err
+	}
 	for _, name := range w.Scopes { // not ParseScopes: what was granted is no longer a matter of defaults
 		granted, ok := scopeByName[name]
 		if !ok {

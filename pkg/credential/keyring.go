@@ -18,6 +18,7 @@ type Keyring struct {
 	byID     map[string]*entry // by record id
 	users    map[string]*owner // by user id
 	sessions sessions
+	foreign  foreign
 }
 
 // name is what a token is looked up by. A PAT does not name its account.
@@ -78,8 +79,14 @@ func (k *Keyring) applyRecord(r *Record, at event.Position) error {
 	}
 	e := &entry{at.Offset, r, Identity{
 		Kind: r.Kind, Account: r.Account, RecordID: r.ID, PublicID: r.PublicID, Name: r.Name, Mode: r.Mode,
-		Scopes: r.Scopes, UserID: r.UserID, ExpiresAt: r.ExpiresAt, FirstStart: r.FirstStart,
+		Scopes: r.Scopes, UserID: r.UserID, ExpiresAt: r.ExpiresAt, FirstStart: r.FirstStart, Limits: r.limits(),
 	}}
+	if ok && held.record != nil && held.record.Legacy {
+		k.foreign.remove(held.record)
+	}
+	if r.Legacy {
+		k.foreign.add(r, n)
+	}
 	k.byName[n], k.byID[r.ID] = e, e
 	return nil
 }
@@ -173,19 +180,30 @@ func (k *Keyring) Verify(token string, now time.Time) (Identity, error) {
 	if LooksLikeSession(token) {
 		return k.verifySession(token, now)
 	}
+	e, err := k.minted(token)
+	if err != nil {
+		if e, err = k.otherwise(token, err); err != nil {
+			return Identity{}, err
+		}
+	}
+	return k.alive(e, now)
+}
+
+// minted gives the credential that a token of our own grammar is.
+func (k *Keyring) minted(token string) (*entry, error) {
 	t, err := Parse(token)
 	if err != nil {
-		return Identity{}, err
+		return nil, err
 	}
 	e, ok := k.byName[name{t.Account, t.PublicID}]
 	if !ok || e.record == nil {
 		k.peppers.matches(token, k.peppers.current, &dummy) // so that an unknown id takes as long as a wrong secret
-		return Identity{}, ErrInvalidKey
+		return nil, ErrInvalidKey
 	}
 	if !k.peppers.matches(token, e.record.Pepper, &e.record.Digest) {
-		return Identity{}, ErrInvalidKey
+		return nil, ErrInvalidKey
 	}
-	return k.alive(e, now)
+	return e, nil
 }
 
 var dummy Digest

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ var (
 	ErrRevoked   = fault.New(fault.Conflict, "CREDENTIAL_REVOKED", "This credential was revoked. That cannot be undone, and nothing about it can change any more.")
 	ErrExpired   = fault.New(fault.Conflict, "CREDENTIAL_EXPIRED", "This credential has expired. Nothing about it can change any more.")
 	ErrSuspended = fault.New(fault.Conflict, "CREDENTIAL_SUSPENDED", "This credential is suspended already.")
+	ErrExists    = fault.New(fault.Conflict, "CREDENTIAL_EXISTS", "This very credential is known already.")
 	ErrRotated   = fault.New(fault.Conflict, "CREDENTIAL_ROTATED", "This credential was rotated already: rotate its successor.")
 	ErrActive    = fault.New(fault.Conflict, "CREDENTIAL_ACTIVE", "This credential is active: there is nothing to resume.")
 )
@@ -35,6 +37,8 @@ type Order struct {
 	Scopes      Scopes
 	Mode        event.Mode
 	ExpiresAt   time.Time
+	AllowFrom   []netip.Prefix
+	Rate        Rate
 }
 
 // Create decides about a new credential of by's account. A token becomes by's
@@ -44,6 +48,7 @@ func Create(o Order, by *Identity, now time.Time) (Change, error) {
 	r := Record{
 		Kind: o.Kind, Account: by.Account, Name: o.Name, Description: o.Description, Scopes: o.Scopes, Mode: o.Mode,
 		Status: Active, CreatedAt: now.UTC().Truncate(time.Millisecond), CreatedBy: by.UserID, ExpiresAt: o.ExpiresAt,
+		AllowFrom: o.AllowFrom, Rate: o.Rate,
 	}
 	if o.Kind == PAT {
 		r.UserID = by.UserID
@@ -58,14 +63,38 @@ func Create(o Order, by *Identity, now time.Time) (Change, error) {
 	return Change{Created, r}, nil
 }
 
-// Describe decides about a new name and a new description; nil leaves one as it is.
-func (r *Record) Describe(name, description *string, now time.Time) (Change, error) {
+// Import decides about a credential that another system made, as Create does.
+// Holder is whose the value is already, if it is anybody's.
+func Import(o Order, by *Identity, holder *Record, now time.Time) (Change, error) {
+	if holder != nil {
+		return Change{}, ErrExists
+	}
+	c, err := Create(o, by, now)
+	c.Type, c.Record.Legacy = Imported, true
+	return c, err
+}
+
+// A Patch says what is to become of a record; nil leaves a part as it is.
+type Patch struct {
+	Name, Description *string
+	AllowFrom         *[]netip.Prefix
+	Rate              *Rate
+}
+
+// Update decides about a new name, description, allow-list or budget.
+func (r *Record) Update(p Patch, now time.Time) (Change, error) {
 	return r.change(Updated, now, func(next *Record) error {
-		if name != nil {
-			next.Name = *name
+		if p.Name != nil {
+			next.Name = *p.Name
 		}
-		if description != nil {
-			next.Description = *description
+		if p.Description != nil {
+			next.Description = *p.Description
+		}
+		if p.AllowFrom != nil {
+			next.AllowFrom = *p.AllowFrom
+		}
+		if p.Rate != nil {
+			next.Rate = *p.Rate
 		}
 		return nil
 	})
@@ -137,6 +166,7 @@ func (r *Record) Rotate(grace time.Duration, expires time.Time, by *Identity, no
 	return Rotation{old, Change{Created, Record{
 		Kind: r.Kind, Account: r.Account, Name: r.Name, Description: r.Description, Scopes: r.Scopes, Mode: r.Mode, Status: Active,
 		UserID: r.UserID, CreatedAt: at, CreatedBy: by.UserID, ExpiresAt: expires, FirstStart: r.FirstStart, RotatedFrom: r.ID,
+		AllowFrom: r.AllowFrom, Rate: r.Rate,
 	}}}, nil
 }
 

@@ -28,8 +28,12 @@ func TestAChangeCarriesTheWholeRecordAndChangesOnlyWhatItIsAbout(t *testing.T) {
 		typ    event.Type
 		to     func(*credential.Record)
 	}{
-		{"describe", credential.Suspended, func(r *credential.Record) (credential.Change, error) { return r.Describe(&name, nil, noon) }, credential.Updated, func(r *credential.Record) { r.Name = "new" }},
-		{"describe", credential.Active, func(r *credential.Record) (credential.Change, error) { return r.Describe(nil, &name, noon) }, credential.Updated, func(r *credential.Record) { r.Description = "new" }},
+		{"update", credential.Suspended, func(r *credential.Record) (credential.Change, error) {
+			return r.Update(credential.Patch{Name: &name}, noon)
+		}, credential.Updated, func(r *credential.Record) { r.Name = "new" }},
+		{"update", credential.Active, func(r *credential.Record) (credential.Change, error) {
+			return r.Update(credential.Patch{Description: &name}, noon)
+		}, credential.Updated, func(r *credential.Record) { r.Description = "new" }},
 		{"suspend", credential.Active, func(r *credential.Record) (credential.Change, error) { return r.Suspend(noon) }, credential.WasSuspended, func(r *credential.Record) { r.Status = credential.Suspended }},
 		{"resume", credential.Suspended, func(r *credential.Record) (credential.Change, error) { return r.Resume(noon) }, credential.Resumed, func(r *credential.Record) { r.Status = credential.Active }},
 		{"revoke", credential.Active, func(r *credential.Record) (credential.Change, error) { return r.Revoke(noon) }, credential.WasRevoked, func(r *credential.Record) { r.Status = credential.Revoked }},
@@ -56,7 +60,7 @@ func TestTheEndOfALifeIsFinal(t *testing.T) {
 	decisions := map[string]func(*credential.Record, time.Time) (credential.Change, error){
 		"suspend": (*credential.Record).Suspend, "resume": (*credential.Record).Resume, "revoke": (*credential.Record).Revoke,
 		"describe": func(r *credential.Record, now time.Time) (credential.Change, error) {
-			return r.Describe(&name, nil, now)
+			return r.Update(credential.Patch{Name: &name}, now)
 		},
 	}
 	refused := func(what string, status credential.Status, now time.Time, want error) {

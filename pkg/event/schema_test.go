@@ -192,6 +192,7 @@ func TestInvalidExamplesFailForTheReasonInTheirName(t *testing.T) {
 		"user-without-email":                      {"/0/data/user/email", "required"},
 		"user-with-password":                      {"/0/data/user", "not"},
 		"session-with-token":                      {"/0/data/session", "not"},
+		"credential-with-rate-of-nothing":         {"/0/data/credential/rate_limit/tokens", "minimum"},
 		"session-without-user":                    {"/0/data/session/user_id", "required"},
 		"session-without-end":                     {"/0/data/session/expires_at", "required"},
 		"account-without-name":                    {"/0/data/account/name", "required"},

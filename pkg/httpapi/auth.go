@@ -112,6 +112,9 @@ func (a *API) admit(r *Request, route *route, e *entry) error {
 	if r.Take(n) < n {
 		return RetryLater{fault.New(fault.RateLimited, "", "Too many requests."), r.budget.RetryAfter}
 	}
+	if r.Identity.Limits != nil && !r.Identity.Limits.Admits(r.ClientAddr()) {
+		return errForeignAddress
+	}
 	if cookie && writes(r.Method) && !r.SameOrigin() {
 		return errForeignPage
 	}
@@ -218,7 +221,10 @@ func (r *Request) Reverify() error {
 	if r.token == "" {
 		return nil
 	}
-	_, err := r.api.cfg.Authenticator.Verify(r.token)
+	id, err := r.api.cfg.Authenticator.Verify(r.token)
+	if err == nil && id.Limits != nil && !id.Limits.Admits(r.ClientAddr()) {
+		return errForeignAddress
+	}
 	return err
 }
 

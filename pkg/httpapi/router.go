@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -32,6 +33,8 @@ type Config struct {
 	Logger        *slog.Logger
 	// ForwardedProto says that a proxy stands in front which sets X-Forwarded-Proto.
 	ForwardedProto bool
+	// TrustedProxies are those whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
 	// RequestID makes the id of a request; nil: random ones.
 	RequestID func() string
 	// Observe, if set, is told of every answer: the operation's id, empty where

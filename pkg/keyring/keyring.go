@@ -134,6 +134,14 @@ func (r *Ring) Record(id string) (credential.Held, bool) {
 	return r.keys.Record(id)
 }
 
+// Holder gives the record, of whatever account and state, whose whole secret
+// value is.
+func (r *Ring) Holder(value string) (credential.Held, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.Holder(value)
+}
+
 // Session gives the web session with an id, of whatever account.
 func (r *Ring) Session(id string) (credential.HeldSession, bool) {
 	r.mu.RLock()

@@ -58,6 +58,9 @@ func (r Rate) String() string {
 	return text
 }
 
+// Time writes the time that Tokens come in, as ParseRate reads it.
+func (r Rate) Time() string { return shortest(r.Per) }
+
 // shortest writes 1m, not 1m0s.
 func shortest(d time.Duration) string {
 	text := d.String()

@@ -146,8 +146,17 @@ func (l *Limiter) Take(id *credential.Identity, ingestion bool, n int) Budget {
 	return ofKey
 }
 
-// class gives the rate and the bucket of a request (contract 3.6).
+// class gives the rate and the bucket of a request (contract 3.6). A credential
+// with a rate of its own has it for either bucket.
 func (l *Limiter) class(id *credential.Identity, ingestion bool) (Rate, string) {
+	rate, name := l.classOfAll(id, ingestion)
+	if id.Limits != nil && id.Limits.Rate != (credential.Rate{}) {
+		rate = Rate(id.Limits.Rate)
+	}
+	return rate, name
+}
+
+func (l *Limiter) classOfAll(id *credential.Identity, ingestion bool) (Rate, string) {
 	name := id.RecordID
 	switch {
 	case ingestion:

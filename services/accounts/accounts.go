@@ -67,6 +67,7 @@ func (s *Service) Handlers() httpapi.Handlers {
 	for _, f := range []family{apiKeys, tokens} {
 		all["list"+f.operations+"s"] = s.list(f)
 		all["create"+f.operations] = s.create(f)
+		all["import"+f.operations] = s.importing(f)
 		all["get"+f.operations] = s.get(f)
 		all["update"+f.operations] = s.update(f)
 		all["suspend"+f.operations] = s.change(f, (*credential.Record).Suspend)

@@ -212,20 +212,31 @@ func (s *Service) catchUp(ctx context.Context) error {
 	return s.ring.Await(ctx, last)
 }
 
-// equip gives a new credential its ids and its secret.
-func (s *Service) equip(c credential.Change, now time.Time) (draft, error) {
+// name gives a new credential its ids.
+func (s *Service) name(c credential.Change, now time.Time) (draft, error) {
 	r := &c.Record
 	id, err := ulid.New(ulid.Timestamp(now), s.entropy)
 	if err != nil {
 		return draft{}, fmt.Errorf("make a record id: %w", err)
 	}
 	r.ID = id.String()
-	named := ""
 	if r.Kind == credential.APIKey {
-		named = r.Account
 		r.PublicID = s.ring.NextKeyID(r.Account, r.Mode)
 	} else if r.PublicID, err = credential.NewTokenID(s.entropy); err != nil {
 		return draft{}, err
+	}
+	return draft{Change: c}, nil
+}
+
+// equip gives a new credential its ids and its secret.
+func (s *Service) equip(c credential.Change, now time.Time) (draft, error) {
+	d, err := s.name(c, now)
+	if err != nil {
+		return draft{}, err
+	}
+	r, named := &d.Record, ""
+	if r.Kind == credential.APIKey {
+		named = r.Account
 	}
 	secret, err := credential.Mint(r.Kind, named, r.PublicID, r.Mode, s.entropy)
 	if err != nil {
@@ -233,7 +244,8 @@ func (s *Service) equip(c credential.Change, now time.Time) (draft, error) {
 	}
 	r.Digest, r.Pepper = s.peppers.Digest(secret)
 	r.LastFour = credential.LastFour(secret)
-	return draft{Change: c, secret: secret}, nil
+	d.secret = secret
+	return d, nil
 }
 
 // unavailable tells that the log did not take a change, or not in time.

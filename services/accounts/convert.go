@@ -32,6 +32,8 @@ type answer struct {
 	RotatedFrom  httpapi.Text `json:"rotated_from"`
 	RotatedTo    httpapi.Text `json:"rotated_to"`
 	GraceUntil   *time.Time   `json:"grace_until"`
+	AllowFrom    []string     `json:"ip_allow"`
+	Rate         *rateAnswer  `json:"rate_limit"` // null: that of its class
 	// Secret stands in the answer to the creation and in no other.
 	Secret string `json:"secret,omitzero"`
 }
@@ -42,6 +44,7 @@ func toAPI(r *credential.Record, now time.Time) answer {
 		LastFour: r.LastFour, CreatedAt: httpapi.Moment(r.CreatedAt), CreatedBy: httpapi.Text(r.CreatedBy), ExpiresAt: httpapi.Moment(r.ExpiresAt),
 		Status: string(r.StatusAt(now)), ExpiringSoon: r.ExpiringSoon(now), Legacy: r.Legacy,
 		RotatedFrom: httpapi.Text(r.RotatedFrom), RotatedTo: httpapi.Text(r.RotatedTo), GraceUntil: httpapi.Moment(r.GraceUntil),
+		AllowFrom: prefixesToAPI(r.AllowFrom), Rate: rateToAPI(r.Rate),
 	}
 	if r.Kind == credential.APIKey {
 		a.KeyID = r.PublicID
@@ -60,6 +63,8 @@ type orderWire struct {
 	Scopes      jsontext.Value `json:"scopes"`
 	Expires     string         `json:"expires"`
 	Mode        string         `json:"mode"`
+	Value       string         `json:"value"` // of an import
+	limitsWire
 }
 
 // scopes gives the words asked for, and the field that they stand in.

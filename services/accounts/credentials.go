@@ -83,7 +83,7 @@ func (s *Service) get(f family) httpapi.Handler {
 
 func (s *Service) create(f family) httpapi.Handler {
 	return func(w http.ResponseWriter, r *httpapi.Request) error {
-		order, err := s.order(f.kind, r)
+		order, _, err := s.order(f.kind, r)
 		if err != nil {
 			return err
 		}
@@ -93,6 +93,41 @@ func (s *Service) create(f family) httpapi.Handler {
 				return draft{}, err
 			}
 			return s.equip(c, now)
+		})
+		if err != nil {
+			return err
+		}
+		return s.reveal(w, r, &done)
+	}
+}
+
+// importing takes a credential in that another system made (contract 3.2). What
+// is kept of it is its digest.
+func (s *Service) importing(f family) httpapi.Handler {
+	return func(w http.ResponseWriter, r *httpapi.Request) error {
+		order, value, err := s.order(f.kind, r)
+		if err != nil {
+			return err
+		}
+		done, err := s.inTurn(r.Context(), func(ctx context.Context, now time.Time, before uint64) (committed, error) {
+			var holder *credential.Record
+			if held, ok := s.ring.Holder(value); ok {
+				holder = &held.Record
+			}
+			c, err := credential.Import(order, &r.Identity, holder, now)
+			if err != nil {
+				return committed{}, err
+			}
+			d, err := s.name(c, now)
+			if err != nil {
+				return committed{}, err
+			}
+			d.Record.Digest, d.Record.Pepper = s.peppers.Digest(value)
+			d.Record.LastFour = credential.LastFour(value)
+			what := d.fact()
+			what.alone = true // else two imports of one value could both be the first
+			seq, err := s.put(ctx, r, what, now, before)
+			return committed{d, seq}, err
 		})
 		if err != nil {
 			return err
@@ -122,11 +157,7 @@ func (s *Service) rotation(f family) httpapi.Handler {
 			return err
 		}
 		var invalid httpapi.ValidationError
-		says := func(field string, err error) {
-			if f, ok := errors.AsType[*fault.Error](err); ok {
-				invalid.Faults = append(invalid.Faults, httpapi.FieldFault{Loc: []string{"body", field}, Msg: f.Message, Type: "value_error"})
-			}
-		}
+		says := func(field string, err error) { invalid.Faults = appendFault(invalid.Faults, field, err) }
 		grace, err := credential.ParseGrace(asked.Grace)
 		says("grace", err)
 		var expires time.Time
@@ -160,6 +191,7 @@ func (s *Service) update(f family) httpapi.Handler {
 		var patch struct {
 			Name        *string `json:"name"`
 			Description *string `json:"description"`
+			limitsWire
 		}
 		if err := s.read(r, &patch); err != nil {
 			return err
@@ -170,11 +202,28 @@ func (s *Service) update(f family) httpapi.Handler {
 			}
 			return text
 		}
-		name, description := given(patch.Name), given(patch.Description)
+		to := credential.Patch{Name: given(patch.Name), Description: given(patch.Description)}
+		var invalid httpapi.ValidationError
+		var err error
+		to.AllowFrom, err = patch.prefixes()
+		invalid.Faults = appendFault(invalid.Faults, "ip_allow", err)
+		to.Rate, err = patch.rate()
+		invalid.Faults = appendFault(invalid.Faults, "rate_limit", err)
+		if len(invalid.Faults) > 0 {
+			return &invalid
+		}
 		return s.changed(f, w, r, http.StatusOK, func(c *credential.Record, now time.Time) (credential.Change, error) {
-			return c.Describe(name, description, now)
+			return c.Update(to, now)
 		})
 	}
+}
+
+// appendFault adds what an error says about a field of the body.
+func appendFault(faults []httpapi.FieldFault, field string, err error) []httpapi.FieldFault {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return append(faults, httpapi.FieldFault{Loc: []string{"body", field}, Msg: f.Message, Type: "value_error"})
+	}
+	return faults
 }
 
 type decision func(*credential.Record, time.Time) (credential.Change, error)
@@ -245,15 +294,16 @@ func (s *Service) fresh(r *httpapi.Request) error {
 	return nil
 }
 
-// order reads what somebody wants of a new credential. All faults are told together.
-func (s *Service) order(kind credential.Kind, r *httpapi.Request) (credential.Order, error) {
+// order reads what somebody wants of a new credential, and the value of one that
+// is to be imported. All faults are told together.
+func (s *Service) order(kind credential.Kind, r *httpapi.Request) (credential.Order, string, error) {
 	body, err := r.ReadJSON()
 	if err != nil {
-		return credential.Order{}, err
+		return credential.Order{}, "", err
 	}
 	faults, err := s.spec.CheckBody(r.Operation.Body, body)
 	if err != nil {
-		return credential.Order{}, err
+		return credential.Order{}, "", err
 	}
 	broken := map[string]bool{}
 	for _, f := range faults {
@@ -266,16 +316,31 @@ func (s *Service) order(kind credential.Kind, r *httpapi.Request) (credential.Or
 		_ = json.Unmarshal(body, &w, lenient)
 	}
 	if err != nil {
-		return credential.Order{}, httpapi.InvalidJSON()
+		return credential.Order{}, "", httpapi.InvalidJSON()
 	}
 	o := credential.Order{Kind: kind, Name: w.Name, Description: w.Description, Mode: event.Live}
 	if w.Mode == string(event.Test) {
 		o.Mode = event.Test
 	}
 	says := func(field string, err error) {
-		if f, ok := errors.AsType[*fault.Error](err); ok && !broken[field] {
-			faults = append(faults, httpapi.FieldFault{Loc: []string{"body", field}, Msg: f.Message, Type: "value_error"})
+		if !broken[field] {
+			faults = appendFault(faults, field, err)
 		}
+	}
+	if w.Value != "" {
+		form, ok := credential.ParseForeign(w.Value)
+		if !ok || form.Kind != kind {
+			says("value", fault.New(fault.Unprocessable, "", "no credential of a form that can be imported here"))
+		}
+		o.Mode = form.Mode
+	}
+	allow, err := w.prefixes()
+	if says("ip_allow", err); allow != nil {
+		o.AllowFrom = *allow
+	}
+	rate, err := w.rate()
+	if says("rate_limit", err); rate != nil {
+		o.Rate = *rate
 	}
 	if !broken["scope"] && !broken["scopes"] {
 		field, names := w.scopes()
@@ -287,9 +352,9 @@ func (s *Service) order(kind credential.Kind, r *httpapi.Request) (credential.Or
 		says("expires", err)
 	}
 	if len(faults) > 0 {
-		return o, &httpapi.ValidationError{Faults: faults}
+		return o, "", &httpapi.ValidationError{Faults: faults}
 	}
-	return o, nil
+	return o, w.Value, nil
 }
 
 // read reads a body that its schema says everything about.

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -89,7 +88,7 @@ func (s *Service) attempt(r *httpapi.Request, email string) error {
 		name string
 		rate ratelimit.Rate
 	}{
-		{"address." + network(r.RemoteAddr), attemptsByAddress},
+		{"address." + network(r.ClientAddr()), attemptsByAddress},
 		{"email." + hex.EncodeToString(sum[:]), attemptsByEmail},
 	} {
 		if granted, left := s.attempts.Take(b.name, b.rate, 1, now); granted == 0 {
@@ -102,16 +101,7 @@ func (s *Service) attempt(r *httpapi.Request, email string) error {
 
 // network gives what an address is counted by: of IPv6 the half that is
 // assigned as one, so that nobody has 2^64 budgets.
-func network(remote string) string {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return host
-	}
-	addr = addr.Unmap().WithZone("")
+func network(addr netip.Addr) string {
 	if addr.Is6() {
 		if p, err := addr.Prefix(64); err == nil {
 			return p.String()

@@ -74,6 +74,8 @@ type Config struct {
 	SessionLife    time.Duration `default:"12h" env:"SHIPLEDGER_SESSION_LIFE" help:"How long a web session lasts."`
 	ForwardedProto bool          `env:"SHIPLEDGER_FORWARDED_PROTO" help:"A proxy in front sets X-Forwarded-Proto: believe it, so that cookies are Secure behind TLS."`
 
+	TrustedProxies []string `name:"trusted-proxies" env:"SHIPLEDGER_TRUSTED_PROXIES" help:"Addresses and networks of proxies in front whose X-Forwarded-For tells where a request comes from; none: the connection does."`
+
 	// Version is what /health says of this build.
 	Version string `kong:"-"`
 	// Listening, if set, is told the address of the API.
@@ -234,6 +236,10 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	if err != nil {
 		return nil, err
 	}
+	proxies, err := credential.ParsePrefixes(cfg.TrustedProxies)
+	if err != nil {
+		return nil, fmt.Errorf("read the trusted proxies: %w", err)
+	}
 	people := accounts.Config{SessionLife: cfg.SessionLife}
 	if cfg.RateLimit != "off" {
 		people.Attempts = ratelimit.NewMemory()
@@ -243,7 +249,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	api, err := httpapi.New(
 		httpapi.Config{
 			Spec: spec, Services: []string{"ingest", "query", "accounts"}, Authenticator: ring, Limiter: limiter, Logger: logger,
-			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto,
+			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto, TrustedProxies: proxies,
 		},
 		ingest.New(spec, committer).Handlers(),
 		query.New(b.model, stream).Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).Handlers(),
@@ -276,7 +282,7 @@ func openBudgets(ctx context.Context, cfg Config, js jetstream.JetStream, logger
 	if err := rates.Validate(); err != nil {
 		return nil, nil, err
 	}
-	store, err := natsbank.Open(ctx, js, natsbank.Config{Replicas: cfg.NATSReplicas, Slowest: rates.Slowest()})
+	store, err := natsbank.Open(ctx, js, natsbank.Config{Replicas: cfg.NATSReplicas, Slowest: max(rates.Slowest(), accounts.MaxFill)})
 	if err != nil {
 		return nil, nil, err
 	}
