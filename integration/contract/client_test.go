@@ -317,7 +317,7 @@ func (a answer) fails(status int, code string) answer {
 }
 
 func (a answer) parsed() any {
-	if len(a.raw) == 0 {
+	if len(a.raw) == 0 || strings.HasPrefix(a.header.Get("Content-Type"), "text/") { // a page
 		return nil
 	}
 	var v any
