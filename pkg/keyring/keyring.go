@@ -196,6 +196,15 @@ func (r *Ring) Await(ctx context.Context, seq uint64) error {
 	}
 }
 
+// CatchUp returns when all is applied that the log held at the call.
+func (r *Ring) CatchUp(ctx context.Context) error {
+	last, err := r.log.Last(ctx)
+	if err != nil {
+		return err
+	}
+	return r.Await(ctx, last)
+}
+
 // Run follows the log until ctx is done. The ring is ready once it has applied
 // all that the log held when it started.
 func (r *Ring) Run(ctx context.Context, ready func()) error {

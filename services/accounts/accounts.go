@@ -27,6 +27,11 @@ type Config struct {
 	SessionLife time.Duration
 	// Attempts counts attempts to sign in; nil: no limit.
 	Attempts ratelimit.Bank
+	// Nodes are the processes that an answer to a change waits for; nil: there is
+	// no other.
+	Nodes *keyring.Nodes
+	// Flight is what the service decides by its keyring; nil: nobody asks.
+	Flight *keyring.Flight
 }
 
 const defaultLife = 12 * time.Hour
@@ -41,6 +46,8 @@ type Service struct {
 	life      time.Duration
 	attempts  ratelimit.Bank
 	passwords verifier
+	nodes     *keyring.Nodes
+	flight    *keyring.Flight
 	now       func() time.Time
 	entropy   io.Reader // safe for concurrent use
 	turn      chan struct{}
@@ -52,7 +59,11 @@ func New(cfg Config, spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, p
 	if cfg.SessionLife <= 0 {
 		cfg.SessionLife = defaultLife
 	}
+	if cfg.Flight == nil {
+		cfg.Flight = &keyring.Flight{}
+	}
 	return &Service{
+		nodes: cfg.Nodes, flight: cfg.Flight,
 		spec: spec, log: log, ring: ring, peppers: peppers, sessions: sessions, life: cfg.SessionLife, attempts: cfg.Attempts,
 		passwords: make(verifier, verifications), now: now, entropy: entropy, turn: make(chan struct{}, 1),
 	}
@@ -74,6 +85,7 @@ func (s *Service) Handlers() httpapi.Handlers {
 		all["resume"+f.operations] = s.change(f, (*credential.Record).Resume)
 		all["revoke"+f.operations] = s.revoke(f)
 		all["rotate"+f.operations] = s.rotation(f)
+		all["get"+f.operations+"Propagation"] = s.propagation(f)
 	}
 	return all
 }

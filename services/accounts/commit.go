@@ -119,7 +119,9 @@ func (s *Service) inTurn(ctx context.Context, attempt func(ctx context.Context, 
 		return committed{}, unavailable(context.Cause(ctx))
 	}
 	for range decideAttempts {
+		landed := s.flight.Begin()
 		done, err := attempt(ctx, s.now(), s.ring.Applied())
+		landed()
 		switch {
 		case err == nil:
 			if err := s.ring.Await(ctx, done.seq); err != nil {
@@ -129,7 +131,7 @@ func (s *Service) inTurn(ctx context.Context, attempt func(ctx context.Context, 
 		case !errors.Is(err, eventlog.ErrConflict):
 			return committed{}, err
 		}
-		if err := s.catchUp(ctx); err != nil {
+		if err := s.ring.CatchUp(ctx); err != nil {
 			return committed{}, unavailable(err)
 		}
 	}
@@ -201,15 +203,6 @@ func (s *Service) store(
 		}
 	}
 	return 0, err
-}
-
-// catchUp returns when the keyring knows all that the log holds.
-func (s *Service) catchUp(ctx context.Context) error {
-	last, err := s.log.Last(ctx)
-	if err != nil {
-		return err
-	}
-	return s.ring.Await(ctx, last)
 }
 
 // name gives a new credential its ids.

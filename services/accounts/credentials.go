@@ -138,7 +138,7 @@ func (s *Service) importing(f family) httpapi.Handler {
 
 // reveal answers with a new credential, once with its secret.
 func (s *Service) reveal(w http.ResponseWriter, r *httpapi.Request, done *committed) error {
-	w.Header()[positionHeader] = []string{position(done.seq)}
+	s.everywhere(w, r, done.seq)
 	a := toAPI(&done.Record, s.now())
 	a.Secret = done.secret
 	return r.JSON(http.StatusCreated, a)
@@ -253,7 +253,7 @@ func (s *Service) changed(f family, w http.ResponseWriter, r *httpapi.Request, s
 	if err != nil {
 		return err
 	}
-	w.Header()[positionHeader] = []string{position(done.seq)}
+	s.everywhere(w, r, done.seq)
 	if status == http.StatusNoContent {
 		w.WriteHeader(status)
 		return nil

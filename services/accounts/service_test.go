@@ -19,6 +19,9 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/kv"
+	"github.com/shipledger/shipledger/pkg/kv/memkv"
+	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/schemas"
 	"github.com/shipledger/shipledger/services/accounts"
@@ -26,16 +29,23 @@ import (
 
 // process is one of several that manage credentials on one log.
 type process struct {
-	t     *testing.T
-	api   *httpapi.API
-	ring  *keyring.Ring
-	admin string
-	logs  *bytes.Buffer
+	t      *testing.T
+	api    *httpapi.API
+	ring   *keyring.Ring
+	admin  string
+	logs   *bytes.Buffer
+	flight *keyring.Flight
 }
 
 // newProcess starts a process whose changes are stored through its own way to
 // the log.
 func newProcess(t *testing.T, log eventlog.Log, admin string) *process {
+	t.Helper()
+	return newNode(t, log, memkv.New(), admin)
+}
+
+// newNode starts a process that tells the others how far it is.
+func newNode(t *testing.T, log eventlog.Log, table kv.Table, admin string) *process {
 	t.Helper()
 	spec, err := httpapi.ParseSpec(schemas.OpenAPI)
 	if err != nil {
@@ -47,17 +57,20 @@ func newProcess(t *testing.T, log eventlog.Log, admin string) *process {
 	peppers := newPeppers(t, 1)
 	sessions := sessionKeys(t)
 	p.ring = keyring.New(keyring.Config{Sessions: sessions}, log, peppers, now, logger)
+	p.flight = &keyring.Flight{}
+	nodes := keyring.NewNodes(keyring.NodesConfig{Service: "accounts", ID: rand.Text(), Flights: []*keyring.Flight{p.flight}}, p.ring, table, now, logger)
+	cfg := accounts.Config{Attempts: ratelimit.NewMemory(), Nodes: nodes, Flight: p.flight}
 	nothing := httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health { return httpapi.Health{} })
 	p.api, err = httpapi.New(
 		httpapi.Config{Spec: spec, Services: []string{"accounts"}, Authenticator: p.ring, Logger: logger},
-		accounts.New(accounts.Config{Attempts: ratelimit.NewMemory()}, spec, log, p.ring, peppers, sessions, now, rand.Reader).Handlers(), httpapi.Handlers{"getHealth": nothing},
+		accounts.New(cfg, spec, log, p.ring, peppers, sessions, now, rand.Reader).Handlers(), httpapi.Handlers{"getHealth": nothing},
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- p.ring.Run(ctx, func() { close(ready) }) }()
+	go func() { ended <- lifecycle.Seq(p.ring, nodes).Run(ctx, func() { close(ready) }) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -70,9 +70,8 @@ func (s *Service) logIn(w http.ResponseWriter, r *httpapi.Request) error {
 		return err
 	}
 	http.SetCookie(w, s.cookie(r, token, int(s.life.Seconds())))
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h[positionHeader] = []string{position(seq)}
+	s.everywhere(w, r, seq)
+	w.Header().Set("Cache-Control", "no-store")
 	return r.JSON(http.StatusOK, loggedIn{token, httpapi.Moment(session.ExpiresAt)})
 }
 
@@ -184,7 +183,7 @@ func (s *Service) logOut(w http.ResponseWriter, r *httpapi.Request) error {
 		return err
 	}
 	http.SetCookie(w, s.cookie(r, "", -1))
-	w.Header()[positionHeader] = []string{position(done.seq)}
+	s.everywhere(w, r, done.seq)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

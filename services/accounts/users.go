@@ -102,7 +102,7 @@ func (s *Service) changeUser(w http.ResponseWriter, r *httpapi.Request, decide f
 	if err != nil {
 		return user, err
 	}
-	w.Header()[positionHeader] = []string{position(done.seq)}
+	s.everywhere(w, r, done.seq)
 	return user, nil
 }
 

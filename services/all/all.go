@@ -2,7 +2,7 @@
 // others are named. It is the only place that knows which.
 //
 //	┌─ NATS JetStream (in process) ─┐   ┌─ ClickHouse (child process) ─┐
-//	│  CREDENTIALS BUDGETS TRACK_00 │   │  tables and checkpoint       │
+//	│ CREDENTIALS TRACK_00 + tables │   │  tables and checkpoint       │
 //	└──────┬──────────────┬─────────┘   └───────▲──────────────┬───────┘
 //	   keyring       committer ─► projector ────┘            query
 //	       └──────────────┴── HTTP API ────────────────────────┘
@@ -32,6 +32,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/kv/natskv"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/ratelimit/natsbank"
@@ -68,6 +69,8 @@ type Config struct {
 
 	Pepper     string `env:"SHIPLEDGER_PEPPER" help:"Key of the digests of credentials, base64 or hex; default: made once in the data directory."`
 	PepperFile string `env:"SHIPLEDGER_PEPPER_FILE" help:"File that holds the pepper."`
+
+	DeafLimit time.Duration `default:"30s" env:"SHIPLEDGER_DEAF_LIMIT" help:"Refuse every credential when the log of credentials was not heard for this long."`
 
 	SessionKey     string        `env:"SHIPLEDGER_SESSION_KEY" help:"Key that signs web sessions, 32 bytes as base64 or hex; default: made once in the data directory."`
 	SessionKeyFile string        `env:"SHIPLEDGER_SESSION_KEY_FILE" help:"File that holds the key of web sessions."`
@@ -228,7 +231,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	}
 
 	stream := event.TrackStream(trackIndex)
-	ring := keyring.New(keyring.Config{Sessions: sessions}, credentials, peppers, time.Now, logger)
+	ring := keyring.New(keyring.Config{DeafLimit: cfg.DeafLimit, Sessions: sessions}, credentials, peppers, time.Now, logger)
 	committer := ingest.NewCommitter(track, stream, time.Now, newIDs(), logger)
 	project := projector.New(track, b.openSink, stream, logger)
 	health := &health{version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project}
@@ -240,7 +243,10 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	if err != nil {
 		return nil, fmt.Errorf("read the trusted proxies: %w", err)
 	}
-	people := accounts.Config{SessionLife: cfg.SessionLife}
+	people := accounts.Config{SessionLife: cfg.SessionLife, Flight: &keyring.Flight{}}
+	if people.Nodes, err = openNodes(opening, cfg, js, ring, logger, committer.Flight(), people.Flight); err != nil {
+		return nil, err
+	}
 	if cfg.RateLimit != "off" {
 		people.Attempts = ratelimit.NewMemory()
 	}
@@ -265,6 +271,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	})
 	return lifecycle.Seq(
 		lifecycle.Par(ring, follow, budgets, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
+		people.Nodes, // before anybody is let in, and after what was let in is done
 		committer,
 		project,
 		&httpapi.Server{Addr: cfg.Addr, Handler: api, Grace: stopGrace, Listening: cfg.Listening},
@@ -288,6 +295,19 @@ func openBudgets(ctx context.Context, cfg Config, js jetstream.JetStream, logger
 	}
 	bank := ratelimit.NewLeased(ratelimit.LeasedConfig{Owner: rand.Text()}, store, logger)
 	return ratelimit.NewLimiter(rates, bank, time.Now), bank, nil
+}
+
+// openNodes gives the processes of a ledger that verify credentials, of which
+// this is one.
+func openNodes(ctx context.Context, cfg Config, js jetstream.JetStream, ring *keyring.Ring, logger *slog.Logger, flights ...*keyring.Flight) (*keyring.Nodes, error) {
+	table, err := natskv.Open(ctx, js, natskv.Config{
+		Bucket: "NODES", Description: "How far each process has heard of credentials", Replicas: cfg.NATSReplicas,
+		Life: keyring.NodeLife, Volatile: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return keyring.NewNodes(keyring.NodesConfig{Service: "all", ID: rand.Text(), Flights: flights}, ring, table, time.Now, logger), nil
 }
 
 // openSink makes what tables are missing: the projector is their only writer.

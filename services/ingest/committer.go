@@ -14,6 +14,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/tracking"
 )
 
@@ -49,6 +50,7 @@ type Committer struct {
 	waiting atomic.Int64
 	failing atomic.Pointer[failure] // the last frame that could not be stored; nil since one could
 	metrics metrics
+	flight  keyring.Flight
 
 	// What follows belongs to the goroutine of Run.
 	state   *tracking.State
@@ -142,6 +144,9 @@ func (c *Committer) Healthy() error {
 	}
 	return nil
 }
+
+// Flight is the frame that is decided and not yet stored.
+func (c *Committer) Flight() *keyring.Flight { return &c.flight }
 
 // Run folds the log and then commits until ctx is done and the queue is empty.
 // It is ready once the state stands at the log's end.
@@ -242,6 +247,7 @@ type frame struct {
 // commit decides as much of the backlog as fits a frame, appends it, and
 // releases the waiters.
 func (c *Committer) commit(ctx context.Context) {
+	defer c.flight.Begin()()
 	now := c.clock().UTC().Truncate(time.Millisecond)
 	if last := c.state.LastTime(); last.After(now) {
 		now = last // receipt never falls along a partition

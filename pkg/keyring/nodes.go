@@ -1,0 +1,281 @@
+package keyring
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/shipledger/shipledger/pkg/kv"
+)
+
+// NodeLife is how long a node counts as live after its last report.
+const NodeLife = 5 * time.Second
+
+// joinSuffix is behind the key of a node where it says that it joins.
+const joinSuffix = ".join"
+
+const (
+	reportEvery = time.Second
+	// echoWithin is when a node that does not hear its own reports listens anew.
+	echoWithin    = 3 * reportEvery
+	reportTimeout = 2 * time.Second
+)
+
+// A Node is a process that verifies credentials.
+type Node struct {
+	Service string
+	ID      string // drawn at its start
+	// Applied is the sequence of the last credential event that it acts by: it
+	// applied the event, and nothing that it decided before is in flight.
+	Applied uint64
+	SeenAt  time.Time // when its last report was heard here
+}
+
+func (n *Node) key() string { return n.Service + "." + n.ID }
+
+// NodesConfig says which node this process is.
+type NodesConfig struct {
+	Service, ID string
+	// Flights are what this process decides by its keyring.
+	Flights []*Flight
+}
+
+func (c *NodesConfig) key() string { return c.Service + "." + c.ID }
+
+// Nodes tells the other processes how far this one is, and knows how far they
+// are. It is a lifecycle.Service, to be run after its ring and before the
+// process lets anybody in, and safe for concurrent use.
+//
+//	ring applied n ─► what was decided before has landed ─► report n ─► table
+//	                                                                      │
+//	Await(n): every live node reported n, this one included ◄── watch ◄───┘
+//
+// A node says that it joins before it looks a last time where the log ends and
+// lets anybody in. So of an event that is stored later, whoever hears its own
+// report of that event has heard of all nodes that might not know it: entries
+// come in one order. Joining has a key of its own because a report may be
+// overtaken by the next one of its node, which comes later in that order.
+type Nodes struct {
+	cfg    NodesConfig
+	ring   *Ring
+	table  kv.Table
+	now    func() time.Time
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	settled uint64          // what this node may report
+	heard   map[string]Node // by key
+	changed chan struct{}   // closed and replaced whenever heard changes
+	moved   chan struct{}   // holds something when settled grew
+}
+
+// NewNodes returns the nodes that report in table, of which this process is one.
+func NewNodes(cfg NodesConfig, ring *Ring, table kv.Table, now func() time.Time, logger *slog.Logger) *Nodes {
+	return &Nodes{
+		cfg: cfg, ring: ring, table: table, now: now, logger: logger,
+		heard: map[string]Node{}, changed: make(chan struct{}), moved: make(chan struct{}, 1),
+	}
+}
+
+// Live gives the nodes that count, by service and id.
+func (n *Nodes) Live() []Node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.live()
+}
+
+func (n *Nodes) live() []Node {
+	now := n.now()
+	var out []Node
+	for _, node := range n.heard {
+		if now.Sub(node.SeenAt) < NodeLife {
+			out = append(out, node)
+		}
+	}
+	slices.SortFunc(out, func(a, b Node) int { return cmp.Compare(a.key(), b.key()) })
+	return out
+}
+
+// Await tells whether every live node acts by the event at seq. It returns as
+// soon as they do, and false when ctx is done first.
+func (n *Nodes) Await(ctx context.Context, seq uint64) bool {
+	for {
+		n.mu.Lock()
+		everywhere, changed := n.reached(seq), n.changed
+		n.mu.Unlock()
+		if everywhere {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.reached(seq) // a node may have ceased to count meanwhile
+		}
+	}
+}
+
+// reached is for whoever holds n.mu. Without an echo of this node's own report
+// nothing is known of the others.
+func (n *Nodes) reached(seq uint64) bool {
+	self, ok := n.heard[n.cfg.key()]
+	if !ok || self.Applied < seq {
+		return false
+	}
+	return !slices.ContainsFunc(n.live(), func(node Node) bool { return node.Applied < seq })
+}
+
+// Run reports until ctx is done, and then that this node is gone.
+func (n *Nodes) Run(ctx context.Context, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	n.settled = n.ring.Applied()
+	for first := (backoff{}); !n.report(ctx, n.cfg.key()+joinSuffix) || !n.report(ctx, n.cfg.key()); {
+		if !first.wait(ctx) {
+			return nil
+		}
+	}
+	for last := (backoff{}); n.ring.CatchUp(ctx) != nil; {
+		if !last.wait(ctx) {
+			return nil
+		}
+	}
+	group.Go(func() { n.settle(ctx) })
+	group.Go(func() { n.watch(ctx) })
+	ready()
+	ticks := time.NewTicker(reportEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-n.moved:
+		case <-ticks.C:
+		case <-ctx.Done():
+			leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
+			defer cancel()
+			if err := errors.Join(n.table.Delete(leaving, n.cfg.key()+joinSuffix), n.table.Delete(leaving, n.cfg.key())); err != nil {
+				n.logger.WarnContext(leaving, "cannot tell the other nodes that this one stops", "err", err)
+			}
+			return nil
+		}
+		n.report(ctx, n.cfg.key())
+	}
+}
+
+// settle follows the ring, and tells of an event once nothing that was decided
+// without it is in flight.
+func (n *Nodes) settle(ctx context.Context) {
+	for {
+		n.mu.Lock()
+		seq := n.settled + 1
+		n.mu.Unlock()
+		if n.ring.Await(ctx, seq) != nil {
+			return
+		}
+		seq = n.ring.Applied()
+		for _, f := range n.cfg.Flights {
+			if f.Landed(ctx) != nil {
+				return
+			}
+		}
+		n.mu.Lock()
+		n.settled = seq
+		n.mu.Unlock()
+		select {
+		case n.moved <- struct{}{}:
+		default:
+		}
+	}
+}
+
+type reportWire struct {
+	Applied uint64 `json:"applied"`
+}
+
+func (n *Nodes) report(ctx context.Context, key string) bool {
+	n.mu.Lock()
+	wire := reportWire{n.settled}
+	n.mu.Unlock()
+	body, err := json.Marshal(wire)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+		defer cancel()
+		_, err = n.table.Put(ctx, key, body)
+	}
+	if err != nil && ctx.Err() == nil {
+		n.logger.WarnContext(ctx, "cannot report to the other nodes", "err", err)
+	}
+	return err == nil
+}
+
+// watch listens to all nodes, and anew where it has become deaf: that shows by
+// this node's own reports.
+func (n *Nodes) watch(ctx context.Context) {
+	retry := backoff{}
+	for {
+		n.listen(ctx, &retry)
+		if !retry.wait(ctx) {
+			return
+		}
+	}
+}
+
+func (n *Nodes) listen(ctx context.Context, retry *backoff) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	deaf := time.AfterFunc(echoWithin, cancel)
+	defer deaf.Stop()
+	own := n.cfg.key()
+	for e, err := range n.table.Watch(ctx) {
+		if err != nil {
+			n.logger.WarnContext(ctx, "cannot hear the other nodes", "err", err)
+			return
+		}
+		if e.Key == own {
+			deaf.Reset(echoWithin)
+			*retry = backoff{}
+		}
+		n.hear(ctx, e)
+	}
+}
+
+func (n *Nodes) hear(ctx context.Context, e kv.Entry) {
+	key, joins := strings.CutSuffix(e.Key, joinSuffix)
+	service, id, ok := strings.Cut(key, ".")
+	if !ok {
+		return // the end of what stood
+	}
+	var wire reportWire
+	if e.Value != nil {
+		if err := json.Unmarshal(e.Value, &wire); err != nil { // as if it had applied nothing
+			n.logger.WarnContext(ctx, "the report of a node cannot be read", "node", e.Key, "err", err)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.now()
+	if _, known := n.heard[key]; joins && (known || e.Value == nil) {
+		return
+	}
+	if e.Value == nil {
+		delete(n.heard, key)
+	} else {
+		n.heard[key] = Node{service, id, wire.Applied, now}
+	}
+	for key, node := range n.heard { // those that never said goodbye
+		if now.Sub(node.SeenAt) >= NodeLife {
+			delete(n.heard, key)
+		}
+	}
+	close(n.changed)
+	n.changed = make(chan struct{})
+}
