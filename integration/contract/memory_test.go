@@ -88,13 +88,12 @@ func (m *memory) start(t *testing.T) {
 	stream := event.TrackStream(0)
 	m.ring = keyring.New(keyring.Config{Sessions: m.sessionKeys}, m.credentials, m.peppers, time.Now, logger)
 	committer := ingest.NewCommitter(m.track, stream, m.clock.read, newIDs(), logger)
-	project := projector.New(m.track, func(context.Context) (readmodel.Sink, error) {
-		return gatedSink{m.model, m.gate}, nil
-	}, stream, logger)
+	sink := func(context.Context) (readmodel.Sink, error) { return gatedSink{m.model, m.gate}, nil }
+	project := lifecycle.Par(projector.New(m.track, sink, stream, logger), projector.New(m.credentials, sink, event.CredentialStream, logger))
 	api, err := httpapi.New(
 		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger},
 		ingest.New(document, committer).Handlers(),
-		query.New(m.model, stream).Handlers(),
+		query.New(m.model, stream).Auditing(event.CredentialStream).Handlers(),
 		accounts.New(
 			accounts.Config{Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
 		).Handlers(),

@@ -30,9 +30,14 @@ type envelope struct {
 	Data           jsontext.Value `json:"data"`
 }
 
-// DecodeFrame reads the events of the frame at seq of a stream. One event that
-// cannot be read fails the frame; the error names its place.
+// DecodeFrame reads the events of the frame at seq of a stream: a batch, or one
+// event alone, as the stream of credentials holds them. One event that cannot be
+// read fails the frame; the error names its place.
 func DecodeFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
+	if len(body) > 0 && body[0] == '{' {
+		r, err := DecodeEvent(Position{stream, At(seq, 0)}, body)
+		return []Recorded{r}, err
+	}
 	var batch []envelope
 	if err := json.Unmarshal(body, &batch, decodeOptions); err != nil {
 		return nil, fmt.Errorf("decode frame %s.%d: %w", stream, seq, err)

@@ -50,6 +50,23 @@ func AppendEvent(dst []byte, e *Event, at Offset) []byte {
 		w.raw(`,"backfilled":true`)
 	}
 	w.raw(`,"data":`)
+	w.data(e, at)
+	w.raw(`}`)
+	return w.dst
+}
+
+// AppendData appends the data of an event that is about no run, as AppendEvent
+// writes it.
+func AppendData(dst []byte, e *Event) []byte {
+	w := writer{dst}
+	w.data(e, 0)
+	return w.dst
+}
+
+type writer struct{ dst []byte }
+
+// data writes what happened; at is the event's own place, see AppendEvent.
+func (w *writer) data(e *Event, at Offset) {
 	switch p := e.Payload.(type) {
 	case *Run:
 		w.run(p, e, at)
@@ -92,11 +109,7 @@ func AppendEvent(dst []byte, e *Event, at Offset) []byte {
 		}
 		w.dst = append(w.dst, p.Data...)
 	}
-	w.raw(`}`)
-	return w.dst
 }
-
-type writer struct{ dst []byte }
 
 func (w *writer) raw(s string) { w.dst = append(w.dst, s...) }
 

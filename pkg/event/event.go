@@ -7,6 +7,7 @@
 package event
 
 import (
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -108,3 +109,9 @@ func (*Product) schema() string     { return "product/1" }
 func (*Environment) schema() string { return "environment/1" }
 func (*Version) schema() string     { return "version/1" }
 func (o Opaque) schema() string     { return o.Schema }
+
+// Family gives what a type is about: what stands before its dot.
+func (t Type) Family() string {
+	family, _, _ := strings.Cut(string(t), ".")
+	return family
+}

@@ -5,6 +5,7 @@
 package projection
 
 import (
+	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
@@ -30,11 +31,30 @@ func Project(r event.Recorded, rows *readmodel.Rows) (known bool) {
 		rows.Environments = append(rows.Environments, readmodel.EnvironmentRow{Environment: *p, Account: r.Account, Position: r.Position})
 	case *event.Version:
 		rows.Versions = append(rows.Versions, readmodel.VersionRow{Version: *p, Account: r.Account, Position: r.Position})
+	case event.Opaque:
+		known = credential.Known(p.Schema)
 	default:
 		known = false
 	}
+	if row.Request == "" {
+		row.Request = string(Data(&r.Event))
+	}
 	rows.Events = append(rows.Events, row)
 	return known
+}
+
+// Data gives what people may read of an event's data: of a run the body as it
+// was received, of anything else what the event says, without what tells a
+// secret. It is nil where there is nothing, or nobody has said what may be read.
+func Data(e *event.Event) []byte {
+	switch p := e.Payload.(type) {
+	case *event.Run:
+		return p.Request
+	case event.Opaque:
+		return credential.Shown(p)
+	default:
+		return credential.RedactIn(event.AppendData(nil, e))
+	}
 }
 
 func projectRun(r event.Recorded, p *event.Run, rows *readmodel.Rows) {

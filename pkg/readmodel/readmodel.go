@@ -63,7 +63,7 @@ type EventRow struct {
 	Author      event.Author
 	Backfilled  bool
 	Flag        string
-	Request     string // the body as received, "" where there is none
+	Request     string // what people may read of its data: of a run the body as received; "" where there is nothing
 	Status      string // the status that the event reported, "" for other events
 }
 
@@ -254,6 +254,8 @@ type Reader interface {
 
 	Matrix(ctx context.Context, account string, f MatrixFilter, p Page) (Matrix, error)
 
+	Audit
+
 	// Owner names an account, other than the asking one, that has an object
 	// with this id; ErrNotFound where it exists nowhere (contract 6).
 	Owner(ctx context.Context, object Object, id string) (account string, err error)
@@ -269,6 +271,7 @@ const (
 	ProductObject     Object = "product"
 	EnvironmentObject Object = "environment"
 	VersionObject     Object = "version"
+	EventObject       Object = "event"
 )
 
 // Key orders runs newest first.

@@ -4,7 +4,7 @@
 //	┌─ NATS JetStream (in process) ─┐   ┌─ ClickHouse (child process) ─┐
 //	│ CREDENTIALS TRACK_00 + tables │   │  tables and checkpoint       │
 //	└──────┬──────────────┬─────────┘   └───────▲──────────────┬───────┘
-//	   keyring       committer ─► projector ────┘            query
+//	   keyring       committer ─► projectors ───┘            query
 //	       └──────────────┴── HTTP API ────────────────────────┘
 //
 // What is drawn higher starts first and stops last.
@@ -13,17 +13,20 @@ package all
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
@@ -131,7 +134,7 @@ func New(cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
 		}
 		defer nc.Close()
 		defer func() { _ = model.Close() }()
-		b := backends{nc: nc, model: model}
+		b := backends{nc: nc, model: model, making: make(chan struct{}, 1)}
 		services, err := b.wire(ctx, cfg, logger)
 		if err != nil {
 			return err
@@ -189,8 +192,9 @@ func openClickHouse(cfg Config, logger *slog.Logger) (*chmodel.Model, lifecycle.
 
 // backends are what services stand on, whoever started them.
 type backends struct {
-	nc    *nats.Conn
-	model *chmodel.Model
+	nc     *nats.Conn
+	model  *chmodel.Model
+	making chan struct{} // held by whoever makes tables
 }
 
 func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
@@ -233,7 +237,10 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	stream := event.TrackStream(trackIndex)
 	ring := keyring.New(keyring.Config{DeafLimit: cfg.DeafLimit, Sessions: sessions}, credentials, peppers, time.Now, logger)
 	committer := ingest.NewCommitter(track, stream, time.Now, newIDs(), logger)
-	project := projector.New(track, b.openSink, stream, logger)
+	project := projectors{}
+	for short, log := range map[string]*natslog.Log{stream: track, event.CredentialStream: credentials} {
+		project = append(project, projector.New(log, b.openSink, short, logger))
+	}
 	health := &health{version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project}
 	limiter, budgets, err := openBudgets(opening, cfg, js, logger)
 	if err != nil {
@@ -251,14 +258,14 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		people.Attempts = ratelimit.NewMemory()
 	}
 	registry := telemetry.NewRegistry()
-	registry.MustRegister(append(committer.Collectors(), project.Collectors()...)...)
+	registry.MustRegister(slices.Concat(committer.Collectors(), project.collectors())...)
 	api, err := httpapi.New(
 		httpapi.Config{
 			Spec: spec, Services: []string{"ingest", "query", "accounts"}, Authenticator: ring, Limiter: limiter, Logger: logger,
 			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto, TrustedProxies: proxies,
 		},
 		ingest.New(spec, committer).Handlers(),
-		query.New(b.model, stream).Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).Handlers(),
+		query.New(b.model, stream).Auditing(event.CredentialStream).Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).Handlers(),
 		accounts.New(people, spec, credentials, ring, peppers, sessions, time.Now, rand.Reader).Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
 	)
@@ -273,7 +280,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		lifecycle.Par(ring, follow, budgets, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
 		people.Nodes, // before anybody is let in, and after what was let in is done
 		committer,
-		project,
+		project.service(),
 		&httpapi.Server{Addr: cfg.Addr, Handler: api, Grace: stopGrace, Listening: cfg.Listening},
 	), nil
 }
@@ -310,8 +317,38 @@ func openNodes(ctx context.Context, cfg Config, js jetstream.JetStream, ring *ke
 	return keyring.NewNodes(keyring.NodesConfig{Service: "all", ID: rand.Text(), Flights: flights}, ring, table, time.Now, logger), nil
 }
 
-// openSink makes what tables are missing: the projector is their only writer.
+// projectors fill the read model, each from a stream.
+type projectors []*projector.Service
+
+func (all projectors) service() lifecycle.Service {
+	services := make([]lifecycle.Service, len(all))
+	for i, p := range all {
+		services[i] = p
+	}
+	return lifecycle.Par(services...)
+}
+
+func (all projectors) collectors() (out []prometheus.Collector) {
+	for _, p := range all {
+		out = append(out, p.Collectors()...)
+	}
+	return out
+}
+
+// Healthy tells why the read model falls behind, nil while it does not.
+func (all projectors) Healthy() error {
+	var errs []error
+	for _, p := range all {
+		errs = append(errs, p.Healthy())
+	}
+	return errors.Join(errs...)
+}
+
+// openSink makes what tables are missing: projectors are their only writers. One
+// at a time: statements that make a table do not mix well.
 func (b backends) openSink(ctx context.Context) (readmodel.Sink, error) {
+	b.making <- struct{}{}
+	defer func() { <-b.making }()
 	if err := b.model.Migrate(ctx); err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ type eventRow struct {
 	CredentialID   httpapi.Text   `json:"credential_id"`
 	CredentialName httpapi.Text   `json:"credential_name"`
 	Actor          httpapi.Text   `json:"actor"`
-	Mode           string         `json:"mode"`
+	Mode           httpapi.Text   `json:"mode"`
 	Backfilled     bool           `json:"backfilled"`
 	Flag           httpapi.Text   `json:"flag"`
 	Data           jsontext.Value `json:"data"`
@@ -104,7 +104,7 @@ func eventItem(r *readmodel.EventRow) eventRow {
 		ID: r.ID.String(), Type: string(r.Type), Position: r.Position.String(),
 		ReceivedAt: httpapi.Moment(r.ReceivedAt), EffectiveAt: httpapi.Moment(r.EffectiveAt), Subject: r.Subject,
 		CredentialID: httpapi.Text(r.Author.CredentialID), CredentialName: httpapi.Text(r.Author.CredentialName),
-		Actor: httpapi.Text(r.Author.Actor), Mode: string(r.Author.Mode), Backfilled: r.Backfilled,
+		Actor: httpapi.Text(r.Author.Actor), Mode: httpapi.Text(r.Author.Mode), Backfilled: r.Backfilled,
 		Flag: httpapi.Text(r.Flag), Data: data,
 	}
 }

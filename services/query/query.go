@@ -29,7 +29,8 @@ const (
 // Service answers the operations of query.
 type Service struct {
 	model   readmodel.Reader
-	streams []string                       // short names of the streams that the read model is made of
+	streams []string                       // short names of the streams that state is made of
+	audited []string                       // those that the audit log is drawn from beside them
 	others  map[string]func() event.Offset // how far this process follows other streams
 	asOf    singleflight.Group
 }
@@ -44,6 +45,13 @@ func New(model readmodel.Reader, streams ...string) *Service {
 // it. It must be called before the service is used.
 func (s *Service) Following(stream string, reached func() event.Offset) *Service {
 	s.others[stream] = reached
+	return s
+}
+
+// Auditing names the streams that only the audit log is drawn from. It must be
+// called before the service is used.
+func (s *Service) Auditing(streams ...string) *Service {
+	s.audited = streams
 	return s
 }
 
@@ -63,6 +71,8 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"getMatrix":        s.getMatrix,
 		"getMatrixDiff":    s.getMatrixDiff,
 		"getCellHistory":   s.getCellHistory,
+		"listEvents":       s.listEvents,
+		"getEvent":         s.getEvent,
 	}
 	maps.Copy(handlers, apidocs.Handlers())
 	return handlers
@@ -71,26 +81,33 @@ func (s *Service) Handlers() httpapi.Handlers {
 // fresh waits until the read model holds what the caller wants to see, and
 // gives how new the answer will be at least.
 func (s *Service) fresh(r *httpapi.Request) (httpapi.AsOf, error) {
+	progress, err := s.freshOf(r, s.streams)
+	return asOf(progress), err
+}
+
+// freshOf does so for an answer that is drawn from these streams, and gives how
+// far each is projected.
+func (s *Service) freshOf(r *httpapi.Request, streams []string) ([]readmodel.Progress, error) {
 	want := r.MinPosition()
-	if err := s.known(want); err != nil {
-		return httpapi.AsOf{}, err
+	if err := s.known(want, streams); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), waitForPosition)
 	defer cancel()
 	for {
 		progress, err := s.progress(ctx)
 		if err != nil && (len(want) == 0 || fault.KindOf(err) != fault.Unavailable) {
-			return httpapi.AsOf{}, err
+			return nil, err
 		}
-		if err == nil && s.reached(progress, want) {
-			return asOf(progress), nil
+		if err == nil && s.reached(progress, want, streams) {
+			return slices.DeleteFunc(slices.Clone(progress), func(p readmodel.Progress) bool { return !slices.Contains(streams, p.Stream) }), nil
 		}
 		select {
 		case <-ctx.Done():
 			if err != nil { // it did not answer all that time
-				return httpapi.AsOf{}, err
+				return nil, err
 			}
-			return httpapi.AsOf{}, fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "the read model has not reached the position that was asked for").
+			return nil, fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "the read model has not reached the position that was asked for").
 				WithHint("Ask again after the time in Retry-After, or leave the position out to read what is there.")
 		case <-time.After(askAgain):
 		}
@@ -114,9 +131,9 @@ func (s *Service) progress(ctx context.Context) ([]readmodel.Progress, error) {
 	return v.([]readmodel.Progress), nil //nolint:forcetypeassert // made right above
 }
 
-func (s *Service) known(want map[string]event.Offset) error {
+func (s *Service) known(want map[string]event.Offset, streams []string) error {
 	for stream := range want {
-		if s.others[stream] == nil && !slices.Contains(s.streams, stream) {
+		if s.others[stream] == nil && !slices.Contains(streams, stream) {
 			return &httpapi.ValidationError{Faults: []httpapi.FieldFault{{
 				Loc: []string{"query", "min_position"}, Msg: "these answers are not drawn from the stream " + stream, Type: "value_error",
 			}}}
@@ -125,9 +142,9 @@ func (s *Service) known(want map[string]event.Offset) error {
 	return nil
 }
 
-func (s *Service) reached(progress []readmodel.Progress, want map[string]event.Offset) bool {
+func (s *Service) reached(progress []readmodel.Progress, want map[string]event.Offset, streams []string) bool {
 	for stream, offset := range want {
-		ok := s.others[stream] != nil && s.others[stream]() >= offset
+		ok := !slices.Contains(streams, stream) && s.others[stream]() >= offset
 		for _, p := range progress {
 			ok = ok || p.Stream == stream && p.Offset >= offset
 		}

@@ -844,7 +844,7 @@ func shows(attempt, live *readmodel.Cell) bool {
 func (m *Model) Owner(ctx context.Context, object readmodel.Object, id string) (string, error) {
 	var table, where string
 	switch object {
-	case readmodel.DeploymentObject, readmodel.BuildObject:
+	case readmodel.DeploymentObject, readmodel.BuildObject, readmodel.EventObject:
 		run, err := ulid.ParseStrict(id)
 		if err != nil {
 			return "", readmodel.ErrNotFound

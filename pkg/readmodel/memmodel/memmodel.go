@@ -511,6 +511,10 @@ func (m *Model) Owner(_ context.Context, object readmodel.Object, id string) (st
 func (t *tables) has(object readmodel.Object, id string) bool {
 	var ok bool
 	switch object {
+	case readmodel.EventObject:
+		for _, e := range t.events {
+			ok = ok || e.ID.String() == id
+		}
 	case readmodel.DeploymentObject, readmodel.BuildObject:
 		run, err := ulid.ParseStrict(id)
 		if err != nil {

@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader
 	t.Run("an older success that comes late is not live", func(t *testing.T) { lateSuccess(t, open) })
 	t.Run("a past moment is as it was, and as it was known", func(t *testing.T) { pastMoments(t, open) })
 	t.Run("a cell lists what was live in it, and what changed", func(t *testing.T) { staysAndChanges(t, open) })
+	t.Run("events of several streams make one list", func(t *testing.T) { auditAcrossStreams(t, open) })
 	t.Run("an empty model has nothing", func(t *testing.T) { empty(t, open) })
 	t.Run("a key that no list gave is refused", func(t *testing.T) { badKey(t, open) })
 }
@@ -116,6 +117,11 @@ func (h *history) questions() []question {
 	for i, a := range h.accounts {
 		for _, limit := range []int{1000, 2} {
 			out = append(out, a.listQuestions(ctx, readmodel.Page{Limit: limit})...)
+			out = append(out, h.auditQuestions(ctx, a, limit)...)
+		}
+		for _, e := range h.events {
+			id := e.Events[0].ID // also of events of the other account
+			add(func(r readmodel.Reader) (any, error) { return r.Event(ctx, a.name, id) }, "event %s of %s", id, a.name)
 		}
 		others := h.accounts[1-i] // asks for its own, and for one that is not
 		for _, id := range slices.Concat(a.deployments, a.builds, others.deployments[:min(1, len(others.deployments))], others.builds[:min(1, len(others.builds))]) {

@@ -1,4 +1,6 @@
--- Every event: the audit log, and what was known at a past moment.
+-- Every event: the audit log, and what was known at a past moment. A page of it
+-- is read in the order of the key and stops when it is full; the indexes skip what
+-- a filter cannot match.
 CREATE TABLE IF NOT EXISTS events{{.Suffix}}{{.OnCluster}}
 (
     account         String,
@@ -17,8 +19,14 @@ CREATE TABLE IF NOT EXISTS events{{.Suffix}}{{.OnCluster}}
     flag            LowCardinality(String),
     status          LowCardinality(String),
     request         String CODEC(ZSTD(3)),
-    INDEX by_subject subject TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX by_id         id            TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_subject    subject       TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_credential credential_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_actor      actor         TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_type       type          TYPE set(100) GRANULARITY 1,
+    INDEX by_mode       mode          TYPE set(4) GRANULARITY 1,
+    INDEX by_received   received_ms   TYPE minmax GRANULARITY 1
 )
 ENGINE = {{replacing ""}}
 ORDER BY (account, stream, pos)
-SETTINGS {{.Window}}
+SETTINGS index_granularity = 1024, {{.Window}}

@@ -1,0 +1,195 @@
+package contract_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const eventsPath = "/events/"
+
+// events lists the events that a filter lets through, oldest first, behind a
+// position.
+func (l *ledger) events(position string, filter ...string) answer {
+	l.t.Helper()
+	return l.read(where(eventsPath, append(filter, "order", "oldest")...), header("X-Shipledger-Position", position))
+}
+
+// Rows: VF-02, VT-06
+func TestEveryEventNamesTheCredentialThatWroteIt(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		for _, c := range []struct{ token, id, name, mode string }{
+			{m.key, "k1", "acme events:write", "live"},
+			{m.token("sk", "test"), "t1", "acme test", "test"},
+			{m.token("sk", "admin"), "k5", "acme admin", "live"},
+		} {
+			posted := m.deployed(m.deployment("success", body{"invoke_id": c.name, "version": c.name}), as(c.token))
+			page := m.events(posted.header.Get("X-Shipledger-Position"), "subject", posted.id())
+			page.shows(body{
+				"items.0.id": posted.text("event_id"), "items.0.type": "deployment.completed", "items.0.subject": posted.id(),
+				"items.0.position": posted.header.Get("X-Shipledger-Position"), "items.0.received_at": startTime,
+				"items.0.credential_id": c.id, "items.0.credential_name": c.name, "items.0.mode": c.mode, "items.0.actor": nil,
+				"items.0.data.invoke_id": c.name, "items.1": absent,
+			})
+			for _, e := range m.read(where(eventsPath, "credential", c.id)).list("items") {
+				if at(e, "credential_name") != c.name || at(e, "mode") != c.mode {
+					t.Errorf("of %s: %v", c.id, e)
+				}
+			}
+		}
+		m.read(where(eventsPath, "mode", "test", "family", "deployment")).shows(body{"items.0.credential_id": "t1", "items.1": absent})
+	})
+}
+
+// Rows: VO-06
+func TestWhatATokenWroteCarriesItsUser(t *testing.T) {
+	everywhere(t, func(t *testing.T, l *ledger) {
+		posted := l.deployed(l.deployment("success"), as(l.admin))
+		page := l.events(posted.header.Get("X-Shipledger-Position"), "subject", posted.id())
+		actor := at(page.list("items")[0], "actor")
+		if user, ok := actor.(string); !ok || len(user) != 26 {
+			t.Fatalf("the actor is %v", actor)
+		}
+		for _, e := range l.read(where(eventsPath, "actor", actor.(string), "family", "deployment")).list("items") {
+			if at(e, "actor") != actor {
+				t.Errorf("not of that user: %v", e)
+			}
+		}
+		made := l.send(http.MethodPost, tokensPath, wanted("by hand").String(), as(l.admin), header("Content-Type", "application/json")).is(http.StatusCreated)
+		made.shows(body{"created_by": actor})
+		l.events(made.header.Get("X-Shipledger-Position"), "subject", made.id()).shows(body{"items.0.type": "credential.created", "items.0.actor": actor, "items.1": absent})
+	})
+}
+
+// Rows: VR-19, VF-02
+func TestLifeOfACredentialIsInTheAuditLogWithoutItsSecret(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		for _, path := range families {
+			made, secret := m.created(path, wanted("audited"))
+			id := made.id()
+			m.manage(http.MethodPatch, path+id, body{"name": "renamed"}).is(http.StatusOK)
+			m.manage(http.MethodPost, path+id+"/suspend", nil).is(http.StatusOK)
+			m.manage(http.MethodPost, path+id+"/resume", nil).is(http.StatusOK)
+			last := m.manage(http.MethodDelete, path+id, nil).is(http.StatusNoContent)
+			page := m.events(last.header.Get("X-Shipledger-Position"), "family", "credential", "subject", id)
+			differ(t, "types", []string{"credential.created", "credential.updated", "credential.suspended", "credential.resumed", "credential.revoked"}, page.each("items", "type"))
+			for i, e := range page.list("items") {
+				if at(e, "credential_name") != "acme admin" || at(e, "actor") == nil {
+					t.Errorf("nobody did %v", e)
+				}
+				want := []string{"audited", "renamed"}[min(i, 1)]
+				if at(e, "data.credential.name") != want || at(e, "data.credential.last4") != secret[len(secret)-4:] {
+					t.Errorf("event %d: %v", i, at(e, "data"))
+				}
+			}
+			for _, word := range []string{"digest", "hash", "secret"} {
+				if strings.Contains(string(page.raw), `"`+word) {
+					t.Errorf("%s: %s is shown: %s", path, word, page.raw)
+				}
+			}
+			matches(t, `^c\.[0-9]+\.0(,t0\.[0-9]+\.[0-9]+)?$`, page.text("as_of.position"))
+			first := page.text("items.0.id")
+			m.read(eventsPath + first).shows(body{"id": first, "type": "credential.created", "subject": id})
+		}
+	})
+}
+
+// Rows: VF-08
+func TestAuditLogIsReadWithReadAndWrittenByNobody(t *testing.T) {
+	everywhere(t, func(t *testing.T, l *ledger) {
+		posted := l.deployed(l.deployment("success"))
+		l.read(eventsPath)
+		l.read(eventsPath + posted.text("event_id"))
+		l.get(eventsPath, as(l.key)).fails(http.StatusForbidden, "INSUFFICIENT_SCOPE")
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+			l.send(method, eventsPath, "{}", as(l.pat)).fails(http.StatusForbidden, "INSUFFICIENT_SCOPE")
+			l.send(method, eventsPath+posted.text("event_id"), "{}", as(l.pat)).fails(http.StatusForbidden, "INSUFFICIENT_SCOPE")
+		}
+	})
+}
+
+func TestAuditLogIsWalkedOnceWhileItGrows(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		m.fill(20)
+		m.created(keysPath, wanted("one more"))
+		last := m.manage(http.MethodPost, tokensPath, wanted("another")).is(http.StatusCreated).header.Get("X-Shipledger-Position")
+		whole := m.read(where(eventsPath, "limit", "500"), header("X-Shipledger-Position", last+","+m.seen.String()))
+		if n := len(whole.list("items")); n < 100 || whole.at("next_cursor") != nil {
+			t.Fatalf("%d events", n)
+		}
+		for i, e := range whole.list("items")[1:] {
+			if at(e, "received_at").(string) > at(whole.list("items")[i], "received_at").(string) {
+				t.Errorf("event %d was received later than the one before it", i+1)
+			}
+		}
+		for _, limit := range []string{"7", "50"} {
+			for _, order := range []string{"newest", "oldest"} {
+				want := whole.each("items", "id")
+				var got []string
+				for cursor, n := "", 0; ; n++ {
+					page := m.read(where(eventsPath, "limit", limit, "order", order, "cursor", cursor))
+					got = append(got, page.each("items", "id")...)
+					next, more := page.at("next_cursor").(string)
+					if !more {
+						break
+					}
+					if cursor = next; n < 3 && order == "newest" {
+						m.deployed(m.deployment("success", body{"invoke_id": fmt.Sprint(limit, n)}))
+						m.created(keysPath, wanted("meanwhile"))
+					}
+				}
+				if once := slices.Compact(slices.Sorted(slices.Values(got))); len(once) != len(got) {
+					t.Errorf("%s by %s: an event came twice", order, limit)
+				}
+				got = slices.DeleteFunc(got, func(id string) bool { return !slices.Contains(want, id) })
+				if order == "oldest" { // it begins with what is turned round here, and goes on into what came meanwhile
+					slices.Sort(got)
+					slices.Sort(want)
+				}
+				differ(t, order+" by "+limit, want, got)
+			}
+		}
+	})
+}
+
+func TestAuditLogFiltersByWhatEventsAre(t *testing.T) {
+	everywhere(t, func(t *testing.T, l *ledger) {
+		began := time.Now().Add(-time.Hour)
+		a := l.built(l.build("success"))
+		b := l.deployed(l.deployment("started"))
+		position := b.header.Get("X-Shipledger-Position")
+		for _, q := range []struct {
+			filter []string
+			want   []string
+		}{
+			{[]string{"subject", a.id()}, []string{"build.completed"}},
+			{[]string{"subject", b.id(), "family", "deployment"}, []string{"deployment.started"}},
+			{[]string{"subject", b.id(), "family", "build"}, []string{}},
+			{[]string{"subject", b.id(), "type", "deployment.started"}, []string{"deployment.started"}},
+			{[]string{"subject", b.id(), "type", "deployment.failed"}, []string{}},
+			{[]string{"subject", b.text("product_id")}, []string{"product.created"}},
+			{[]string{"subject", b.id(), "until", moment(began.AddDate(-20, 0, 0))}, []string{}},
+		} {
+			differ(t, fmt.Sprint(q.filter), q.want, l.events(position, q.filter...).each("items", "type"))
+		}
+		for param, bad := range map[string]string{"family": "colour", "order": "up", "mode": "dry", "since": "yesterday", "limit": "0", "cursor": "x", "colour": "red"} {
+			differ(t, param, []string{"query." + param}, l.get(where(eventsPath, param, bad)).faults())
+		}
+	})
+}
+
+func TestEventsOfAnotherAccountAreNotSeen(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		posted := m.deployed(m.deployment("success"))
+		m.events(posted.header.Get("X-Shipledger-Position"))
+		stranger := as(m.tokenOf(other, "pat", "read"))
+		m.get(eventsPath+posted.text("event_id"), stranger).fails(http.StatusForbidden, "NOT_OWNER")
+		m.get(eventsPath+"01JW2C5R3V0E6H7Q8S9T0A1B2C", stranger).fails(http.StatusNotFound, "NOT_FOUND")
+		m.get(eventsPath+"x", stranger).fails(http.StatusNotFound, "NOT_FOUND")
+		m.get(where(eventsPath, "subject", posted.id()), stranger).is(200).shows(body{"items": []any{}})
+		m.get(where(eventsPath, "family", "deployment"), stranger).is(200).shows(body{"items": []any{}})
+	})
+}
