@@ -93,7 +93,7 @@ func (m *memory) start(t *testing.T) {
 	api, err := httpapi.New(
 		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger},
 		ingest.New(document, committer).Handlers(),
-		query.New(m.model, stream).Auditing(event.CredentialStream).Handlers(),
+		query.New(m.model, stream).Auditing(event.CredentialStream).Accounting(map[string]eventlog.Reader{stream: m.track}).Handlers(),
 		accounts.New(
 			accounts.Config{Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
 		).Handlers(),

@@ -17,7 +17,10 @@ type Frame struct {
 	ID          string // unique; names the frame, not the events in it
 	Subject     string // empty: the stream's default subject
 	ContentType string
-	Body        []byte
+	// Headers are what the writer says of the frame; nil if nothing. Names that
+	// begin with Nats- and Content-Type are not among them.
+	Headers map[string]string
+	Body    []byte
 }
 
 // Recorded is a frame at its place. Sequences begin at 1 and have no gaps.

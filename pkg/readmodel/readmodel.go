@@ -234,6 +234,7 @@ type MatrixCell struct {
 // and a fault of kind Unavailable when the store does not answer.
 type Reader interface {
 	States
+	Ledger
 
 	// AsOf gives how far each stream is projected, by stream name.
 	AsOf(ctx context.Context) ([]Progress, error)

@@ -32,6 +32,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/natsserver"
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
@@ -67,6 +68,8 @@ type Config struct {
 
 	RateLimit string `default:"on" enum:"on,off" env:"SHIPLEDGER_RATE_LIMIT" help:"Budgets of credentials: on, or off for load tests."`
 	Rates     Rates  `embed:"" prefix:"rate-"`
+
+	AuditEvery time.Duration `name:"audit-every" default:"1m" env:"SHIPLEDGER_AUDIT_EVERY" help:"How often, at most, the read model is checked to account for every event."`
 
 	MetricsAddr string `name:"metrics-addr" default:"127.0.0.1:9464" env:"SHIPLEDGER_METRICS_ADDR" help:"Address of Prometheus metrics; empty turns them off."`
 
@@ -241,7 +244,10 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	for short, log := range map[string]*natslog.Log{stream: track, event.CredentialStream: credentials} {
 		project = append(project, projector.New(log, b.openSink, short, logger))
 	}
-	health := &health{version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project}
+	audit := projector.NewAudit(track, b.model, stream, cfg.AuditEvery, logger)
+	health := &health{
+		version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project, ledger: audit,
+	}
 	limiter, budgets, err := openBudgets(opening, cfg, js, logger)
 	if err != nil {
 		return nil, err
@@ -258,14 +264,17 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		people.Attempts = ratelimit.NewMemory()
 	}
 	registry := telemetry.NewRegistry()
-	registry.MustRegister(slices.Concat(committer.Collectors(), project.collectors())...)
+	registry.MustRegister(slices.Concat(committer.Collectors(), project.collectors(), audit.Collectors())...)
 	api, err := httpapi.New(
 		httpapi.Config{
 			Spec: spec, Services: []string{"ingest", "query", "accounts"}, Authenticator: ring, Limiter: limiter, Logger: logger,
 			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto, TrustedProxies: proxies,
 		},
 		ingest.New(spec, committer).Handlers(),
-		query.New(b.model, stream).Auditing(event.CredentialStream).Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).Handlers(),
+		query.New(b.model, stream).Auditing(event.CredentialStream).
+			Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).
+			Accounting(map[string]eventlog.Reader{stream: track}).
+			Handlers(),
 		accounts.New(people, spec, credentials, ring, peppers, sessions, time.Now, rand.Reader).Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
 	)
@@ -277,7 +286,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		return b.model.Run(ctx, func() {})
 	})
 	return lifecycle.Seq(
-		lifecycle.Par(ring, follow, budgets, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
+		lifecycle.Par(ring, follow, budgets, audit, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
 		people.Nodes, // before anybody is let in, and after what was let in is done
 		committer,
 		project.service(),

@@ -17,6 +17,7 @@ type healthy interface{ Healthy() error }
 type health struct {
 	version, durability  string
 	log, keys, projector healthy
+	ledger               healthy
 	model                readmodel.Reader
 }
 
@@ -24,14 +25,18 @@ func (h *health) check(r *httpapi.Request) httpapi.Health {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
 	_, modelErr := h.model.AsOf(ctx)
-	logErr, keysErr, projectorErr := h.log.Healthy(), h.keys.Healthy(), h.projector.Healthy()
+	logErr, keysErr, projectorErr, ledgerErr := h.log.Healthy(), h.keys.Healthy(), h.projector.Healthy(), h.ledger.Healthy()
 	out := httpapi.Health{Status: httpapi.HealthOK, Version: h.version, Durability: h.durability, Parts: map[string]string{
 		"log": word(logErr), "keys": word(keysErr), "read_model": word(modelErr), "projector": word(projectorErr),
+		"ledger": httpapi.HealthOK,
 	}}
+	if ledgerErr != nil {
+		out.Parts["ledger"] = httpapi.HealthDegraded // it answers, but not for every event
+	}
 	switch {
 	case keysErr != nil || logErr != nil && modelErr != nil:
 		out.Status = httpapi.HealthUnavailable // neither writes nor reads
-	case logErr != nil || modelErr != nil || projectorErr != nil:
+	case logErr != nil || modelErr != nil || projectorErr != nil || ledgerErr != nil:
 		out.Status = httpapi.HealthDegraded
 	}
 	return out

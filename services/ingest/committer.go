@@ -15,6 +15,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/tally"
 	"github.com/shipledger/shipledger/pkg/tracking"
 )
 
@@ -54,9 +55,11 @@ type Committer struct {
 
 	// What follows belongs to the goroutine of Run.
 	state   *tracking.State
-	last    uint64  // sequence of the last frame applied
-	synced  bool    // the state is known to be at the log's end as this process last saw it
-	backlog []*item // taken from the queue and not yet decided for good
+	book    tally.Book   // how many events were accepted so far
+	counts  tally.Counts // of the frame under construction; kept for its memory
+	last    uint64       // sequence of the last frame applied
+	synced  bool         // the state is known to be at the log's end as this process last saw it
+	backlog []*item      // taken from the queue and not yet decided for good
 	frames  *lru.Cache[uint64, []event.Recorded]
 }
 
@@ -93,7 +96,7 @@ func NewCommitter(log eventlog.Log, stream string, clock func() time.Time, newID
 	}
 	c := &Committer{
 		log: log, stream: stream, clock: clock, newID: newID, logger: logger,
-		queue: make(chan *group, maxQueued), state: tracking.NewState(), frames: frames,
+		queue: make(chan *group, maxQueued), state: tracking.NewState(), counts: tally.Counts{}, frames: frames,
 	}
 	c.metrics = newMetrics(c)
 	return c
@@ -228,6 +231,7 @@ func (c *Committer) catchUp(ctx context.Context) error {
 		for _, e := range events {
 			c.state.Apply(e)
 		}
+		c.book.Enter(r.Seq, tally.Of(events), r.Headers)
 		c.last = r.Seq
 	}
 	c.metrics.sequence.Set(float64(c.last))
@@ -265,11 +269,13 @@ func (c *Committer) commit(ctx context.Context) {
 		return
 	}
 	f.body = append(f.body, ']')
+	headers := c.tally(&f)
 	began := time.Now()
-	err := c.append(ctx, eventlog.Frame{ID: c.newID(ulid.Timestamp(now)).String(), ContentType: event.ContentType, Body: f.body})
+	err := c.append(ctx, eventlog.Frame{ID: c.newID(ulid.Timestamp(now)).String(), ContentType: event.ContentType, Headers: headers, Body: f.body})
 	switch {
 	case err == nil:
 		c.state.Commit()
+		c.book.Enter(f.seq, c.counts, headers)
 		c.last = f.seq
 		c.failing.Store(nil)
 		c.metrics.stored(&f, time.Since(began))
@@ -285,6 +291,16 @@ func (c *Committer) commit(ctx context.Context) {
 		c.synced = false
 		c.fail(ctx, f.decided, err)
 	}
+}
+
+// tally counts the frame's events, and gives the headers that say so. What a
+// frame has no room for waits for a smaller one.
+func (c *Committer) tally(f *frame) map[string]string {
+	clear(c.counts)
+	for i := range f.events {
+		c.counts.Count(&f.events[i])
+	}
+	return c.book.Headers(f.seq, c.counts, maxFrameBytes+tally.MaxTotals-len(f.body))
 }
 
 // decide adds what follows from a command to the frame. It is false where the

@@ -16,6 +16,7 @@ import (
 
 	"github.com/shipledger/shipledger/pkg/apidocs"
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/readmodel"
@@ -32,6 +33,7 @@ type Service struct {
 	streams []string                       // short names of the streams that state is made of
 	audited []string                       // those that the audit log is drawn from beside them
 	others  map[string]func() event.Offset // how far this process follows other streams
+	logs    map[string]eventlog.Reader     // of the streams
 	asOf    singleflight.Group
 }
 
@@ -73,6 +75,7 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"getCellHistory":   s.getCellHistory,
 		"listEvents":       s.listEvents,
 		"getEvent":         s.getEvent,
+		"getBalance":       s.getBalance,
 	}
 	maps.Copy(handlers, apidocs.Handlers())
 	return handlers

@@ -78,6 +78,7 @@ func sequences(t *testing.T, log eventlog.Log) {
 
 func comeBack(t *testing.T, log eventlog.Log) {
 	f := frame("x")
+	f.Headers = map[string]string{"Shipledger-Tally": "1@0 acme:a.b=1", "other": "é"}
 	if _, err := log.AppendFrame(t.Context(), f, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,8 @@ import (
 
 var _ eventlog.Log = (*Log)(nil)
 
+const contentType = "Content-Type"
+
 // maxBuffered bounds what a reader holds of a stream, in bytes.
 const maxBuffered = 16 << 20
 
@@ -93,7 +95,10 @@ func (l *Log) publish(ctx context.Context, f eventlog.Frame, expect jetstream.Pu
 		msg.Subject = l.subject
 	}
 	msg.Data = f.Body
-	msg.Header.Set("Content-Type", f.ContentType)
+	for name, value := range f.Headers {
+		msg.Header[name] = []string{value}
+	}
+	msg.Header.Set(contentType, f.ContentType)
 	ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithMsgID(f.ID), expect, jetstream.WithRetryAttempts(0))
 	if err != nil {
 		return 0, fmt.Errorf("append frame %s: %w", f.ID, classify(err))
@@ -221,6 +226,21 @@ func (l *Log) At(ctx context.Context, seq uint64) (eventlog.Recorded, error) {
 
 func recorded(seq uint64, subject string, h nats.Header, body []byte) eventlog.Recorded {
 	return eventlog.Recorded{Seq: seq, Frame: eventlog.Frame{
-		ID: h.Get(jetstream.MsgIDHeader), Subject: subject, ContentType: h.Get("Content-Type"), Body: body,
+		ID: h.Get(jetstream.MsgIDHeader), Subject: subject, ContentType: h.Get(contentType), Headers: headers(h), Body: body,
 	}}
+}
+
+// headers gives those that are not the transport's.
+func headers(h nats.Header) map[string]string {
+	var out map[string]string
+	for name, values := range h {
+		if name == contentType || strings.HasPrefix(name, "Nats-") || len(values) == 0 {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[name] = values[0]
+	}
+	return out
 }

@@ -145,7 +145,7 @@ func (h *history) questions() []question {
 			add(func(r readmodel.Reader) (any, error) { return r.Owner(ctx, readmodel.EnvironmentObject, id.String()) }, "owner of environment %s", id)
 		}
 	}
-	return out
+	return append(out, h.ledgerQuestions(ctx)...)
 }
 
 // listQuestions walks each list to its end by pages like p.

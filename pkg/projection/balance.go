@@ -1,0 +1,71 @@
+package projection
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/tally"
+)
+
+// An Entry says what became of the events of one account and type. What was
+// accepted is counted by the write side, the rest by the read model.
+type Entry struct {
+	Account     string
+	Type        event.Type
+	Accepted    uint64
+	Projected   uint64 // applied
+	Quarantined uint64 // set aside because they could not be applied
+	Skipped     uint64 // of a type that this version does not know: kept, and applied nowhere
+}
+
+// Difference gives how many accepted events are not accounted for; below zero,
+// how many are that were never accepted.
+func (e *Entry) Difference() int64 {
+	return int64(e.Accepted) - int64(e.Projected+e.Quarantined+e.Skipped) //nolint:gosec // counts of events
+}
+
+// Balance holds what was accepted up to a position against what the read model
+// has up to there, by account and type in that order.
+func Balance(accepted tally.Counts, held []readmodel.EventCount) []Entry {
+	entries := make(map[tally.Key]Entry, len(accepted))
+	for k, n := range accepted {
+		entries[k] = Entry{Account: k.Account, Type: k.Type, Accepted: n}
+	}
+	for _, c := range held {
+		k := tally.Key{Account: c.Account, Type: c.Type}
+		e := entries[k]
+		e.Account, e.Type, e.Quarantined = c.Account, c.Type, c.Quarantined
+		if Knows(c.Type) {
+			e.Projected = c.Stored
+		} else {
+			e.Skipped = c.Stored
+		}
+		entries[k] = e
+	}
+	out := make([]Entry, 0, len(entries))
+	for _, e := range entries {
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b Entry) int {
+		return cmp.Or(cmp.Compare(a.Account, b.Account), cmp.Compare(a.Type, b.Type))
+	})
+	return out
+}
+
+// known are the types that Project applies.
+var known = func() map[event.Type]bool {
+	types := map[event.Type]bool{
+		event.ProductCreated: true, event.EnvironmentCreated: true, event.VersionCreated: true, event.VersionSHAFixed: true,
+	}
+	for _, kind := range []event.Kind{event.Deployment, event.Build} {
+		for _, s := range []event.Status{event.Pending, event.Started, event.Completed, event.Failed, event.Aborted, event.PreflightFailed} {
+			types[event.TypeOf(kind, s)] = true
+		}
+	}
+	return types
+}()
+
+// Knows tells whether events of this type are applied, and not only kept.
+func Knows(t event.Type) bool { return known[t] }
