@@ -315,11 +315,8 @@ func (r *Request) QueryBool(name string) bool { return r.value(name).n == 1 }
 // QueryTime gives a moment, zero where it is absent.
 func (r *Request) QueryTime(name string) time.Time { return r.value(name).time }
 
-// QueryStatus gives a status, 0 where it is absent. Every word of contract 9
-// counts, and preflight_failed.
-func (r *Request) QueryStatus(name string) event.Status { return filteredStatus(r.value(name).text) }
-
-// QueryStatuses gives the statuses of a parameter that may be given more than once.
+// QueryStatuses gives the statuses of a parameter that may be given more than
+// once. Every word of contract 9 counts, and preflight_failed.
 func (r *Request) QueryStatuses(name string) []event.Status {
 	var out []event.Status
 	for _, text := range r.value(name).list {

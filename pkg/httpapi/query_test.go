@@ -72,14 +72,17 @@ func TestAQueryThatCannotBeMeantIsRefusedAndNamed(t *testing.T) {
 func TestAQueryReachesTheHandlerAsValues(t *testing.T) {
 	type seen struct {
 		Product      string
-		Status       event.Status
+		Statuses     []event.Status
+		Meta         string
 		Since, Until time.Time
 		Limit        int
 		Min          map[string]event.Offset
 	}
 	var got seen
 	f := newFixture(t, httpapi.Handlers{"listDeployments": func(_ http.ResponseWriter, r *httpapi.Request) error {
-		got = seen{r.QueryString("product"), r.QueryStatus("status"), r.QueryTime("since"), r.QueryTime("until"), r.Limit(), r.MinPosition()}
+		meta := ""
+		r.QueryMembers("meta.", func(name, text string) { meta += name + "=" + text + " " })
+		got = seen{r.QueryString("product"), r.QueryStatuses("status"), meta, r.QueryTime("since"), r.QueryTime("until"), r.Limit(), r.MinPosition()}
 		return r.JSON(200, nil)
 	}})
 	rows := []struct {
@@ -89,8 +92,11 @@ func TestAQueryReachesTheHandlerAsValues(t *testing.T) {
 	}{
 		{"", nil, seen{Limit: 50, Min: map[string]event.Offset{}}},
 		{"?product=&limit=&status=", nil, seen{Limit: 50, Min: map[string]event.Offset{}}},
-		{"?product=a%20b&status=Success&since=2026-05-24T16:06:05%2B02:00&limit=500", nil, seen{"a b", event.Completed, time.Date(2026, 5, 24, 14, 6, 5, 0, time.UTC), time.Time{}, 500, map[string]event.Offset{}}},
-		{"?status=preflight_failed&min_position=t0.3.0,c.1.0", []string{"X-Shipledger-Position", "t0.2.9,o.7.0"}, seen{Status: event.PreflightFailed, Limit: 50, Min: map[string]event.Offset{"t0": event.At(3, 0), "c": event.At(1, 0), "o": event.At(7, 0)}}},
+		{"?product=a%20b&status=Success&since=2026-05-24T16:06:05%2B02:00&limit=500", nil, seen{"a b", []event.Status{event.Completed}, "", time.Date(2026, 5, 24, 14, 6, 5, 0, time.UTC), time.Time{}, 500, map[string]event.Offset{}}},
+		{"?status=preflight_failed&min_position=t0.3.0,c.1.0", []string{"X-Shipledger-Position", "t0.2.9,o.7.0"}, seen{Statuses: []event.Status{event.PreflightFailed}, Limit: 50, Min: map[string]event.Offset{"t0": event.At(3, 0), "c": event.At(1, 0), "o": event.At(7, 0)}}},
+		{"?status=failed,success&status=aborted&meta.b=2&meta.a.x=%25&meta.c=", nil, seen{
+			Statuses: []event.Status{event.Failed, event.Completed, event.Aborted}, Meta: "a.x=% b=2 c= ", Limit: 50, Min: map[string]event.Offset{},
+		}},
 	}
 	for _, row := range rows {
 		if a := f.send("GET", "/deployments/"+row.query, "pat_read", "", row.header...); a.status != 200 {

@@ -150,16 +150,24 @@ type Page struct {
 	Limit int
 }
 
-// RunFilter narrows lists of runs. Zero members do not narrow. Since
-// (inclusive) and Until (exclusive) compare CompletedAt of finished records,
-// else DeployedAt (contract 5).
+// RunFilter narrows lists of runs, and says their order. Zero members do not
+// narrow. Since (inclusive) and Until (exclusive) compare CompletedAt of
+// finished records, else DeployedAt (contract 5).
 type RunFilter struct {
 	Product     event.ProductID
 	Environment event.EnvironmentID
+	Class       *event.Class // of the environment; only deployments have one
 	Version     string
-	Status      event.Status
+	Statuses    []event.Status // one of them
+	By          string         // who: as given, by e-mail or by name
+	Source      string         // the source system
+	Run         string         // the invoke_id
+	SHA         string         // by the rule of SameCommit
+	Mode        event.Mode
+	Meta        []MetaFilter // all of them
 	Since       time.Time
 	Until       time.Time
+	Oldest      bool // first, instead of the newest
 }
 
 // VersionFilter narrows the list of versions. SHA matches a version's commit by
@@ -226,7 +234,7 @@ type MatrixCell struct {
 // A Reader answers questions of one account. Every answer holds at least what
 // was stored before the call.
 //
-// Lists are ordered: runs newest first by id, versions newest first by creation
+// Lists are ordered: runs newest first by id unless their filter says otherwise, versions newest first by creation
 // and then by id, products and environments by name. Key of the last row is the
 // next Page.After.
 //

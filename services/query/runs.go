@@ -9,15 +9,21 @@ import (
 )
 
 func (s *Service) listDeployments(_ http.ResponseWriter, r *httpapi.Request) error {
+	f, err := filter(r, "deployed_by")
+	if err != nil {
+		return err
+	}
+	if name := r.QueryString("environment"); name != "" {
+		f.Environment = event.EnvironmentIDOf(r.Identity.Account, name)
+	}
+	if word := r.QueryString("environment_type"); word != "" {
+		class, _ := event.ParseClass(word) // the document names the words
+		f.Class = &class
+	}
 	at, err := s.fresh(r)
 	if err != nil {
 		return err
 	}
-	f := filter(r)
-	if name := r.QueryString("environment"); name != "" {
-		f.Environment = event.EnvironmentIDOf(r.Identity.Account, name)
-	}
-	f.Since, f.Until = r.QueryTime("since"), r.QueryTime("until")
 	rows, err := s.model.Deployments(r.Context(), r.Identity.Account, f, page(r))
 	if err != nil {
 		return err
@@ -26,12 +32,14 @@ func (s *Service) listDeployments(_ http.ResponseWriter, r *httpapi.Request) err
 }
 
 func (s *Service) listBuilds(_ http.ResponseWriter, r *httpapi.Request) error {
+	f, err := filter(r, "built_by")
+	if err != nil {
+		return err
+	}
 	at, err := s.fresh(r)
 	if err != nil {
 		return err
 	}
-	f := filter(r)
-	f.Version = r.QueryString("version")
 	rows, err := s.model.Builds(r.Context(), r.Identity.Account, f, page(r))
 	if err != nil {
 		return err
@@ -39,14 +47,33 @@ func (s *Service) listBuilds(_ http.ResponseWriter, r *httpapi.Request) error {
 	return list(r, at, rows, (*readmodel.RunRow).Key, buildItem)
 }
 
+// metaPrefix is how parameters begin that ask for a value of extra_metadata.
+const metaPrefix = "meta."
+
 // filter reads what deployments and builds are narrowed by alike. Names become
 // ids by derivation, without a look-up.
-func filter(r *httpapi.Request) readmodel.RunFilter {
-	f := readmodel.RunFilter{Status: r.QueryStatus("status")}
+func filter(r *httpapi.Request, by string) (readmodel.RunFilter, error) {
+	f := readmodel.RunFilter{
+		Version: r.QueryString("version"), Statuses: r.QueryStatuses("status"), By: r.QueryString(by),
+		Source: r.QueryString("source_system"), Run: r.QueryString("invoke_id"), SHA: r.QueryString("scm_sha"),
+		Mode: event.Mode(r.QueryString("mode")), Since: r.QueryTime("since"), Until: r.QueryTime("until"),
+		Oldest: r.QueryString("order") == "oldest",
+	}
 	if name := r.QueryString("product"); name != "" {
 		f.Product = event.ProductIDOf(r.Identity.Account, name)
 	}
-	return f
+	var faults []httpapi.FieldFault
+	r.QueryMembers(metaPrefix, func(name, text string) {
+		path, err := readmodel.ParseMetaPath(name)
+		if err != nil {
+			faults = append(faults, httpapi.FieldFault{Loc: []string{"query", metaPrefix + name}, Msg: err.Error(), Type: "value_error"})
+		}
+		f.Meta = append(f.Meta, readmodel.MetaFilter{Path: path, Value: text})
+	})
+	if len(faults) > 0 {
+		return f, &httpapi.ValidationError{Faults: faults}
+	}
+	return f, nil
 }
 
 func (s *Service) getDeployment(_ http.ResponseWriter, r *httpapi.Request) error {

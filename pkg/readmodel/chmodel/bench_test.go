@@ -215,7 +215,7 @@ func BenchmarkRead(b *testing.B) {
 			{"MatrixDrift", matrix(readmodel.MatrixFilter{DriftOnly: true}, 50)},
 			{"Timeline", runs(readmodel.RunFilter{}, page)},
 			{"TimelineMiddle", runs(readmodel.RunFilter{}, middle)},
-			{"TimelineFailed", runs(readmodel.RunFilter{Status: event.Failed}, page)},
+			{"TimelineFailed", runs(readmodel.RunFilter{Statuses: []event.Status{event.Failed}}, page)},
 			{"TimelineCell", runs(readmodel.RunFilter{Product: product(account), Environment: environment(account)}, page)},
 			{"TimelineProduct", runs(readmodel.RunFilter{Product: product(account)}, page)},
 			{"TimelineEnvironment", runs(readmodel.RunFilter{Environment: environment(account)}, page)},

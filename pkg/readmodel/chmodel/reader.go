@@ -3,8 +3,8 @@ package chmodel
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -214,7 +214,8 @@ func (q question) run(ctx context.Context, kind event.Kind, account string, id u
 // Deployments implements readmodel.Reader.
 func (m *Model) Deployments(ctx context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
 	table := "deployments_vN"
-	if f.Environment != (event.EnvironmentID{}) || f.Product != (event.ProductID{}) {
+	wide := f.By != "" || f.Source != "" || f.Run != "" || f.SHA != "" || f.Mode != "" || len(f.Meta) > 0
+	if !wide && (f.Environment != (event.EnvironmentID{}) || f.Product != (event.ProductID{}) || f.Class != nil) {
 		table = "dep_by_env_vN"
 	}
 	return m.now().runs(ctx, event.Deployment, account, table, f, p)
@@ -222,12 +223,120 @@ func (m *Model) Deployments(ctx context.Context, account string, f readmodel.Run
 
 // Builds implements readmodel.Reader.
 func (m *Model) Builds(ctx context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
+	if f.Class != nil { // builds are not made for an environment
+		return nil, nil
+	}
 	return m.now().runs(ctx, event.Build, account, "builds_vN", f, p)
 }
 
-// lookBack bounds how far a list goes back at first. FINAL over a whole account
-// is dear and ORDER BY … LIMIT does not stop it early, a range of the key does.
-var lookBack = []time.Duration{7 * 24 * time.Hour, 60 * 24 * time.Hour, math.MaxInt64}
+// firstWindow is how much time a list reads at first; each next window is
+// windowGrowth times longer. FINAL over a whole account is dear and ORDER BY …
+// LIMIT does not stop it early, a range of the key does.
+const (
+	firstWindow  = 7 * 24 * time.Hour
+	windowGrowth = 4
+	lastWindow   = 4 * 365 * 24 * time.Hour // beyond it the rest is read at once
+)
+
+// window is a range of ids that a list reads, from inclusive to exclusive.
+type window struct {
+	from, to ulid.ULID
+	length   time.Duration
+	oldest   bool // the list goes forward
+	last     bool // nothing lies beyond
+}
+
+var (
+	noID  ulid.ULID
+	topID = func() (id ulid.ULID) {
+		for i := range id {
+			id[i] = 0xff // above every id
+		}
+		return id
+	}()
+)
+
+// after takes what was read out of the window.
+func (w *window) after(id ulid.ULID) {
+	if !w.oldest {
+		w.to = id
+		return
+	}
+	for i := len(id) - 1; i >= 0; i-- { // the next one
+		if id[i]++; id[i] != 0 {
+			break
+		}
+	}
+	w.from = id
+}
+
+// next goes on to the window that follows.
+func (w *window) next() {
+	w.length *= windowGrowth
+	if w.oldest {
+		w.from = w.to
+	} else {
+		w.to = w.from
+	}
+	w.stretch()
+}
+
+// stretch gives the window its length.
+func (w *window) stretch() {
+	switch {
+	case w.last || w.length > lastWindow:
+		w.last = true
+		if w.oldest {
+			w.to = topID
+		} else {
+			w.from = noID
+		}
+	case w.oldest:
+		w.to = idAt(ulid.Time(w.from.Time()).Add(w.length))
+	default:
+		w.from = idAt(ulid.Time(w.to.Time()).Add(-w.length))
+		w.last = w.from == noID
+	}
+}
+
+// idAt is the first id of a moment.
+func idAt(t time.Time) (id ulid.ULID) {
+	if ms := t.UnixMilli(); ms > 0 {
+		_ = id.SetTime(min(uint64(ms), ulid.MaxTime()))
+	}
+	return id
+}
+
+// begin gives the window in which a list begins.
+func (q question) begin(ctx context.Context, account, table string, f readmodel.RunFilter, p readmodel.Page) (window, error) {
+	w := window{to: topID, length: firstWindow, oldest: f.Oldest}
+	if p.After != "" {
+		id, err := readmodel.ParseRunKey(p.After)
+		if err != nil {
+			return w, err
+		}
+		w.after(id)
+	}
+	if f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) && table == "dep_by_env_vN" {
+		w.last = true // one cell is a short range of the key as it is
+	}
+	switch {
+	case f.Oldest && p.After == "" && !w.last: // there may be years before the first one
+		if table == "dep_by_env_vN" {
+			table = "deployments_vN"
+		}
+		err := q.ask(ctx, "find the first run", "SELECT id FROM "+table+" WHERE account = {account:String} ORDER BY id LIMIT 1",
+			params{"account": account}, func(s scanner) error { return s.Scan((*[16]byte)(&w.from)) })
+		if err != nil {
+			return w, err
+		}
+	case !f.Oldest && p.After == "" && !w.last: // what is newer than the clock as well
+		w.from = idAt(q.cfg.Now().Add(-firstWindow))
+		return w, nil
+	}
+	w.stretch()
+	return w, nil
+}
 
 // runs finds a page of ids in a narrow read of table, then reads those rows.
 func (q question) runs(ctx context.Context, kind event.Kind, account, table string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
@@ -236,28 +345,22 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 	if kind == event.Deployment {
 		living += " AND (environment_id, " + environmentOf + ") IN " + livingEnvironments
 	}
-	before, start := ulid.ULID{}, q.cfg.Now()
-	for i := range before {
-		before[i] = 0xff // above every id
+	order := "DESC"
+	if f.Oldest {
+		order = "ASC"
 	}
-	if p.After != "" {
-		var err error
-		if before, err = readmodel.ParseRunKey(p.After); err != nil {
-			return nil, err
-		}
-		start = ulid.Time(before.Time())
+	w, err := q.begin(ctx, account, table, f, p)
+	if err != nil {
+		return nil, err
 	}
 	var out []readmodel.RunRow
-	onlyLiving, back := "", 0
-	if table == "dep_by_env_vN" && f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) {
-		back = len(lookBack) - 1 // one cell is a short range of the key as it is
-	}
+	onlyLiving := ""
 	for len(out) < p.Limit {
 		want := p.Limit - len(out)
-		b["from"], b["before"], b["limit"] = ulidHex(earliest(start, lookBack[back])), ulidHex(before), uint32(want)
+		b["from"], b["to"], b["limit"] = ulidHex(w.from), ulidHex(w.to), uint32(want)
 		ids, err := list(ctx, q, "find runs", "SELECT id FROM "+table+" FINAL WHERE "+where+onlyLiving+`
-			AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({before:String}), 16)
-			ORDER BY id DESC LIMIT {limit:UInt32}`, b,
+			AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({to:String}), 16)
+			ORDER BY id `+order+" LIMIT {limit:UInt32}", b,
 			func(s scanner) (id ulid.ULID, err error) {
 				err = s.Scan((*[16]byte)(&id))
 				return id, err
@@ -265,48 +368,74 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 		if err != nil {
 			return nil, err
 		}
-		if len(ids) < want && back < len(lookBack)-1 {
-			back++
-			continue
-		}
 		rows, err := q.runsOf(ctx, kind, account, ids)
 		if err != nil {
 			return nil, err
 		}
+		if f.Oldest {
+			slices.Reverse(rows)
+		}
 		out = append(out, rows...)
 		if len(ids) < want {
-			break
+			if w.last {
+				break
+			}
+			w.next()
+			continue
 		}
-		// A short page means the end to the caller, so go on below for what is
-		// missing: rows whose Store is under way, or of earlier incarnations. Those
-		// are rare enough to be looked for only once one was met.
+		// A short page means the end to the caller, so go on for what is missing:
+		// rows whose Store is under way, or of earlier incarnations. Those are rare
+		// enough to be looked for only once one was met.
 		if len(rows) < len(ids) {
 			onlyLiving = living
 		}
-		before = ids[len(ids)-1]
+		w.after(ids[len(ids)-1])
 	}
 	return out, nil
 }
 
 func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 	where, b := "account = {account:String}", params{"account": account}
+	equal := func(column, name, kind, value string) {
+		if value != "" {
+			where += " AND " + column + " = {" + name + ":" + kind + "}"
+			b[name] = value
+		}
+	}
+	class := ""
+	if f.Class != nil {
+		class, b["class"] = " AND class = {class:String}", f.Class.String()
+	}
 	if f.Environment != (event.EnvironmentID{}) {
-		where += " AND environment_id = {environment:UUID}"
-		b["environment"] = f.Environment.String()
-	} else if table == "dep_by_env_vN" { // to use the key, name all environments
-		where += " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String})"
+		equal("environment_id", "environment", "UUID", f.Environment.String())
+	}
+	if class != "" || f.Environment == (event.EnvironmentID{}) && table == "dep_by_env_vN" { // to use the key, name all environments
+		where += " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String}" + class + ")"
 	}
 	if f.Product != (event.ProductID{}) {
-		where += " AND product_id = {product:UUID}"
-		b["product"] = f.Product.String()
+		equal("product_id", "product", "UUID", f.Product.String())
 	}
-	if f.Version != "" {
-		where += " AND version = {version:String}"
-		b["version"] = f.Version
+	equal("version", "version", "String", f.Version)
+	if len(f.Statuses) > 0 {
+		words := make([]string, len(f.Statuses))
+		for i, s := range f.Statuses {
+			words[i] = s.String()
+		}
+		where, b["statuses"] = where+" AND status IN {statuses:Array(String)}", words
 	}
-	if f.Status != 0 {
-		where += " AND status = {status:String}"
-		b["status"] = f.Status.String()
+	if f.By != "" {
+		where += " AND {by:String} IN (done_by, done_by_email, done_by_name)"
+		b["by"] = f.By
+	}
+	equal("source_system", "source", "String", f.Source)
+	equal("invoke_id", "run", "String", f.Run)
+	equal("mode", "mode", "String", string(f.Mode))
+	if f.SHA != "" {
+		where += " AND " + storedSHA + " != '' AND " + commitMatches
+		b["sha"] = f.SHA
+	}
+	for i, m := range f.Meta {
+		where += " AND " + metaMatches(i, m, b)
 	}
 	if !f.Since.IsZero() {
 		where += " AND at_ms >= {since:Int64}"
@@ -317,6 +446,19 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 		b["until"] = f.Until.UnixMilli()
 	}
 	return where, b
+}
+
+// metaMatches compares a value inside of extra, whose path is bound name by name.
+func metaMatches(i int, m readmodel.MetaFilter, b params) string {
+	path := "extra"
+	for j, name := range m.Path {
+		key := fmt.Sprintf("meta%dx%d", i, j)
+		path, b[key] = path+", {"+key+":String}", name
+	}
+	value := fmt.Sprintf("meta%d", i)
+	b[value] = m.Value
+	return "multiIf(JSONType(" + path + ") = 'String', JSONExtractString(" + path + ") = {" + value + ":String}" +
+		", JSONType(" + path + ") IN ('Int64', 'UInt64', 'Bool'), JSONExtractRaw(" + path + ") = {" + value + ":String}, 0)"
 }
 
 // runsOf reads the rows of ids, newest first, those of the living.
@@ -357,18 +499,6 @@ func (q question) runsOf(ctx context.Context, kind event.Kind, account string, i
 		}
 	}
 	return living, nil
-}
-
-// earliest is the first id of back before start.
-func earliest(start time.Time, back time.Duration) (id ulid.ULID) {
-	ms := start.UnixMilli() - back.Milliseconds()
-	if back == math.MaxInt64 || ms < 0 {
-		return id
-	}
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(ms))
-	copy(id[:6], b[2:])
-	return id
 }
 
 // History implements readmodel.Reader. An event never changes, so any of its
@@ -440,6 +570,10 @@ const (
 
 	storedSHA = "lower(if(scm_sha = toFixedString('', 20), scm_sha_text, hex(scm_sha)))"
 	askedSHA  = "lower({sha:String})"
+
+	// commitMatches is readmodel.SameCommit.
+	commitMatches = "(" + storedSHA + " = " + askedSHA + " OR least(length(" + storedSHA + "), length(" + askedSHA + ")) >= 7" +
+		" AND (startsWith(" + storedSHA + ", " + askedSHA + ") OR startsWith(" + askedSHA + ", " + storedSHA + ")))"
 )
 
 // Versions implements readmodel.Reader.
@@ -449,9 +583,8 @@ func (m *Model) Versions(ctx context.Context, account string, f readmodel.Versio
 		where += " AND product_id = {product:UUID}"
 		b["product"] = f.Product.String()
 	}
-	if f.SHA != "" { // contract 10: equal, or 7 or more characters of the shorter begin the longer
-		where += " AND (" + storedSHA + " = " + askedSHA + " OR least(length(" + storedSHA + "), length(" + askedSHA + ")) >= 7" +
-			" AND (startsWith(" + storedSHA + ", " + askedSHA + ") OR startsWith(" + askedSHA + ", " + storedSHA + ")))"
+	if f.SHA != "" {
+		where += " AND " + commitMatches
 		b["sha"] = f.SHA
 	}
 	if p.After != "" {

@@ -223,27 +223,23 @@ func (t *tables) runs(table map[ulid.ULID]readmodel.RunRow, f readmodel.RunFilte
 			return nil, err
 		}
 	}
+	forward := func(a, b ulid.ULID) int {
+		if f.Oldest {
+			return a.Compare(b)
+		}
+		return b.Compare(a)
+	}
 	var out []readmodel.RunRow
 	for id, r := range table {
-		if p.After != "" && id.Compare(after) >= 0 {
+		if p.After != "" && forward(id, after) <= 0 {
 			continue
 		}
-		if t.dress(&r.Record) && matches(&r, f) {
+		if t.dress(&r.Record) && f.Matches(&r, t.environments[r.Record.EnvironmentID].Class) {
 			out = append(out, r)
 		}
 	}
-	slices.SortFunc(out, func(a, b readmodel.RunRow) int { return b.Record.ID.Compare(a.Record.ID) })
+	slices.SortFunc(out, func(a, b readmodel.RunRow) int { return forward(a.Record.ID, b.Record.ID) })
 	return first(out, p.Limit), nil
-}
-
-func matches(r *readmodel.RunRow, f readmodel.RunFilter) bool {
-	rec := &r.Record
-	return (f.Product == event.ProductID{} || f.Product == rec.ProductID) &&
-		(f.Environment == event.EnvironmentID{} || f.Environment == rec.EnvironmentID) &&
-		(f.Version == "" || f.Version == rec.Version) &&
-		(f.Status == 0 || f.Status == rec.Status) &&
-		(f.Since.IsZero() || r.At().UnixMilli() >= f.Since.UnixMilli()) &&
-		(f.Until.IsZero() || r.At().UnixMilli() < f.Until.UnixMilli())
 }
 
 func first[R any](rows []R, n int) []R { return rows[:min(len(rows), max(n, 0))] }
@@ -357,7 +353,7 @@ func (m *Model) Versions(_ context.Context, account string, f readmodel.VersionF
 		switch {
 		case !t.dressVersion(&v),
 			f.Product != event.ProductID{} && f.Product != v.ProductID,
-			f.SHA != "" && !sameCommit(v.SHA, f.SHA),
+			f.SHA != "" && !readmodel.SameCommit(v.SHA, f.SHA),
 			p.After != "" && v.Key() >= p.After:
 		default:
 			out = append(out, v)
@@ -397,15 +393,6 @@ func (t *tables) dressVersion(v *readmodel.VersionRow) bool {
 		}
 	}
 	return true
-}
-
-// sameCommit is the rule of contract 10.
-func sameCommit(a, b string) bool {
-	a, b = strings.ToLower(a), strings.ToLower(b)
-	if len(a) > len(b) {
-		a, b = b, a
-	}
-	return a == b || len(a) >= 7 && strings.HasPrefix(b, a)
 }
 
 // Matrix implements readmodel.Reader.

@@ -231,16 +231,34 @@ func (a *account) matrix(ctx context.Context, f readmodel.MatrixFilter, p readmo
 }
 
 func (a *account) runFilters() []readmodel.RunFilter {
+	production, other := event.Production, event.Other
 	return []readmodel.RunFilter{
 		{},
 		{Product: a.products[0]},
 		{Environment: a.environments[1]},
 		{Product: a.products[1], Environment: a.environments[0]},
 		{Version: versionNames[1]},
-		{Status: event.Completed},
-		{Product: a.products[0], Status: event.Started, Version: versionNames[0]},
+		{Statuses: []event.Status{event.Completed}},
+		{Product: a.products[0], Statuses: []event.Status{event.Started, event.Failed}, Version: versionNames[0]},
 		{Since: epoch.Add(500 * time.Millisecond), Until: epoch.Add(1500 * time.Millisecond)},
 		{Environment: a.environments[0], Until: epoch.Add(time.Second)},
+		{Oldest: true},
+		{Oldest: true, Environment: a.environments[0]},
+		{Oldest: true, Product: a.products[0], Environment: a.environments[0]},
+		{Class: &production, Oldest: true},
+		{Class: &other, Product: a.products[1], Mode: event.Live},
+		{By: "value 7"},
+		{By: fmt.Sprintf("value %d", event.ByEmail), Mode: event.Test},
+		{Source: "it's \"ü\"\t\\", Environment: a.environments[0]},
+		{Run: fmt.Sprintf("value %d", event.InvokeID)},
+		{SHA: commits[1]},
+		{SHA: "012345"},
+		{SHA: "0123456", Product: a.products[0]},
+		{Meta: []readmodel.MetaFilter{{Path: []string{"z"}, Value: "é"}}},
+		{Meta: []readmodel.MetaFilter{{Path: []string{"o", "n"}, Value: "-7"}, {Path: []string{"o", "b"}, Value: "true"}}},
+		{Meta: []readmodel.MetaFilter{{Path: []string{"o", "f"}, Value: "2.5"}}},
+		{Meta: []readmodel.MetaFilter{{Path: []string{"o", "s"}, Value: "it's 'x'"}}, Statuses: []event.Status{event.Completed}},
+		{Meta: []readmodel.MetaFilter{{Path: []string{"o", "n", "x"}, Value: ""}}},
 	}
 }
 

@@ -2,7 +2,8 @@
 CREATE TABLE IF NOT EXISTS deployments{{.Suffix}}{{.OnCluster}}
 (
     {{template "run"}},
-    INDEX by_id id TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX by_id  id        TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_run invoke_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, id)
