@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
 	"github.com/shipledger/shipledger/services/accounts"
 	"github.com/shipledger/shipledger/services/ingest"
+	"github.com/shipledger/shipledger/services/mcp"
 	"github.com/shipledger/shipledger/services/projector"
 	"github.com/shipledger/shipledger/services/query"
 )
@@ -90,13 +92,20 @@ func (m *memory) start(t *testing.T) {
 	committer := ingest.NewCommitter(m.track, stream, m.clock.read, newIDs(), logger)
 	sink := func(context.Context) (readmodel.Sink, error) { return gatedSink{m.model, m.gate}, nil }
 	project := lifecycle.Par(projector.New(m.track, sink, stream, logger), projector.New(m.credentials, sink, event.CredentialStream, logger))
-	api, err := httpapi.New(
-		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger},
+	var api *httpapi.API
+	agents := mcp.New(mcp.Config{
+		API: "http://ledger", Version: "test",
+		Transport: httpapi.InProcess(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { api.ServeHTTP(w, r) })),
+	}, logger)
+	var err error
+	api, err = httpapi.New(
+		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger},
 		ingest.New(document, committer).Handlers(),
 		query.New(m.model, stream).Auditing(event.CredentialStream).Accounting(map[string]eventlog.Reader{stream: m.track}).Handlers(),
 		accounts.New(
 			accounts.Config{Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
 		).Handlers(),
+		agents.Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health {
 			return httpapi.Health{Status: httpapi.HealthOK, Version: "test", Parts: map[string]string{"log": httpapi.HealthOK}}
 		})},

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,7 @@ import (
 	"github.com/shipledger/shipledger/schemas"
 	"github.com/shipledger/shipledger/services/accounts"
 	"github.com/shipledger/shipledger/services/ingest"
+	"github.com/shipledger/shipledger/services/mcp"
 	"github.com/shipledger/shipledger/services/projector"
 	"github.com/shipledger/shipledger/services/query"
 )
@@ -265,9 +267,14 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	}
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(slices.Concat(committer.Collectors(), project.collectors(), audit.Collectors())...)
-	api, err := httpapi.New(
+	var api *httpapi.API
+	agents := mcp.New(mcp.Config{
+		API: "http://" + cfg.Addr, Version: cfg.Version,
+		Transport: httpapi.InProcess(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { api.ServeHTTP(w, r) })),
+	}, logger)
+	api, err = httpapi.New(
 		httpapi.Config{
-			Spec: spec, Services: []string{"ingest", "query", "accounts"}, Authenticator: ring, Limiter: limiter, Logger: logger,
+			Spec: spec, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: ring, Limiter: limiter, Logger: logger,
 			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto, TrustedProxies: proxies,
 		},
 		ingest.New(spec, committer).Handlers(),
@@ -276,6 +283,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 			Accounting(map[string]eventlog.Reader{stream: track}).
 			Handlers(),
 		accounts.New(people, spec, credentials, ring, peppers, sessions, time.Now, rand.Reader).Handlers(),
+		agents.Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
 	)
 	if err != nil {
