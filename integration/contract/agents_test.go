@@ -48,7 +48,7 @@ type withToken struct{ token string }
 func (w withToken) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Set("Authorization", "Bearer "+w.token)
-	return http.DefaultTransport.RoundTrip(r)
+	return client.Transport.RoundTrip(r)
 }
 
 func TestAnAgentFindsAndCallsTheToolsOverTheOfficialClient(t *testing.T) {
