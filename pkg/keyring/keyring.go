@@ -114,6 +114,13 @@ func (r *Ring) Applied() uint64 {
 	return r.applied
 }
 
+// Changed gives what is closed when the ring next applies an event.
+func (r *Ring) Changed() <-chan struct{} {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.grown
+}
+
 // AsOf says how far a ring's answer goes.
 type AsOf struct {
 	Seq  uint64    // of the last event that the ring knows; 0: none

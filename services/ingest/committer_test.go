@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -338,6 +340,58 @@ func TestACredentialThatDiesInFlightStoresNothing(t *testing.T) {
 	}
 	if got := stored(t, log); len(got) != 0 {
 		t.Errorf("the log holds %q", got)
+	}
+}
+
+// Rows: VF-20
+func TestWhatWaitsBehindAWriteIsDecidedAfterARevocation(t *testing.T) {
+	inAppend, release := make(chan struct{}), make(chan struct{})
+	log := memlog.New()
+	c := run(t, &faultyLog{Log: log, append: func(_ context.Context, _ eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
+		inAppend <- struct{}{}
+		<-release
+		return store()
+	}}, time.Now)
+	var revoked atomic.Bool
+	dead := fault.New(fault.Unauthenticated, "AUTH_REVOKED_KEY", "revoked")
+	mayStill := func() error {
+		if revoked.Load() {
+			return dead
+		}
+		return nil
+	}
+	first, second := make(chan error, 1), make(chan error, 1)
+	send := func(run string, done chan<- error) {
+		out, err := c.Submit(context.Background(), []*tracking.Command{command(run, event.Completed)}, mayStill)
+		if err == nil {
+			err = out[0].Err
+		}
+		done <- err
+	}
+	go send("1", first)
+	<-inAppend
+	go send("2", second)
+	for c.Waiting() < 2 {
+		runtime.Gosched()
+	}
+	revoked.Store(true)
+	expired, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Flight().Landed(expired); err == nil {
+		t.Error("the frame has landed before the log has it")
+	}
+	close(release)
+	if err := c.Flight().Landed(t.Context()); err != nil || len(stored(t, log)) == 0 {
+		t.Errorf("the frame has landed, and the log holds %q: %v", stored(t, log), err)
+	}
+	if err := <-first; err != nil {
+		t.Errorf("what was decided before the revocation: %v", err)
+	}
+	if err := <-second; !errors.Is(err, dead) {
+		t.Errorf("what was queued before the revocation: %v", err)
+	}
+	if last, _ := log.Last(t.Context()); last != 1 {
+		t.Errorf("the log holds %q", stored(t, log))
 	}
 }
 
