@@ -39,6 +39,9 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	srv := &http.Server{
 		Handler: s.Handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout,
 		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.Background(), stoppingKey{}, ctx.Done())
+		},
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -62,4 +65,13 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("requests were cut off after %s: %w", s.Grace, err)
 	}
 	return nil
+}
+
+type stoppingKey struct{}
+
+// Stopping gives what is closed when the server begins to stop: an answer that
+// would go on for ever must end then, others are let finish.
+func (r *Request) Stopping() <-chan struct{} {
+	stopping, _ := r.Context().Value(stoppingKey{}).(<-chan struct{})
+	return stopping
 }

@@ -15,15 +15,9 @@ import (
 // projecting it twice is harmless. It reports false for an event of a type that
 // it does not know, which is not ours to judge: it contributes its own row only.
 func Project(r event.Recorded, rows *readmodel.Rows) (known bool) {
-	row := readmodel.EventRow{
-		Account: r.Account, Position: r.Position, ID: r.ID, Type: r.Type, Subject: r.Subject,
-		ReceivedAt: r.Time, EffectiveAt: r.Time, Author: r.Author, Backfilled: r.Backfilled,
-	}
 	known = true
 	switch p := r.Payload.(type) {
 	case *event.Run:
-		row.EffectiveAt, row.Flag, row.Request = p.EffectiveAt, p.Flag, string(p.Request)
-		row.Status = r.ReportedStatus().String()
 		projectRun(r, p, rows)
 	case *event.Product:
 		rows.Products = append(rows.Products, readmodel.ProductRow{Product: *p, Account: r.Account, Position: r.Position})
@@ -36,17 +30,27 @@ func Project(r event.Recorded, rows *readmodel.Rows) (known bool) {
 	default:
 		known = false
 	}
-	if row.Request == "" {
-		row.Request = string(Data(&r.Event))
-	}
-	rows.Events = append(rows.Events, row)
+	rows.Events = append(rows.Events, Row(&r))
 	return known
 }
 
-// Data gives what people may read of an event's data: of a run the body as it
+// Row gives an event's own row.
+func Row(r *event.Recorded) readmodel.EventRow {
+	row := readmodel.EventRow{
+		Account: r.Account, Position: r.Position, ID: r.ID, Type: r.Type, Subject: r.Subject,
+		ReceivedAt: r.Time, EffectiveAt: r.Time, Author: r.Author, Backfilled: r.Backfilled, Request: string(data(&r.Event)),
+	}
+	if p, ok := r.Payload.(*event.Run); ok {
+		row.EffectiveAt, row.Flag = p.EffectiveAt, p.Flag
+		row.Status = r.ReportedStatus().String()
+	}
+	return row
+}
+
+// data gives what people may read of an event's data: of a run the body as it
 // was received, of anything else what the event says, without what tells a
 // secret. It is nil where there is nothing, or nobody has said what may be read.
-func Data(e *event.Event) []byte {
+func data(e *event.Event) []byte {
 	switch p := e.Payload.(type) {
 	case *event.Run:
 		return p.Request
