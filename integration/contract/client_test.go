@@ -184,7 +184,7 @@ func (l *ledger) send(method, path, text string, options ...option) answer {
 		l.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	raw, err := io.ReadAll(response.Body)
+	raw, err := readAnswer(response)
 	if err != nil {
 		l.t.Fatalf("%s %s: read the answer: %v", method, path, err)
 	}
@@ -195,6 +195,15 @@ func (l *ledger) send(method, path, text string, options ...option) answer {
 	l.keepsSecrets(a)
 	l.wrote(a)
 	return a
+}
+
+// readAnswer reads a body. Of a stream, which has no end, it reads how it begins.
+func readAnswer(response *http.Response) ([]byte, error) {
+	if response.Header.Get("Content-Type") != "text/event-stream" || response.Request.Method == http.MethodHead {
+		return io.ReadAll(response.Body)
+	}
+	begin, err := newBlocks(response.Body).next()
+	return []byte(begin), err
 }
 
 // keepsSecrets checks that no answer holds the random part of a credential,

@@ -20,6 +20,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
+	"github.com/shipledger/shipledger/pkg/feed"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
@@ -38,6 +39,9 @@ const (
 	acme  = "acme"
 	other = "other"
 )
+
+// heartbeat is how often a stream without news says that it is alive.
+const heartbeat = 50 * time.Millisecond
 
 // startTime is when the system on memory starts. Its clock stands still unless a script
 // moves it, so that what a time became can be told exactly.
@@ -90,6 +94,7 @@ func (m *memory) start(t *testing.T) {
 	stream := event.TrackStream(0)
 	m.ring = keyring.New(keyring.Config{Sessions: m.sessionKeys}, m.credentials, m.peppers, time.Now, logger)
 	committer := ingest.NewCommitter(m.track, stream, m.clock.read, newIDs(), logger)
+	live := feed.New(feed.Config{}, map[string]eventlog.Reader{stream: m.track, event.CredentialStream: m.credentials}, query.Render, logger)
 	sink := func(context.Context) (readmodel.Sink, error) { return gatedSink{m.model, m.gate}, nil }
 	project := lifecycle.Par(projector.New(m.track, sink, stream, logger), projector.New(m.credentials, sink, event.CredentialStream, logger))
 	var api *httpapi.API
@@ -101,7 +106,7 @@ func (m *memory) start(t *testing.T) {
 	api, err = httpapi.New(
 		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger},
 		ingest.New(document, committer).Handlers(),
-		query.New(m.model, stream).Auditing(event.CredentialStream).Accounting(map[string]eventlog.Reader{stream: m.track}).Handlers(),
+		query.New(m.model, stream).Auditing(event.CredentialStream).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).Handlers(),
 		accounts.New(
 			accounts.Config{Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
 		).Handlers(),
@@ -113,7 +118,7 @@ func (m *memory) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := run(t, lifecycle.Seq(m.ring, committer, project))
+	stop := run(t, lifecycle.Seq(m.ring, committer, lifecycle.Par(project, live)))
 	server := httptest.NewServer(api)
 	m.stop = sync.OnceFunc(func() {
 		server.Close()

@@ -35,6 +35,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
+	"github.com/shipledger/shipledger/pkg/feed"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/kv/natskv"
@@ -86,6 +87,8 @@ type Config struct {
 	ForwardedProto bool          `env:"SHIPLEDGER_FORWARDED_PROTO" help:"A proxy in front sets X-Forwarded-Proto: believe it, so that cookies are Secure behind TLS."`
 
 	TrustedProxies []string `name:"trusted-proxies" env:"SHIPLEDGER_TRUSTED_PROXIES" help:"Addresses and networks of proxies in front whose X-Forwarded-For tells where a request comes from; none: the connection does."`
+
+	Heartbeat time.Duration `default:"15s" env:"SHIPLEDGER_HEARTBEAT" help:"How often a stream of events without news says that it is alive."`
 
 	// Version is what /health says of this build.
 	Version string `kong:"-"`
@@ -242,10 +245,11 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	stream := event.TrackStream(trackIndex)
 	ring := keyring.New(keyring.Config{DeafLimit: cfg.DeafLimit, Sessions: sessions}, credentials, peppers, time.Now, logger)
 	committer := ingest.NewCommitter(track, stream, time.Now, newIDs(), logger)
-	project := projectors{}
-	for short, log := range map[string]*natslog.Log{stream: track, event.CredentialStream: credentials} {
+	project, logs := projectors{}, map[string]eventlog.Reader{stream: track, event.CredentialStream: credentials}
+	for short, log := range logs {
 		project = append(project, projector.New(log, b.openSink, short, logger))
 	}
+	live := feed.New(feed.Config{}, logs, query.Render, logger)
 	audit := projector.NewAudit(track, b.model, stream, cfg.AuditEvery, logger)
 	health := &health{
 		version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project, ledger: audit,
@@ -278,7 +282,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto, TrustedProxies: proxies,
 		},
 		ingest.New(spec, committer).Handlers(),
-		query.New(b.model, stream).Auditing(event.CredentialStream).
+		query.New(b.model, stream).Auditing(event.CredentialStream).Streaming(live, cfg.Heartbeat).
 			Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).
 			Accounting(map[string]eventlog.Reader{stream: track}).
 			Handlers(),
@@ -297,7 +301,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		lifecycle.Par(ring, follow, budgets, audit, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
 		people.Nodes, // before anybody is let in, and after what was let in is done
 		committer,
-		project.service(),
+		lifecycle.Par(project.service(), live),
 		&httpapi.Server{Addr: cfg.Addr, Handler: api, Grace: stopGrace, Listening: cfg.Listening},
 	), nil
 }

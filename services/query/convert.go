@@ -206,18 +206,30 @@ func matrixItemOf(row *readmodel.MatrixItem, names map[event.EnvironmentID]strin
 		if c.Live == nil {
 			continue
 		}
-		r := &c.Live.Record
-		cell := matrixCell{
-			EnvironmentID: c.Environment.String(), EnvironmentName: names[c.Environment],
-			Version: r.Version, VersionID: r.VersionID.String(), DeploymentID: r.ID.String(),
-			DeployedAt: httpapi.Moment(c.Live.EffectiveAt), DeployedBy: httpapi.Text(r.Attributes[event.By]), Status: r.Status.String(),
-			SCMSHA: httpapi.Text(r.Attributes[event.SCMSHA]), BuildNumber: httpapi.Text(r.Attributes[event.BuildNumber]),
-			DeployURL: httpapi.Text(r.Attributes[event.URL]),
-		}
-		if a := c.LastAttempt; a != nil {
-			cell.LastAttempt = &lastAttempt{a.Record.ID.String(), a.Record.Version, a.Record.Status.String(), httpapi.Moment(a.At)}
-		}
-		item.Cells = append(item.Cells, cell)
+		item.Cells = append(item.Cells, matrixCellOf(c, names[c.Environment]))
 	}
 	return item
+}
+
+// matrixCellOf shows a cell in which something is live.
+func matrixCellOf(c *readmodel.MatrixCell, environment string) matrixCell {
+	r := &c.Live.Record
+	cell := matrixCell{
+		EnvironmentID: c.Environment.String(), EnvironmentName: environment,
+		Version: r.Version, VersionID: r.VersionID.String(), DeploymentID: r.ID.String(),
+		DeployedAt: httpapi.Moment(c.Live.EffectiveAt), DeployedBy: httpapi.Text(r.Attributes[event.By]), Status: r.Status.String(),
+		SCMSHA: httpapi.Text(r.Attributes[event.SCMSHA]), BuildNumber: httpapi.Text(r.Attributes[event.BuildNumber]),
+		DeployURL: httpapi.Text(r.Attributes[event.URL]),
+	}
+	if a := c.LastAttempt; a != nil {
+		cell.LastAttempt = &lastAttempt{a.Record.ID.String(), a.Record.Version, a.Record.Status.String(), httpapi.Moment(a.At)}
+	}
+	return cell
+}
+
+// changedCell is what a stream of the matrix sends: a cell, and whose it is.
+type changedCell struct {
+	ProductID   string `json:"product_id"`
+	ProductName string `json:"product_name"`
+	matrixCell  `json:",inline"`
 }

@@ -3,6 +3,7 @@
 package query
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -18,6 +19,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/feed"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
@@ -25,6 +27,8 @@ import (
 const (
 	waitForPosition = 5 * time.Second // contract 5.2
 	askAgain        = 10 * time.Millisecond
+
+	defaultHeartbeat = 15 * time.Second
 )
 
 // Service answers the operations of query.
@@ -35,6 +39,9 @@ type Service struct {
 	others  map[string]func() event.Offset // how far this process follows other streams
 	logs    map[string]eventlog.Reader     // of the streams
 	asOf    singleflight.Group
+
+	feed      *feed.Feed
+	heartbeat time.Duration
 }
 
 // New returns a service that reads model, a projection of these streams.
@@ -57,6 +64,14 @@ func (s *Service) Auditing(streams ...string) *Service {
 	return s
 }
 
+// Streaming names what streams of events are drawn from, and how often one
+// without news says that it is alive; zero means 15 s. It must be called before the service is
+// used; without it there are no streams.
+func (s *Service) Streaming(f *feed.Feed, heartbeat time.Duration) *Service {
+	s.feed, s.heartbeat = f, cmp.Or(heartbeat, defaultHeartbeat)
+	return s
+}
+
 // Handlers gives the handler of each operation, for the API to mount.
 func (s *Service) Handlers() httpapi.Handlers {
 	handlers := httpapi.Handlers{
@@ -75,6 +90,8 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"getCellHistory":   s.getCellHistory,
 		"listEvents":       s.listEvents,
 		"getEvent":         s.getEvent,
+		"streamEvents":     s.streamEvents,
+		"streamMatrix":     s.streamMatrix,
 		"getBalance":       s.getBalance,
 	}
 	maps.Copy(handlers, apidocs.Handlers())
