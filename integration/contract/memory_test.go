@@ -190,6 +190,7 @@ var grants = []string{"events:write", "read", "sync-trigger", "write", "admin", 
 // made: by events.
 func (m *memory) populate(t *testing.T, account string) {
 	t.Helper()
+	m.recorded(t, &credential.Account{ID: account, Name: account, CreatedAt: startTime}, credential.AccountCreated)
 	user := credential.User{ID: ulid.Make().String(), Account: account, Email: "admin@" + account + ".example", Role: credential.RoleAdmin, CreatedAt: startTime}
 	m.recorded(t, &user, credential.UserJoined)
 	live := 0

@@ -89,6 +89,11 @@ type User struct {
 	PasswordHash string // PHC string; empty: signs in elsewhere
 	Removed      bool
 	CreatedAt    time.Time
+	Invited      bool // and has not joined: may do nothing yet
+	Link         Link
+
+	EndedUpTo   uint64 // sessions stored up to this sequence have ended,
+	KeptSession string // save this one
 }
 
 // LogSubject gives the subject that the user's events are stored under.
@@ -140,6 +145,10 @@ type userWire struct {
 	PasswordHash string    `json:"password_hash,omitzero"`
 	Removed      bool      `json:"removed,omitzero"`
 	CreatedAt    time.Time `json:"created_at"`
+	Invited      bool      `json:"invited,omitzero"`
+	Link         *linkWire `json:"link,omitempty"`
+	EndedUpTo    uint64    `json:"sessions_ended_up_to,omitzero"`
+	KeptSession  string    `json:"kept_session,omitzero"`
 }
 
 type accountWire struct {
@@ -174,7 +183,9 @@ func (r *Record) Event(id ulid.ULID, t event.Type, at time.Time, by event.Author
 func (u *User) Event(id ulid.ULID, t event.Type, at time.Time, by event.Author) (event.Event, error) {
 	return wrap(id, t, at, by, u.Account, u.ID, userSchema, struct {
 		User userWire `json:"user"`
-	}{userWire{u.Email, u.Name, u.Role, u.PasswordHash, u.Removed, u.CreatedAt.UTC()}})
+	}{userWire{
+		u.Email, u.Name, u.Role, u.PasswordHash, u.Removed, u.CreatedAt.UTC(), u.Invited, toLinkWire(&u.Link), u.EndedUpTo, u.KeptSession,
+	}})
 }
 
 // Event gives the event of type t that leaves the account behind.
@@ -278,7 +289,11 @@ func decodeUser(e *event.Event, o event.Opaque) (*User, error) {
 		return nil, err
 	}
 	w := d.User
-	return &User{e.Subject, e.Account, w.Email, w.Name, w.Role, w.PasswordHash, w.Removed, w.CreatedAt}, nil
+	l, err := w.Link.link()
+	if err != nil {
+		return nil, err
+	}
+	return &User{e.Subject, e.Account, w.Email, w.Name, w.Role, w.PasswordHash, w.Removed, w.CreatedAt, w.Invited, l, w.EndedUpTo, w.KeptSession}, nil
 }
 
 func decodeAccount(e *event.Event, o event.Opaque) (*Account, error) {

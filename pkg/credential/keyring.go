@@ -19,6 +19,7 @@ type Keyring struct {
 	users    map[string]*owner // by user id
 	sessions sessions
 	foreign  foreign
+	accounts map[string]*accountEntry
 }
 
 // name is what a token is looked up by. A PAT does not name its account.
@@ -41,6 +42,7 @@ type owner struct {
 func NewKeyring(peppers *Peppers) *Keyring {
 	return &Keyring{
 		peppers: peppers, byName: map[name]*entry{}, byID: map[string]*entry{}, users: map[string]*owner{},
+		accounts: map[string]*accountEntry{},
 		sessions: sessions{byID: map[string]*sessionEntry{}, room: minRoom},
 	}
 }
@@ -61,6 +63,8 @@ func (k *Keyring) Apply(r event.Recorded) error {
 		}
 	case *WebSession:
 		k.applySession(s, &r)
+	case *Account:
+		k.applyAccount(s, r.Position.Offset)
 	}
 	return nil
 }

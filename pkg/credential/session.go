@@ -291,8 +291,11 @@ func (k *Keyring) aliveSession(e *sessionEntry, now time.Time) (Identity, error)
 		return Identity{}, ErrExpiredSession
 	}
 	o, ok := k.owner(s.UserID, s.Account)
-	if !ok {
+	switch {
+	case !ok:
 		return Identity{}, ErrInvalidKey
+	case e.at.Seq() <= o.EndedUpTo && s.ID != o.KeptSession:
+		return Identity{}, ErrEndedSession
 	}
 	return Identity{
 		Kind: Session, Account: s.Account, RecordID: s.ID, PublicID: s.ID, Name: sessionName, Mode: event.Live,

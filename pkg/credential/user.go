@@ -52,25 +52,25 @@ func (u *User) Remove(by *Identity, everyone []HeldUser) (UserChange, error) {
 		return UserChange{}, ErrLastAdmin
 	}
 	next := *u
-	next.Removed, next.PasswordHash = true, ""
+	next.Removed, next.PasswordHash, next.Link = true, "", Link{}
 	return UserChange{UserRemoved, next}, nil
 }
 
 func isAdmin(id string, everyone []HeldUser) bool {
 	for i := range everyone {
 		if everyone[i].ID == id {
-			return everyone[i].Role == RoleAdmin
+			return everyone[i].Role == RoleAdmin && !everyone[i].Invited
 		}
 	}
 	return false
 }
 
 func (u *User) lastAdmin(everyone []HeldUser) bool {
-	if u.Role != RoleAdmin {
+	if u.Role != RoleAdmin || u.Invited {
 		return false
 	}
 	for i := range everyone {
-		if everyone[i].Role == RoleAdmin && everyone[i].ID != u.ID {
+		if everyone[i].Role == RoleAdmin && !everyone[i].Invited && everyone[i].ID != u.ID {
 			return false
 		}
 	}
@@ -96,7 +96,7 @@ func (k *Keyring) User(id string) (HeldUser, bool) {
 // owner gives a user of an account who may act.
 func (k *Keyring) owner(id, account string) (*User, bool) {
 	o, ok := k.users[id]
-	if !ok || o.user == nil || o.user.Removed || o.user.Account != account {
+	if !ok || o.user == nil || o.user.Removed || o.user.Invited || o.user.Account != account {
 		return nil, false
 	}
 	return o.user, true
@@ -110,8 +110,10 @@ func (k *Keyring) Users(account string) []HeldUser {
 // UsersByEmail gives those who sign in with an address, of whatever account,
 // without those who were removed. Addresses do not differ by case alone.
 func (k *Keyring) UsersByEmail(email string) []HeldUser {
-	return k.usersWhere(func(u *User) bool { return strings.EqualFold(u.Email, email) })
+	return k.usersWhere(func(u *User) bool { return sameEmail(u.Email, email) })
 }
+
+func sameEmail(a, b string) bool { return strings.EqualFold(a, b) }
 
 func (k *Keyring) usersWhere(wanted func(*User) bool) []HeldUser {
 	var out []HeldUser

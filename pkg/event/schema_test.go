@@ -191,6 +191,7 @@ func TestInvalidExamplesFailForTheReasonInTheirName(t *testing.T) {
 		"credential-of-unknown-status":            {"/0/data/credential/status", "enum"},
 		"user-without-email":                      {"/0/data/user/email", "required"},
 		"user-with-password":                      {"/0/data/user", "not"},
+		"user-with-token-of-link":                 {"/0/data/user/link", "not"},
 		"session-with-token":                      {"/0/data/session", "not"},
 		"credential-with-rate-of-nothing":         {"/0/data/credential/rate_limit/tokens", "minimum"},
 		"session-without-user":                    {"/0/data/session/user_id", "required"},

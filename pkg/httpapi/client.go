@@ -12,6 +12,14 @@ import (
 var errForeignAddress = fault.New(fault.Forbidden, "IP_NOT_ALLOWED", "This credential does not work from this address.").
 	WithHint("Its ip_allow says from where it does.")
 
+// Base gives where the client reached this server, such as https://ledger.example.
+func (r *Request) Base() string {
+	if r.Secure() {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
 // ClientAddr gives the address that a request comes from: that of the
 // connection, or, where that is a trusted proxy's, the last one in
 // X-Forwarded-For that is not. It is not valid where nobody can tell.

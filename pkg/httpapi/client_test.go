@@ -1,10 +1,14 @@
 package httpapi_test
 
 import (
+	"bytes"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/shipledger/shipledger/pkg/httpapi"
 )
@@ -48,6 +52,25 @@ func TestOnlyTrustedProxiesTellWhereARequestComesFrom(t *testing.T) {
 				t.Errorf("%s, want %s", got, c.want)
 			}
 		})
+	}
+}
+
+// The path of a one-time link is a secret: neither logs nor metrics know it.
+func TestTheTokenOfALinkIsNeitherLoggedNorCounted(t *testing.T) {
+	const token = "01JW2C5R3V0E6H7Q8S9T0A1B2Dsecretsecretsecret"
+	var counted []string
+	fails := func(http.ResponseWriter, *httpapi.Request) error { return errors.New("the log is away") }
+	f := newFixture(t, httpapi.Handlers{"joinByInvitation": fails, "getInvitation": fails, "resetPassword": fails}, func(cfg *httpapi.Config) {
+		cfg.Observe = func(operation string, _ int, _ time.Duration) { counted = append(counted, operation) }
+	})
+	for _, path := range []string{"/auth/invitations/" + token, "/auth/password-reset/" + token} {
+		if got := f.send(http.MethodPost, path, "", `{"password":"a long enough one"}`); got.status != http.StatusInternalServerError || bytes.Contains(got.body, []byte(token)) {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+		f.send(http.MethodDelete, path, "", "")
+	}
+	if log := f.log.String(); !strings.Contains(log, "joinByInvitation") || strings.Contains(log, token) || strings.Contains(strings.Join(counted, " "), token) {
+		t.Errorf("the log is %s, counted were %v", log, counted)
 	}
 }
 

@@ -170,6 +170,35 @@ func (r *Ring) User(id string) (credential.HeldUser, bool) {
 	return r.keys.User(id)
 }
 
+// UserOfLink gives the user whose open link a token is.
+func (r *Ring) UserOfLink(token string, purpose credential.Purpose) (credential.HeldUser, bool) {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.UserOfLink(token, purpose, now)
+}
+
+// Account gives an account by its slug.
+func (r *Ring) Account(id string) (credential.HeldAccount, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.Account(id)
+}
+
+// Accounts gives all accounts, in no order.
+func (r *Ring) Accounts() ([]credential.HeldAccount, AsOf) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.Accounts(), AsOf{r.applied, r.newest}
+}
+
+// Operator gives the account whose admins run the server.
+func (r *Ring) Operator() (id string, ok bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.Operator()
+}
+
 // UsersByEmail gives those who sign in with an address, of whatever account.
 func (r *Ring) UsersByEmail(email string) []credential.HeldUser {
 	r.mu.RLock()

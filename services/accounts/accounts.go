@@ -6,8 +6,8 @@
 //	answer  ◄── keyring has applied it ◄────────────────────────┘
 //
 // It makes the first credentials (Bootstrap) and answers /api-keys/,
-// /personal-access-tokens/, /auth/ and /users/ (Service). It keeps nothing itself, so any number of
-// processes may do this at the same time.
+// /personal-access-tokens/, /auth/, /users/ and /accounts/ (Service). It keeps nothing itself, so any
+// number of processes may do this at the same time.
 package accounts
 
 import (
@@ -74,6 +74,9 @@ func (s *Service) Handlers() httpapi.Handlers {
 	all := httpapi.Handlers{
 		"logIn": s.logIn, "logOut": s.logOut, "getPublicKeys": s.publicKeys,
 		"listUsers": s.listUsers, "updateUser": s.updateUser, "removeUser": s.removeUser,
+		"inviteUser": s.inviteUser, "getInvitation": s.invitation, "joinByInvitation": s.join,
+		"openPasswordReset": s.openReset, "askForPasswordReset": s.askReset, "resetPassword": s.resetPassword, "changePassword": s.changePassword,
+		"listAccounts": s.listAccounts, "createAccount": s.createAccount,
 	}
 	for _, f := range []family{apiKeys, tokens} {
 		all["list"+f.operations+"s"] = s.list(f)

@@ -37,6 +37,9 @@ type BootstrapConfig struct {
 	AdminEmail string `default:"admin@localhost" help:"E-mail address of the first admin."`
 	// URL is where the server answers; it is only written down.
 	URL string
+
+	name   string       // of the account, for people; empty: the slug
+	author event.Author // zero: the first start
 }
 
 // Bootstrapped says what a start found or made.
@@ -143,11 +146,17 @@ func newPlan(cfg BootstrapConfig, peppers *credential.Peppers, at time.Time, ent
 	if !credential.ValidAccount(cfg.Account) {
 		return nil, fault.New(fault.Unprocessable, "", "account %q is not made of 1 to 40 of a-z, 0-9 and -", cfg.Account)
 	}
-	b := &planner{plan: &plan{}, peppers: peppers, account: cfg.Account, at: at.UTC().Truncate(time.Millisecond), entropy: entropy}
+	if cfg.name == "" {
+		cfg.name = cfg.Account
+	}
+	if cfg.author == (event.Author{}) {
+		cfg.author.CredentialName = "bootstrap"
+	}
+	b := &planner{plan: &plan{}, author: cfg.author, peppers: peppers, account: cfg.Account, at: at.UTC().Truncate(time.Millisecond), entropy: entropy}
 	c := &b.plan.Credentials
 	c.Account, c.AdminEmail, c.URL = cfg.Account, cfg.AdminEmail, cfg.URL
 
-	account := credential.Account{ID: cfg.Account, Name: cfg.Account, CreatedAt: b.at}
+	account := credential.Account{ID: cfg.Account, Name: cfg.name, CreatedAt: b.at}
 	b.add(&account, credential.AccountCreated)
 
 	c.AdminPassword = b.random(passwordLen)
@@ -180,6 +189,7 @@ type planner struct {
 	plan    *plan
 	peppers *credential.Peppers
 	account string
+	author  event.Author
 	at      time.Time
 	entropy io.Reader
 	err     error
@@ -239,7 +249,7 @@ type recordable interface {
 }
 
 func (b *planner) add(r recordable, t event.Type) {
-	e, err := r.Event(b.newULID(), t, b.at, event.Author{CredentialName: "bootstrap"})
+	e, err := r.Event(b.newULID(), t, b.at, b.author)
 	b.fail(err)
 	if b.err != nil {
 		return

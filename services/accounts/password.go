@@ -80,7 +80,18 @@ func matches(password, hash string) (bool, error) {
 	return subtle.ConstantTimeCompare(argon2.IDKey([]byte(password), salt, time, memory, threads, uint32(len(key))), key) == 1, nil //nolint:gosec // bounded above
 }
 
-// verifier compares passwords, a few at a time.
+// hash hashes a new password when it is its turn.
+func (v verifier) hash(ctx context.Context, password string, entropy io.Reader) (string, error) {
+	select {
+	case v <- struct{}{}:
+		defer func() { <-v }()
+	case <-ctx.Done():
+		return "", busyVerifying(ctx, context.Cause(ctx))
+	}
+	return hashPassword(password, entropy)
+}
+
+// verifier compares and hashes passwords, a few at a time.
 type verifier chan struct{}
 
 // pick gives the first of hashes that a password has, or -1. Without a hash it

@@ -43,14 +43,11 @@ type loggedIn struct {
 // logIn starts a web session. Whatever is wrong with the address or the
 // password, the answer is the same and takes about as long.
 func (s *Service) logIn(w http.ResponseWriter, r *httpapi.Request) error {
-	if len(r.Header["Origin"]) > 0 && !r.SameOrigin() { // a foreign page must not sign anybody in, either
-		return fault.New(fault.Forbidden, "CROSS_ORIGIN", "Signing in is for pages of this server.")
-	}
 	var asked struct {
 		Email    string `json:"email"`
 		Password string `json:"password"`
 	}
-	if err := s.read(r, &asked); err != nil {
+	if err := s.public(r, &asked); err != nil { // a foreign page must not sign anybody in, either
 		return err
 	}
 	email := strings.TrimSpace(asked.Email)
@@ -78,24 +75,11 @@ func (s *Service) logIn(w http.ResponseWriter, r *httpapi.Request) error {
 // attempt takes an attempt from the budgets of where it comes from and of whom
 // it is about. Whether there is such a user makes no difference.
 func (s *Service) attempt(r *httpapi.Request, email string) error {
-	if s.attempts == nil {
-		return nil
+	if err := s.attemptFrom(r); err != nil {
+		return err
 	}
-	now := s.now()
 	sum := sha256.Sum256([]byte(strings.ToLower(email)))
-	for _, b := range []struct {
-		name string
-		rate ratelimit.Rate
-	}{
-		{"address." + network(r.ClientAddr()), attemptsByAddress},
-		{"email." + hex.EncodeToString(sum[:]), attemptsByEmail},
-	} {
-		if granted, left := s.attempts.Take(b.name, b.rate, 1, now); granted == 0 {
-			wait := time.Duration((1 - left) / b.rate.PerSecond() * float64(time.Second))
-			return httpapi.RetryLater{Err: fault.New(fault.RateLimited, "", "Too many attempts to sign in."), After: wait}
-		}
-	}
-	return nil
+	return s.take("email."+hex.EncodeToString(sum[:]), attemptsByEmail)
 }
 
 // network gives what an address is counted by: of IPv6 the half that is
@@ -124,14 +108,20 @@ func (s *Service) whoHas(ctx context.Context, email, password string) (*credenti
 	defer cancel()
 	i, err := s.passwords.pick(ctx, password, hashes)
 	switch {
-	case ctx.Err() != nil && err != nil:
-		return nil, fault.New(fault.Unavailable, "", "Too many are signing in. Try again later.").Because(err)
 	case err != nil:
-		return nil, fmt.Errorf("compare a password: %w", err)
+		return nil, busyVerifying(ctx, err)
 	case i < 0:
 		return nil, errLogin
 	}
 	return &users[i].User, nil
+}
+
+// busyVerifying tells why a password could not be compared.
+func busyVerifying(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fault.New(fault.Unavailable, "", "Too many are signing in. Try again later.").Because(err)
+	}
+	return fmt.Errorf("compare a password: %w", err)
 }
 
 // errLogin says nothing of what was wrong.
@@ -161,6 +151,10 @@ func (s *Service) start(ctx context.Context, user *credential.User) (credential.
 	}
 	if err := s.ring.Await(ctx, seq); err != nil {
 		return session, 0, unavailable(fmt.Errorf("the session at %s is stored, but the keyring has not heard of it: %w", position(seq), err))
+	}
+	// The password may have been changed since it was compared; nobody has the token yet.
+	if held, ok := s.ring.User(user.ID); !ok || held.PasswordHash != user.PasswordHash {
+		return session, 0, errLogin
 	}
 	return session, seq, nil
 }

@@ -17,11 +17,16 @@ type userAnswer struct {
 	Email     string       `json:"email"`
 	Name      httpapi.Text `json:"name"`
 	Role      string       `json:"role"`
+	Status    string       `json:"status"` // active, or invited: has not joined
 	CreatedAt *time.Time   `json:"created_at"`
 }
 
 func userToAPI(u *credential.User) userAnswer {
-	return userAnswer{u.ID, u.Email, httpapi.Text(u.Name), u.Role, httpapi.Moment(u.CreatedAt)}
+	status := "active"
+	if u.Invited {
+		status = "invited"
+	}
+	return userAnswer{u.ID, u.Email, httpapi.Text(u.Name), u.Role, status, httpapi.Moment(u.CreatedAt)}
 }
 
 func (s *Service) listUsers(_ http.ResponseWriter, r *httpapi.Request) error {
@@ -57,7 +62,7 @@ func (s *Service) updateUser(w http.ResponseWriter, r *httpapi.Request) error {
 	if err := s.read(r, &asked); err != nil {
 		return err
 	}
-	user, err := s.changeUser(w, r, func(u *credential.User, everyone []credential.HeldUser) (credential.UserChange, error) {
+	user, err := s.changeUser(w, r, func(u *credential.User, everyone []credential.HeldUser, _ time.Time, _ uint64) (credential.UserChange, error) {
 		return u.AssignRole(asked.Role, &r.Identity, everyone)
 	})
 	if err != nil {
@@ -67,7 +72,7 @@ func (s *Service) updateUser(w http.ResponseWriter, r *httpapi.Request) error {
 }
 
 func (s *Service) removeUser(w http.ResponseWriter, r *httpapi.Request) error {
-	_, err := s.changeUser(w, r, func(u *credential.User, everyone []credential.HeldUser) (credential.UserChange, error) {
+	_, err := s.changeUser(w, r, func(u *credential.User, everyone []credential.HeldUser, _ time.Time, _ uint64) (credential.UserChange, error) {
 		return u.Remove(&r.Identity, everyone)
 	})
 	if err != nil {
@@ -77,10 +82,14 @@ func (s *Service) removeUser(w http.ResponseWriter, r *httpapi.Request) error {
 	return nil
 }
 
+// userDecision is about a user, beside everyone of the account, at a time and
+// after a sequence of the log.
+type userDecision func(u *credential.User, everyone []credential.HeldUser, now time.Time, before uint64) (credential.UserChange, error)
+
 // changeUser changes the user that the path names, and gives them as they then
 // stand. What is decided depends on all users of the account, so it counts only
 // if the log holds nothing that was not looked at.
-func (s *Service) changeUser(w http.ResponseWriter, r *httpapi.Request, decide func(*credential.User, []credential.HeldUser) (credential.UserChange, error)) (credential.User, error) {
+func (s *Service) changeUser(w http.ResponseWriter, r *httpapi.Request, decide userDecision) (credential.User, error) {
 	var user credential.User
 	done, err := s.inTurn(r.Context(), func(ctx context.Context, now time.Time, before uint64) (committed, error) {
 		held, err := s.findUser(r)
@@ -88,7 +97,7 @@ func (s *Service) changeUser(w http.ResponseWriter, r *httpapi.Request, decide f
 			return committed{}, err
 		}
 		everyone, _ := s.ring.Users(r.Identity.Account)
-		change, err := decide(&held.User, everyone)
+		change, err := decide(&held.User, everyone, now, before)
 		if err != nil {
 			return committed{}, err
 		}

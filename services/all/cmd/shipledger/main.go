@@ -22,10 +22,11 @@ var version = "dev"
 const garbagePercent = 400
 
 type app struct {
-	Up      up               `cmd:"" help:"Run everything in one process."`
-	Import  cli.Import       `cmd:"" help:"Load a deployment history from a file."`
-	Engine  engine           `cmd:"" help:"Manage the embedded ClickHouse engine."`
-	Version kong.VersionFlag `help:"Print the version."`
+	Up       up               `cmd:"" help:"Run everything in one process."`
+	Import   cli.Import       `cmd:"" help:"Load a deployment history from a file."`
+	Accounts cli.Accounts     `cmd:"" help:"Manage the accounts of a server."`
+	Engine   engine           `cmd:"" help:"Manage the embedded ClickHouse engine."`
+	Version  kong.VersionFlag `help:"Print the version."`
 }
 
 func main() {

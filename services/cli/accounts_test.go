@@ -1,0 +1,84 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/shipledger/shipledger/services/cli"
+)
+
+// accounts runs `shipledger accounts` with these arguments.
+func accounts(t *testing.T, args ...string) (stdout string, err error) {
+	t.Helper()
+	var app struct {
+		Accounts cli.Accounts `cmd:""`
+	}
+	var out bytes.Buffer
+	k, err := kong.New(&app, kong.Writers(&out, &out), kong.BindTo(t.Context(), (*context.Context)(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := k.Parse(append([]string{"accounts"}, args...))
+	if err != nil {
+		return "", err
+	}
+	err = ctx.Run()
+	return out.String(), err
+}
+
+func TestAnAccountIsMadeAndItsSecretsGoIntoAFileOfItsOwn(t *testing.T) {
+	status, answer := http.StatusCreated, `{"account":"fresh","admin_password":"s3cret","url":"http://x"}`
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		body, _ := io.ReadAll(r.Body)
+		if r.Method != http.MethodPost || r.URL.Path != "/accounts/" || r.Header.Get("Authorization") != "Bearer pat_x" || !strings.Contains(string(body), `"admin_email":"a@b"`) {
+			t.Errorf("%s %s %s", r.Method, r.URL, body)
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, answer)
+	}))
+	defer server.Close()
+	t.Setenv("SHIPLEDGER_URL", server.URL)
+	t.Setenv("SHIPLEDGER_TOKEN", "pat_x")
+	path := filepath.Join(t.TempDir(), "fresh.json")
+	out, err := accounts(t, "create", "fresh", "--admin-email", "a@b", "--out", path)
+	if err != nil || !strings.Contains(out, path) || strings.Contains(out, "s3cret") {
+		t.Errorf("%q, %v", out, err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(text), "s3cret") {
+		t.Errorf("the file holds %q, %v", text, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if _, err := accounts(t, "create", "fresh", "--admin-email", "a@b", "--out", path); err == nil || asked != 1 {
+		t.Errorf("a file that is there is written over: %v, %d calls", err, asked)
+	}
+	second := path + ".2"
+	if out, err := accounts(t, "create", "fresh", "--admin-email", "a@b", "--out", second, "--json"); err != nil || !strings.Contains(out, `"file":`) || strings.Contains(out, "s3cret") {
+		t.Errorf("%q, %v", out, err)
+	}
+	status, answer = http.StatusConflict, `{"detail":{"code":"NAME_IN_USE"},"error":"conflict","message":"An account of this name exists.","code":"NAME_IN_USE"}`
+	third := path + ".3"
+	if _, err := accounts(t, "create", "fresh", "--admin-email", "a@b", "--out", third); err == nil || !strings.Contains(err.Error(), "An account of this name exists.") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(third); !os.IsNotExist(err) {
+		t.Errorf("a file is left where no account was made: %v", err)
+	}
+	t.Setenv("SHIPLEDGER_TOKEN", "")
+	if _, err := accounts(t, "create", "fresh", "--admin-email", "a@b", "--out", third); err == nil {
+		t.Error("without a token somebody is asked")
+	}
+}
