@@ -281,6 +281,8 @@ func TestTheRealHistoryComesBackAsItsAnswerKeySays(t *testing.T) {
 		t.Errorf("after the import (-key +answer): %s", diff)
 	}
 
+	deliveryOfTheRealHistory(s, first.Position, want.PerYear, key)
+
 	again := s.load(lines(t, packed))
 	if again.Accepted != 0 || again.Duplicate != want.Events || again.Position != first.Position {
 		t.Errorf("imported again: %+v, the log ended at %s", again, first.Position)
@@ -290,6 +292,56 @@ func TestTheRealHistoryComesBackAsItsAnswerKeySays(t *testing.T) {
 	s = start(t, dir)
 	if diff := cmp.Diff(want, s.ask(first.Position, moments)); diff != "" {
 		t.Errorf("after a second import and a restart (-key +answer): %s", diff)
+	}
+}
+
+// deliveryOfTheRealHistory holds the delivery metrics to what the answer key
+// counts by other means, and to their evidence.
+func deliveryOfTheRealHistory(s *system, position string, perYear map[string]int, key []byte) {
+	s.t.Helper()
+	var want struct {
+		Redeploys int `json:"production_redeploys_of_an_earlier_version"`
+	}
+	if err := json.Unmarshal(key, &want); err != nil {
+		s.t.Fatal(err)
+	}
+	redeploys := 0
+	for year, deployments := range perYear {
+		query := url.Values{
+			"environment": {"production"}, "from": {year + "-01-01T00:00:00Z"}, "to": {year + "-12-31T23:59:59.999Z"}, "period": {"week"},
+			"min_position": {position},
+		}
+		var got struct {
+			Frequency struct{ Count int }       `json:"deployment_frequency"`
+			Failures  struct{ Count, Hits int } `json:"change_failure_rate"`
+			Rework    struct{ Count, Hits int } `json:"rework_rate"`
+			Rules     map[string]map[string]int `json:"rules"`
+		}
+		s.get("/metrics/dora", query, &got)
+		if got.Frequency.Count != deployments || got.Rework.Count != deployments {
+			s.t.Errorf("%s: %d and %d deployments, the key has %d", year, got.Frequency.Count, got.Rework.Count, deployments)
+		}
+		redeploys += got.Rules["rework_rate"]["rollback"]
+		query.Set("metric", "change_failure_rate")
+		counted, hits, judged := 0, 0, 0
+		for e := range narrowed[struct {
+			Counted bool `json:"counted"`
+			Hit     bool `json:"hit"`
+		}](s, "/metrics/dora/evidence", query, position) {
+			judged++
+			if e.Counted {
+				counted++
+			}
+			if e.Hit {
+				hits++
+			}
+		}
+		if judged != deployments || counted != got.Failures.Count || hits != got.Failures.Hits {
+			s.t.Errorf("%s: evidence of %d deployments, %d counted, %d failed; the figures say %+v", year, judged, counted, hits, got.Failures)
+		}
+	}
+	if redeploys != want.Redeploys {
+		s.t.Errorf("%d deployments of an earlier version, the key has %d", redeploys, want.Redeploys)
 	}
 }
 

@@ -242,6 +242,7 @@ type MatrixCell struct {
 // and a fault of kind Unavailable when the store does not answer.
 type Reader interface {
 	States
+	Deliveries
 	Ledger
 
 	// AsOf gives how far each stream is projected, by stream name.

@@ -56,7 +56,7 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 // that reason.
 func tag(w http.ResponseWriter, r *httpapi.Request, tagged, answer any) error {
 	h := sha256.New()
-	if err := json.MarshalWrite(h, tagged, jsontext.AllowInvalidUTF8(true)); err != nil {
+	if err := json.MarshalWrite(h, tagged, jsontext.AllowInvalidUTF8(true), json.Deterministic(true)); err != nil {
 		return fmt.Errorf("tag an answer: %w", err)
 	}
 	text := `W/"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:12]) + `"`

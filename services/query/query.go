@@ -88,6 +88,8 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"getMatrix":        s.getMatrix,
 		"getMatrixDiff":    s.getMatrixDiff,
 		"getCellHistory":   s.getCellHistory,
+		"getDora":          s.getDora,
+		"getDoraEvidence":  s.getDoraEvidence,
 		"listEvents":       s.listEvents,
 		"getEvent":         s.getEvent,
 		"streamEvents":     s.streamEvents,

@@ -46,12 +46,20 @@ func (m *Model) ask(ctx context.Context, doing, sql string, p params, scan func(
 		return rows.Err()
 	}
 	err := attempt()
+	if e, ok := errors.AsType[enough](err); ok {
+		return e.error
+	}
 	if broken(err) && !started && bound.Err() == nil {
 		// A pooled connection may have died with the server it led to.
 		err = attempt()
 	}
 	return classify(ctx, doing, err)
 }
+
+// enough ends a question from within scan, with an error that is not the store's.
+type enough struct{ error }
+
+func (e enough) Unwrap() error { return e.error }
 
 // question is what a reader asks of one version of the tables. A statement
 // names a table events_vN.

@@ -263,12 +263,12 @@ type byEnvironmentColumns struct {
 	inc                  proto.ColUInt32
 	id                   proto.ColFixedStr16
 	pos                  proto.ColUInt64
-	status               lowCardinality
-	at                   proto.ColInt64
+	status, mode         lowCardinality
+	at, committed        proto.ColInt64
 }
 
 func newByEnvironmentColumns() *byEnvironmentColumns {
-	return &byEnvironmentColumns{status: newLowCardinality()}
+	return &byEnvironmentColumns{status: newLowCardinality(), mode: newLowCardinality()}
 }
 
 func (c *byEnvironmentColumns) append(r *readmodel.RunRow) {
@@ -282,6 +282,8 @@ func (c *byEnvironmentColumns) append(r *readmodel.RunRow) {
 	c.version.Append(rec.Version)
 	c.status.Append(rec.Status.String())
 	c.at.Append(r.At().UnixMilli())
+	c.committed.Append(readmodel.CommitTime(rec).UnixMilli())
+	c.mode.Append(string(r.Author.Mode))
 }
 
 func (c *byEnvironmentColumns) input() proto.Input {
@@ -295,6 +297,8 @@ func (c *byEnvironmentColumns) input() proto.Input {
 		{Name: "version", Data: &c.version},
 		{Name: "status", Data: c.status},
 		{Name: "at_ms", Data: &c.at},
+		{Name: "commit_ms", Data: &c.committed},
+		{Name: "mode", Data: c.mode},
 	}
 }
 

@@ -115,6 +115,7 @@ func (h *history) questions() []question {
 		out = append(out, question{fmt.Sprintf(format, args...), ask})
 	}
 	for i, a := range h.accounts {
+		out = append(out, a.deliveryQuestions(ctx)...)
 		for _, limit := range []int{1000, 2} {
 			out = append(out, a.listQuestions(ctx, readmodel.Page{Limit: limit})...)
 			out = append(out, h.auditQuestions(ctx, a, limit)...)

@@ -1,4 +1,6 @@
--- Finds deployments by environment and product; the rows are in deployments.
+-- Finds deployments by environment and product, whose rows are in deployments,
+-- and is what delivery metrics are made of. The key holds nothing that a later
+-- event could change.
 CREATE TABLE IF NOT EXISTS dep_by_env{{.Suffix}}{{.OnCluster}}
 (
     account        String,
@@ -9,7 +11,9 @@ CREATE TABLE IF NOT EXISTS dep_by_env{{.Suffix}}{{.OnCluster}}
     pos            UInt64 CODEC(Delta, ZSTD(1)),
     version        String CODEC(ZSTD(1)),
     status         LowCardinality(String),
-    at_ms          Int64 CODEC(Delta, ZSTD(1))
+    at_ms          Int64 CODEC(Delta, ZSTD(1)),
+    commit_ms      Int64 CODEC(Delta, ZSTD(1)), -- extra_metadata.commit_time
+    mode           LowCardinality(String)
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, environment_id, product_id, inc, id)
