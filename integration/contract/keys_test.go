@@ -28,14 +28,14 @@ func wanted(name string, changes ...body) body {
 	return change(body{"name": name, "expires": "90d"}, changes)
 }
 
-// manage sends a request about credentials, as an admin.
-func (m *memory) manage(method, path string, b body, options ...option) answer {
-	m.t.Helper()
+// manage sends a request about what is no event, as an admin.
+func (l *ledger) manage(method, path string, b body, options ...option) answer {
+	l.t.Helper()
 	text := ""
 	if b != nil {
 		text = b.String()
 	}
-	return m.send(method, path, text, append([]option{as(m.admin), header("Content-Type", "application/json")}, options...)...)
+	return l.send(method, path, text, append([]option{as(l.admin), header("Content-Type", "application/json")}, options...)...)
 }
 
 // created makes a credential. From here on no answer may hold its secret.

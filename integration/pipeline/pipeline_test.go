@@ -129,7 +129,11 @@ func newWorld(t *rapid.T, account string) *world {
 func (w *world) clock() time.Time { return time.Unix(0, w.now.Load()).UTC() }
 
 func (w *world) submit(commands []*tracking.Command) {
-	results, err := w.committer.Submit(context.Background(), commands, func() error { return nil })
+	inputs := make([]tracking.Input, len(commands))
+	for i, c := range commands {
+		inputs[i] = c
+	}
+	results, err := w.committer.Submit(context.Background(), inputs, func() error { return nil })
 	if err != nil {
 		w.t.Fatal(err)
 	}

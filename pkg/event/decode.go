@@ -97,23 +97,35 @@ func (e *envelope) decode(r *Recorded) (err error) {
 }
 
 type namedWire struct {
-	ID          uuid.UUID `json:"id"`
-	Name        string    `json:"name"`
-	Type        string    `json:"type"`
-	Incarnation uint16    `json:"incarnation"`
-	CreatedAt   time.Time `json:"created_at"`
+	ID               uuid.UUID      `json:"id"`
+	Name             string         `json:"name"`
+	Type             string         `json:"type"`
+	Description      string         `json:"description"`
+	Extra            jsontext.Value `json:"extra_metadata"`
+	Metadata         jsontext.Value `json:"metadata"`
+	ConcurrencyLimit uint16         `json:"concurrency_limit"`
+	StaleAfter       int64          `json:"stale_after"` // minutes
+	Incarnation      uint16         `json:"incarnation"`
+	Deleted          bool           `json:"deleted"`
+	CreatedAt        time.Time      `json:"created_at"`
 }
 
 func (e *envelope) product(r *Recorded) (*Product, error) {
 	var d struct {
-		Product namedWire `json:"product"`
+		Product  namedWire `json:"product"`
+		BodyHash hash      `json:"body_hash"`
 	}
 	d.Product.CreatedAt = r.Time
 	if err := json.Unmarshal(e.Data, &d, decodeOptions); err != nil {
 		return nil, err
 	}
-	p := &Product{ProductID(d.Product.ID), d.Product.Name, d.Product.Incarnation, d.Product.CreatedAt}
-	if d.Product.ID == uuid.Nil {
+	r.BodyHash = uint64(d.BodyHash)
+	w := &d.Product
+	p := &Product{
+		ID: ProductID(w.ID), Name: w.Name, Description: w.Description, Extra: w.Extra,
+		Incarnation: w.Incarnation, Deleted: w.Deleted, CreatedAt: w.CreatedAt,
+	}
+	if w.ID == uuid.Nil {
 		p.ID = ProductIDOf(r.Account, p.Name)
 	}
 	return p, nil
@@ -122,17 +134,24 @@ func (e *envelope) product(r *Recorded) (*Product, error) {
 func (e *envelope) environment(r *Recorded) (*Environment, error) {
 	var d struct {
 		Environment namedWire `json:"environment"`
+		BodyHash    hash      `json:"body_hash"`
 	}
 	d.Environment.CreatedAt = r.Time
 	if err := json.Unmarshal(e.Data, &d, decodeOptions); err != nil {
 		return nil, err
 	}
-	class, ok := ParseClass(d.Environment.Type)
+	r.BodyHash = uint64(d.BodyHash)
+	w := &d.Environment
+	class, ok := ParseClass(w.Type)
 	if !ok {
-		return nil, fmt.Errorf("environment type %q is unknown", d.Environment.Type)
+		return nil, fmt.Errorf("environment type %q is unknown", w.Type)
 	}
-	v := &Environment{EnvironmentID(d.Environment.ID), d.Environment.Name, class, d.Environment.Incarnation, d.Environment.CreatedAt}
-	if d.Environment.ID == uuid.Nil {
+	v := &Environment{
+		ID: EnvironmentID(w.ID), Name: w.Name, Class: class, Description: w.Description, Extra: w.Metadata,
+		ConcurrencyLimit: w.ConcurrencyLimit, StaleAfter: time.Duration(w.StaleAfter) * time.Minute,
+		Incarnation: w.Incarnation, Deleted: w.Deleted, CreatedAt: w.CreatedAt,
+	}
+	if w.ID == uuid.Nil {
 		v.ID = EnvironmentIDOf(r.Account, v.Name)
 	}
 	return v, nil
@@ -238,7 +257,8 @@ func (e *envelope) run(r *Recorded, kind Kind) (*Run, error) {
 	if err := json.Unmarshal(overlay, &w, decodeOptions); err != nil {
 		return nil, fmt.Errorf("%s: %w", kind, err)
 	}
-	p := &Run{Request: d.Request, EffectiveAt: d.EffectiveAt, Hash: uint64(d.Hash), BodyHash: uint64(d.BodyHash), Flag: d.Flag}
+	p := &Run{Request: d.Request, EffectiveAt: d.EffectiveAt, Hash: uint64(d.Hash), Flag: d.Flag}
+	r.BodyHash = uint64(d.BodyHash)
 	if f := d.Refusal; f != nil {
 		p.Refusal = &Refusal{f.Rule, f.Code, f.Message, f.Conflict}
 	}

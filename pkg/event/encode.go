@@ -76,9 +76,9 @@ func (w *writer) data(e *Event, at Offset) {
 		if p.ID != ProductIDOf(e.Account, p.Name) {
 			w.member("id", p.ID.String())
 		}
-		w.incarnation("incarnation", p.Incarnation)
-		w.instantUnless("created_at", p.CreatedAt, e.Time)
-		w.raw(`}}`)
+		w.memberIf("description", p.Description)
+		w.object("extra_metadata", p.Extra)
+		w.living(p.Incarnation, p.Deleted, p.CreatedAt, e)
 	case *Environment:
 		w.raw(`{"environment":{"name":`)
 		w.text(p.Name)
@@ -86,9 +86,11 @@ func (w *writer) data(e *Event, at Offset) {
 			w.member("id", p.ID.String())
 		}
 		w.memberIf("type", p.Class.String())
-		w.incarnation("incarnation", p.Incarnation)
-		w.instantUnless("created_at", p.CreatedAt, e.Time)
-		w.raw(`}}`)
+		w.memberIf("description", p.Description)
+		w.object("metadata", p.Extra)
+		w.number("concurrency_limit", uint64(p.ConcurrencyLimit))
+		w.number("stale_after", uint64(p.StaleAfter/time.Minute))
+		w.living(p.Incarnation, p.Deleted, p.CreatedAt, e)
 	case *Version:
 		w.raw(`{"version":{"product_name":`)
 		w.text(p.ProductName)
@@ -148,10 +150,40 @@ func (w *writer) instantUnless(name string, t, known time.Time) {
 	}
 }
 
-func (w *writer) incarnation(name string, n uint16) {
+func (w *writer) incarnation(name string, n uint16) { w.number(name, uint64(n)) }
+
+// number writes what is not zero.
+func (w *writer) number(name string, n uint64) {
 	if n != 0 {
 		w.key(name)
-		w.dst = strconv.AppendUint(w.dst, uint64(n), 10)
+		w.dst = strconv.AppendUint(w.dst, n, 10)
+	}
+}
+
+// object writes a JSON object as it is, if there is one.
+func (w *writer) object(name string, o []byte) {
+	if o != nil {
+		w.key(name)
+		w.dst = append(w.dst, o...)
+	}
+}
+
+// living ends what can be deleted and come again.
+func (w *writer) living(incarnation uint16, deleted bool, created time.Time, e *Event) {
+	w.incarnation("incarnation", incarnation)
+	if deleted {
+		w.key("deleted")
+		w.raw("true")
+	}
+	w.instantUnless("created_at", created, e.Time)
+	w.raw(`}`)
+	w.bodyHash(e)
+	w.raw(`}`)
+}
+
+func (w *writer) bodyHash(e *Event) {
+	if e.BodyHash != 0 {
+		w.hash("body_hash", e.BodyHash)
 	}
 }
 
@@ -204,9 +236,7 @@ func (w *writer) run(p *Run, e *Event, at Offset) {
 	if p.Hash != 0 {
 		w.hash("hash", p.Hash)
 	}
-	if p.BodyHash != 0 {
-		w.hash("body_hash", p.BodyHash)
-	}
+	w.bodyHash(e)
 	w.memberIf("flag", p.Flag)
 	if f := p.Refusal; f != nil {
 		w.key("refusal")

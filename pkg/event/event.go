@@ -19,7 +19,13 @@ type Type string
 // The types that are not made of a run kind and a status.
 const (
 	ProductCreated     Type = "product.created"
+	ProductUpdated     Type = "product.updated"
+	ProductRenamed     Type = "product.renamed"
+	ProductDeleted     Type = "product.deleted"
 	EnvironmentCreated Type = "environment.created"
+	EnvironmentUpdated Type = "environment.updated"
+	EnvironmentRenamed Type = "environment.renamed"
+	EnvironmentDeleted Type = "environment.deleted"
 	VersionCreated     Type = "version.created"
 	VersionSHAFixed    Type = "version.sha_fixed"
 )
@@ -55,6 +61,7 @@ type Event struct {
 	Author
 	Backfilled     bool   // loaded as history: no rules, no notifications
 	IdempotencyKey string // as sent by the caller; empty if none
+	BodyHash       uint64 // of endpoint and body, for the idempotency key; zero without one
 
 	Payload Payload
 }
@@ -69,22 +76,37 @@ type Recorded struct {
 // Opaque for what another package defines.
 type Payload interface{ schema() string }
 
-// A Product as it stands after an event.
+// A Product as it stands after an event. Deleted is a tombstone: the next event
+// that names the product begins its next incarnation (contract 2).
 type Product struct {
 	ID          ProductID
 	Name        string
+	Description string
+	Extra       []byte // extra_metadata, a JSON object without white space; nil: none
 	Incarnation uint16
-	CreatedAt   time.Time
+	Deleted     bool
+	CreatedAt   time.Time // of this incarnation
 }
 
-// An Environment as it stands after an event.
+// An Environment as it stands after an event, as a Product does.
 type Environment struct {
-	ID          EnvironmentID
-	Name        string
-	Class       Class
-	Incarnation uint16
-	CreatedAt   time.Time
+	ID               EnvironmentID
+	Name             string
+	Class            Class
+	Description      string
+	Extra            []byte        // metadata, a JSON object without white space; nil: none
+	ConcurrencyLimit uint16        // deployments under way at a time; 0: DefaultConcurrencyLimit
+	StaleAfter       time.Duration // whole minutes until a start no longer blocks; 0: DefaultStaleAfter
+	Incarnation      uint16
+	Deleted          bool
+	CreatedAt        time.Time // of this incarnation
 }
+
+// What an environment has that says nothing else (contract 22).
+const (
+	DefaultConcurrencyLimit = 1
+	DefaultStaleAfter       = 60 * time.Minute
+)
 
 // A Version as it stands after an event. SHA is the commit it stands for, in
 // the longest form seen; it is provisional until a build fixes it (contract 10).

@@ -135,7 +135,6 @@ type Run struct {
 	Asked       *Request // the same decoded, where it was; writing the event needs it
 	EffectiveAt time.Time
 	Hash        uint64 // of credential, endpoint and body; zero where a repeat need not be known
-	BodyHash    uint64 // of endpoint and body, for an idempotency key; zero without one
 	Flag        string // what an operator may want to know: FlagSecondTerminal, FlagPreflightSkipped, or empty
 	Refusal     *Refusal
 	Record      Record

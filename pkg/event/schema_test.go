@@ -178,6 +178,9 @@ func TestInvalidExamplesFailForTheReasonInTheirName(t *testing.T) {
 		"build-that-preflight-refused":            {"/0/type", "pattern"},
 		"product-without-name":                    {"/0/data/product/name", "required"},
 		"product-of-incarnation-zero":             {"/0/data/product/incarnation", "minimum"},
+		"product-deleted-and-not-so":              {"/0/data/product/deleted", "const"},
+		"product-with-metadata-that-is-a-list":    {"/0/data/product/extra_metadata", "type"},
+		"environment-of-limit-zero":               {"/0/data/environment/concurrency_limit", "minimum"},
 		"environment-of-unknown-type":             {"/0/data/environment/type", "enum"},
 		"environment-without-name":                {"/0/data/environment/name", "required"},
 		"version-without-product":                 {"/0/data/version/product_name", "required"},
@@ -277,6 +280,8 @@ func drawEvent(t *rapid.T, now time.Time) event.Event {
 		Backfilled:     rapid.Bool().Draw(t, "backfilled"),
 		IdempotencyKey: rapid.StringMatching(`[a-z]{0,8}`).Draw(t, "key"),
 	}
+	extra := rapid.SampledFrom([][]byte{nil, []byte(`{}`), []byte(`{"team":["é",1]}`)})
+	about := rapid.SampledFrom([]string{"", "What é it \"does\"."})
 	if rapid.Bool().Draw(t, "by a person") {
 		e.Actor = drawULID(t, "actor").String()
 	}
@@ -286,15 +291,27 @@ func drawEvent(t *rapid.T, now time.Time) event.Event {
 	productID := event.ProductIDOf("acme", rapid.SampledFrom([]string{product, "its first name"}).Draw(t, "first name"))
 	switch rapid.IntRange(0, 4).Draw(t, "payload") {
 	case 0:
-		e.Type, e.Payload = event.ProductCreated, &event.Product{ID: productID, Name: product, Incarnation: incarnation, CreatedAt: created}
+		e.Type = rapid.SampledFrom([]event.Type{event.ProductCreated, event.ProductUpdated, event.ProductRenamed, event.ProductDeleted}).Draw(t, "type")
+		e.BodyHash = rapid.Uint64Range(0, 1).Draw(t, "body hash")
+		e.Payload = &event.Product{
+			ID: productID, Name: product, Description: about.Draw(t, "description"), Extra: extra.Draw(t, "metadata"),
+			Incarnation: incarnation, Deleted: e.Type == event.ProductDeleted, CreatedAt: created,
+		}
 	case 1:
 		env := name.Draw(t, "environment")
-		e.Type = event.EnvironmentCreated
-		e.Payload = &event.Environment{ID: event.EnvironmentIDOf("acme", env), Name: env, Class: event.ClassOf(env), Incarnation: incarnation, CreatedAt: created}
+		e.Type = rapid.SampledFrom([]event.Type{event.EnvironmentCreated, event.EnvironmentUpdated, event.EnvironmentRenamed, event.EnvironmentDeleted}).Draw(t, "type")
+		e.BodyHash = rapid.Uint64Range(0, 1).Draw(t, "body hash")
+		e.Payload = &event.Environment{
+			ID: event.EnvironmentIDOf("acme", env), Name: env, Class: event.ClassOf(env),
+			Description: about.Draw(t, "description"), Extra: extra.Draw(t, "metadata"),
+			ConcurrencyLimit: rapid.Uint16Range(0, 2).Draw(t, "limit"), StaleAfter: time.Duration(rapid.IntRange(0, 90).Draw(t, "minutes")) * time.Minute,
+			Incarnation: incarnation, Deleted: e.Type == event.EnvironmentDeleted, CreatedAt: created,
+		}
 	case 2:
 		e.Type = rapid.SampledFrom([]event.Type{event.VersionCreated, event.VersionSHAFixed}).Draw(t, "type")
 		e.Payload = &event.Version{ProductID: productID, ProductName: product, Version: "1", Incarnation: incarnation, SHA: rapid.StringMatching(`[0-9a-f]{0,40}`).Draw(t, "sha"), SHAFixed: e.Type == event.VersionSHAFixed, CreatedAt: created}
 	default:
+		e.BodyHash = rapid.Uint64Range(0, 1).Draw(t, "body hash")
 		drawRun(t, &e, product, productID, incarnation, created)
 	}
 	return e
@@ -321,7 +338,7 @@ func drawRun(t *rapid.T, e *event.Event, product string, productID event.Product
 		t.Fatal(err)
 	}
 	effective := rapid.SampledFrom([]time.Time{e.Time, created}).Draw(t, "effective")
-	p := &event.Run{EffectiveAt: effective, Hash: rapid.Uint64().Draw(t, "hash"), BodyHash: rapid.Uint64Range(0, 1).Draw(t, "body hash")}
+	p := &event.Run{EffectiveAt: effective, Hash: rapid.Uint64().Draw(t, "hash")}
 	if rapid.Bool().Draw(t, "sent by a client") {
 		p.Request = body
 	}

@@ -150,12 +150,15 @@ func permit(id *credential.Identity, op *Operation) error {
 	}
 	if id.Kind == credential.Session && len(op.SessionRoles) > 0 {
 		if !slices.Contains(op.SessionRoles, id.Role) {
-			return fault.New(fault.Forbidden, "INSUFFICIENT_ROLE", "The role %s may not do this.", id.Role)
+			return wrongRole(id.Role)
 		}
 		return nil
 	}
 	if !slices.ContainsFunc(op.Scopes, id.Scopes.Has) {
 		return insufficient(op.Scopes[0])
+	}
+	if id.Kind == credential.PAT && len(op.SessionRoles) > 0 && !slices.Contains(op.SessionRoles, id.Role) {
+		return wrongRole(id.Role) // its scopes may name more than its owner may (contract 3.4)
 	}
 	return nil
 }
@@ -231,6 +234,10 @@ func (r *Request) Reverify() error {
 func wrongKind(kind credential.Kind) error {
 	names := map[credential.Kind]string{credential.APIKey: "An API key", credential.PAT: "A personal access token", credential.Session: "A web session"}
 	return fault.New(fault.Forbidden, "WRONG_CREDENTIAL_KIND", "%s cannot be used here.", names[kind])
+}
+
+func wrongRole(role string) error {
+	return fault.New(fault.Forbidden, "INSUFFICIENT_ROLE", "The role %s may not do this.", role)
 }
 
 func insufficient(scope credential.Scopes) error {

@@ -113,3 +113,57 @@ func ExtraOf(r *event.Record) jsontext.Value {
 	}
 	return append(out, '}')
 }
+
+// Product is the answer of contract 5.1. Descriptions and metadata are set by
+// people; events give none.
+type Product struct {
+	ID            string         `json:"id"`
+	Name          string         `json:"name"`
+	Description   Text           `json:"description"`
+	ExtraMetadata jsontext.Value `json:"extra_metadata"`
+	CreatedAt     *time.Time     `json:"created_at"`
+}
+
+// ProductOf shows a product.
+func ProductOf(p *event.Product) Product {
+	return Product{p.ID.String(), p.Name, Text(p.Description), objectOf(p.Extra), Moment(p.CreatedAt)}
+}
+
+// Environment is the answer of contract 5.1.
+type Environment struct {
+	ID            string         `json:"id"`
+	Name          string         `json:"name"`
+	Type          Text           `json:"type"`
+	Description   Text           `json:"description"`
+	Metadata      jsontext.Value `json:"metadata"`
+	ExtraMetadata jsontext.Value `json:"extra_metadata"` // the same under its other name
+	// ConcurrencyLimit is how many deployments may be under way at a time, and
+	// StaleAfter how many minutes a start blocks others (contract 22).
+	ConcurrencyLimit int        `json:"concurrency_limit"`
+	StaleAfter       int        `json:"stale_after"`
+	CreatedAt        *time.Time `json:"created_at"`
+}
+
+// EnvironmentOf shows an environment.
+func EnvironmentOf(e *event.Environment) Environment {
+	out := Environment{
+		ID: e.ID.String(), Name: e.Name, Type: Text(e.Class.String()), Description: Text(e.Description),
+		Metadata: objectOf(e.Extra), ExtraMetadata: objectOf(e.Extra), ConcurrencyLimit: int(e.ConcurrencyLimit),
+		StaleAfter: int(e.StaleAfter / time.Minute), CreatedAt: Moment(e.CreatedAt),
+	}
+	if out.ConcurrencyLimit == 0 {
+		out.ConcurrencyLimit = event.DefaultConcurrencyLimit
+	}
+	if out.StaleAfter == 0 {
+		out.StaleAfter = int(event.DefaultStaleAfter / time.Minute)
+	}
+	return out
+}
+
+// objectOf shows a JSON object; null where there is none.
+func objectOf(extra []byte) jsontext.Value {
+	if extra == nil {
+		return jsontext.Value("null")
+	}
+	return extra
+}

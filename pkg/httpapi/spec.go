@@ -46,7 +46,8 @@ type Operation struct {
 	// Scopes are the scopes of which a credential must hold at least one.
 	Scopes []credential.Scopes
 	// SessionRoles are the roles whose web sessions may call the operation, in
-	// place of a scope. None: the scope decides for sessions as well.
+	// place of a scope, and the owners whose tokens may, beside the scope. None:
+	// the scope alone decides.
 	SessionRoles []string
 
 	// Ingestion operations are those that API keys are made for: they have a

@@ -20,8 +20,10 @@ func Project(r event.Recorded, rows *readmodel.Rows) (known bool) {
 	case *event.Run:
 		projectRun(r, p, rows)
 	case *event.Product:
+		projectName(r, readmodel.ProductObject, p.Name, [16]byte(p.ID), [16]byte(event.ProductIDOf(r.Account, p.Name)), rows)
 		rows.Products = append(rows.Products, readmodel.ProductRow{Product: *p, Account: r.Account, Position: r.Position})
 	case *event.Environment:
+		projectName(r, readmodel.EnvironmentObject, p.Name, [16]byte(p.ID), [16]byte(event.EnvironmentIDOf(r.Account, p.Name)), rows)
 		rows.Environments = append(rows.Environments, readmodel.EnvironmentRow{Environment: *p, Account: r.Account, Position: r.Position})
 	case *event.Version:
 		rows.Versions = append(rows.Versions, readmodel.VersionRow{Version: *p, Account: r.Account, Position: r.Position})
@@ -59,6 +61,15 @@ func data(e *event.Event) []byte {
 	default:
 		return credential.RedactIn(event.AppendData(nil, e))
 	}
+}
+
+// projectName keeps what a name means where its id does not say it. A rename
+// back to a name takes it from whatever it meant meanwhile.
+func projectName(r event.Recorded, object readmodel.Object, name string, id, derived [16]byte, rows *readmodel.Rows) {
+	if id == derived && r.Type != event.ProductRenamed && r.Type != event.EnvironmentRenamed {
+		return
+	}
+	rows.Names = append(rows.Names, readmodel.NameRow{Account: r.Account, Object: object, Name: name, ID: id, Position: r.Position})
 }
 
 func projectRun(r event.Recorded, p *event.Run, rows *readmodel.Rows) {

@@ -36,12 +36,13 @@ type Rows struct {
 	Products     []ProductRow
 	Environments []EnvironmentRow
 	Versions     []VersionRow
+	Names        []NameRow
 }
 
 // Len gives the number of rows of all tables.
 func (r *Rows) Len() int {
 	return len(r.Events) + len(r.Deployments) + len(r.Builds) + len(r.Cells) + len(r.Attempts) +
-		len(r.Products) + len(r.Environments) + len(r.Versions)
+		len(r.Products) + len(r.Environments) + len(r.Versions) + len(r.Names)
 }
 
 // Reset empties r and keeps its memory.
@@ -49,6 +50,7 @@ func (r *Rows) Reset() {
 	r.Events, r.Deployments, r.Builds = r.Events[:0], r.Deployments[:0], r.Builds[:0]
 	r.Cells, r.Attempts = r.Cells[:0], r.Attempts[:0]
 	r.Products, r.Environments, r.Versions = r.Products[:0], r.Environments[:0], r.Versions[:0]
+	r.Names = r.Names[:0]
 }
 
 // EventRow is one event of the log. Key: account and position.
@@ -97,14 +99,16 @@ type Attempt struct {
 	Position   event.Position
 }
 
-// ProductRow is a product. Key: account and id; the highest offset counts.
+// ProductRow is a product. Key: account and id; the highest offset counts. A
+// deleted one is in no answer, and neither is anything of it.
 type ProductRow struct {
 	event.Product
 	Account  string
 	Position event.Position
 }
 
-// EnvironmentRow is an environment. Key: account and id; the highest offset counts.
+// EnvironmentRow is an environment. Key: account and id; the highest offset
+// counts. A deleted one is in no answer, and neither is anything of it.
 type EnvironmentRow struct {
 	event.Environment
 	Account  string
@@ -211,6 +215,7 @@ type MatrixFilter struct {
 func (f *MatrixFilter) Past() bool { return !f.At.IsZero() || !f.KnownAt.IsZero() }
 
 // A Matrix says what is live where (contract 15), a page of products at a time.
+// Its products and environments are without Description and Extra.
 type Matrix struct {
 	Environments []EnvironmentRow // by class order, then name; those that hold a cell of Items or that the filter names
 	Items        []MatrixItem     // by product name
@@ -241,6 +246,8 @@ type MatrixCell struct {
 // Implementations must return ErrNotFound where the account has no such object,
 // and a fault of kind Unavailable when the store does not answer.
 type Reader interface {
+	Names
+
 	States
 	Deliveries
 	Ledger
@@ -266,8 +273,8 @@ type Reader interface {
 
 	Audit
 
-	// Owner names an account, other than the asking one, that has an object
-	// with this id; ErrNotFound where it exists nowhere (contract 6).
+	// Owner names an account that has an object with this id, be it the asking
+	// one; ErrNotFound where it exists nowhere (contract 6).
 	Owner(ctx context.Context, object Object, id string) (account string, err error)
 }
 

@@ -16,9 +16,11 @@ import (
 // Needs gives the offsets of the events that Decide must be given in
 // Context.Past: closed runs that the command may name, and the event that an
 // idempotency key was used for.
-func (s *State) Needs(c *Command) []event.Offset {
+func (s *State) Needs(in Input) []event.Offset { return in.needs(s) }
+
+func (c *Command) needs(s *State) []event.Offset {
 	var out []event.Offset
-	if use, ok := s.keyUse(c); ok {
+	if use, ok := s.keyUse(c.Account, c.IdempotencyKey); ok {
 		out = append(out, use.offset)
 	}
 	t, known := s.triple(c)
@@ -37,8 +39,19 @@ func (s *State) Needs(c *Command) []event.Offset {
 // VERSION_SHA_MISMATCH, Unprocessable with IDEMPOTENCY_KEY_REUSED, Unavailable
 // where too many idempotency keys are in use. A start that a rule refuses is
 // no error: it is decided, recorded, and told by Refusal.
-func Decide(s *State, c *Command, k Context) (Decision, error) {
-	if d, done, err := s.decideByKey(c, k); done || err != nil {
+//
+// For a Change they are also of kind NotFound, Forbidden with NOT_OWNER, and
+// Conflict with the codes of its kind.
+func Decide(s *State, in Input, k Context) (Decision, error) { return in.decide(s, k) }
+
+// An Input is what can be decided: a *Command or a *Change.
+type Input interface {
+	needs(s *State) []event.Offset
+	decide(s *State, k Context) (Decision, error)
+}
+
+func (c *Command) decide(s *State, k Context) (Decision, error) {
+	if d, done, err := s.decideByKey(c.Account, c.IdempotencyKey, c.BodyHash, k); done || err != nil {
 		return d, err
 	}
 	d := decider{s: s, c: c, k: k, next: k.Next}
@@ -59,30 +72,35 @@ func Decide(s *State, c *Command, k Context) (Decision, error) {
 	return d.report(refusal, conflict), nil
 }
 
-func (s *State) keyUse(c *Command) (keyUse, bool) {
-	if c.IdempotencyKey == "" {
+func (s *State) keyUse(account, key string) (keyUse, bool) {
+	if key == "" {
 		return keyUse{}, false
 	}
-	use, ok := s.keys[idempotencyKey{c.Account, c.IdempotencyKey}]
+	use, ok := s.keys[idempotencyKey{account, key}]
 	return use, ok
 }
 
-func (s *State) decideByKey(c *Command, k Context) (Decision, bool, error) {
-	if c.IdempotencyKey == "" {
+func (s *State) decideByKey(account, key string, body uint64, k Context) (Decision, bool, error) {
+	if key == "" {
 		return Decision{}, false, nil
 	}
-	use, ok := s.keyUse(c)
+	use, ok := s.keyUse(account, key)
 	switch {
-	case ok && k.Now.Sub(use.at) <= keyMemory && use.body != c.BodyHash:
+	case ok && k.Now.Sub(use.at) <= keyMemory && use.body != body:
 		return Decision{}, false, fault.New(fault.Unprocessable, "IDEMPOTENCY_KEY_REUSED",
 			"this idempotency key was used for another body").WithHint("Use a new key for every event.")
 	case ok && k.Now.Sub(use.at) <= keyMemory:
 		past := k.Past[use.offset]
-		p, isRun := past.Payload.(*event.Run)
-		if !isRun {
+		out := Decision{EventID: past.ID, Offset: use.offset, Duplicate: true}
+		switch p := past.Payload.(type) {
+		case nil:
 			return Decision{}, false, nil
+		case *event.Run:
+			out.Record = p.Record
+		default:
+			out.Object = p
 		}
-		return Decision{Record: p.Record, EventID: past.ID, Offset: use.offset, Duplicate: true}, true, nil
+		return out, true, nil
 	case len(s.keys) >= maxKeys:
 		return Decision{}, false, fault.New(fault.Unavailable, "TOO_MANY_IDEMPOTENCY_KEYS",
 			"too many idempotency keys are in use; try again later")
@@ -96,10 +114,11 @@ type decider struct {
 	c *Command
 	k Context
 
-	versionID                              event.VersionID
-	version                                version
-	triple                                 tripleKey
-	newProduct, newEnvironment, newVersion bool
+	versionID            event.VersionID
+	version              version
+	triple               tripleKey
+	product, environment named
+	newVersion           bool
 
 	run    *run // the run that the command belongs to; nil for a new one
 	next   event.Offset
@@ -109,20 +128,23 @@ type decider struct {
 // triple names what the command is about; known is false where the product or
 // the environment does not exist yet.
 func (s *State) triple(c *Command) (t tripleKey, known bool) {
-	p, ok := s.products[naturalKey{c.Account, c.ProductName}]
-	if !ok {
-		p = product{id: event.ProductIDOf(c.Account, c.ProductName)}
+	p, e := s.names(c)
+	return tripleOfNames(c, p, e), p.living != nil && (c.Kind == event.Build || e.living != nil)
+}
+
+// names gives the product and, of a deployment, the environment of a command.
+func (s *State) names(c *Command) (product, environment named) {
+	product = s.products.find(c.Account, c.ProductName, deriveProduct)
+	if c.Kind == event.Deployment {
+		environment = s.environments.find(c.Account, c.EnvironmentName, deriveEnvironment)
 	}
-	t = tripleKey{kind: c.Kind, cell: cellKey{product: p.id, productIncarnation: p.incarnation}, version: c.Version}
-	if c.Kind == event.Build {
-		return t, ok
-	}
-	e, okEnv := s.environments[naturalKey{c.Account, c.EnvironmentName}]
-	if !okEnv {
-		e = environment{id: event.EnvironmentIDOf(c.Account, c.EnvironmentName), class: event.ClassOf(c.EnvironmentName)}
-	}
-	t.cell.environment, t.cell.environmentIncarnation = e.id, e.incarnation
-	return t, ok && okEnv
+	return product, environment
+}
+
+func tripleOfNames(c *Command, p, e named) tripleKey {
+	return tripleKey{kind: c.Kind, version: c.Version, cell: cellKey{
+		event.ProductID(p.id), p.incarnation, event.EnvironmentID(e.id), e.incarnation,
+	}}
 }
 
 func keyOf(c *Command, t tripleKey) runKey {
@@ -139,13 +161,9 @@ var runAttemptBytes = []byte(runAttemptMetadata)
 
 func (d *decider) resolve() {
 	c, s := d.c, d.s
-	d.triple, _ = s.triple(c)
-	_, ok := s.products[naturalKey{c.Account, c.ProductName}]
-	d.newProduct = !ok
-	if c.Kind == event.Deployment {
-		_, ok := s.environments[naturalKey{c.Account, c.EnvironmentName}]
-		d.newEnvironment = !ok
-	}
+	d.product, d.environment = s.names(c)
+	d.triple = tripleOfNames(c, d.product, d.environment)
+	var ok bool
 	d.versionID = event.VersionIDOf(c.Account, d.triple.cell.product, c.Version)
 	d.version, ok = s.versions[versionKey{d.versionID, d.triple.cell.productIncarnation}]
 	d.newVersion = !ok
@@ -228,7 +246,7 @@ func SameSHA(a, b string) bool {
 // refused again by the same rule: it is not recorded twice (contract 4.3).
 func (d *decider) refusedBefore(refusal *event.Refusal, conflict *event.Record) (Decision, bool) {
 	before, ok := d.s.refused[d.c.Hash]
-	if !ok || before.code != refusal.Code || d.k.Now.Sub(before.at) > refusalMemory {
+	if !ok || before.code != refusal.Code || tripleOf(&before.record) != d.triple || d.k.Now.Sub(before.at) > refusalMemory {
 		return Decision{}, false
 	}
 	return Decision{
@@ -250,12 +268,12 @@ func (d *decider) emit(typ event.Type, subject string, p event.Payload) *event.E
 // version's commit where a build tells it.
 func (d *decider) createUnknown() {
 	c, cell := d.c, d.triple.cell
-	if d.newProduct {
+	if d.product.living == nil {
 		d.emit(event.ProductCreated, cell.product.String(), &event.Product{
 			ID: cell.product, Name: c.ProductName, Incarnation: cell.productIncarnation, CreatedAt: d.k.Now,
 		})
 	}
-	if d.newEnvironment {
+	if c.Kind == event.Deployment && d.environment.living == nil {
 		d.emit(event.EnvironmentCreated, cell.environment.String(), &event.Environment{
 			ID: cell.environment, Name: c.EnvironmentName, Class: event.ClassOf(c.EnvironmentName),
 			Incarnation: cell.environmentIncarnation, CreatedAt: d.k.Now,
@@ -267,7 +285,7 @@ func (d *decider) createUnknown() {
 		return
 	}
 	v := &event.Version{
-		ID: d.versionID, ProductID: cell.product, ProductName: c.ProductName, Version: c.Version,
+		ID: d.versionID, ProductID: cell.product, ProductName: d.product.name, Version: c.Version,
 		Incarnation: cell.productIncarnation, SHA: sha, SHAFixed: fixes, CreatedAt: d.k.Now,
 	}
 	if d.newVersion {
@@ -293,6 +311,7 @@ func (d *decider) report(refusal *event.Refusal, conflict *event.Record) Decisio
 		rec = d.newRecord()
 	} else {
 		rec = d.run.record
+		rec.ProductName, rec.EnvironmentName = d.product.name, d.environment.name
 		if rec.Status.Terminal() && status.Terminal() && status != rec.Status {
 			flag = event.FlagSecondTerminal
 		}
@@ -314,7 +333,7 @@ func (d *decider) report(refusal *event.Refusal, conflict *event.Record) Decisio
 		rec.Receipts = receipts[max(0, len(receipts)-event.MaxReceipts):]
 	}
 	if c.IdempotencyKey != "" {
-		e.IdempotencyKey, p.BodyHash = c.IdempotencyKey, c.BodyHash
+		e.IdempotencyKey, e.BodyHash = c.IdempotencyKey, c.BodyHash
 	}
 	p.Record = rec
 	return Decision{Events: d.events, Record: rec, EventID: e.ID, Offset: at, Refusal: refusal, Conflict: conflict}
@@ -324,8 +343,8 @@ func (d *decider) newRecord() event.Record {
 	c, cell := d.c, d.triple.cell
 	rec := event.Record{
 		Kind: c.Kind, Account: c.Account,
-		ProductID: cell.product, ProductName: c.ProductName, ProductIncarnation: cell.productIncarnation,
-		EnvironmentID: cell.environment, EnvironmentName: c.EnvironmentName, EnvironmentIncarnation: cell.environmentIncarnation,
+		ProductID: cell.product, ProductName: d.product.name, ProductIncarnation: cell.productIncarnation,
+		EnvironmentID: cell.environment, EnvironmentName: d.environment.name, EnvironmentIncarnation: cell.environmentIncarnation,
 		VersionID: d.versionID, Version: c.Version, CreatedAt: d.k.Now,
 	}
 	if c.Backfill {

@@ -14,7 +14,8 @@ func (r *RunIndex) BytesEach() float64                        { return float64(r
 // Sizes tells how much the state holds, for comparing before and after.
 func (s *State) Sizes() map[string]int {
 	return map[string]int{
-		"products": len(s.products), "environments": len(s.environments), "versions": len(s.versions),
+		"products": len(s.products.byID), "product names": len(s.products.byName),
+		"environments": len(s.environments.byID), "environment names": len(s.environments.byName), "versions": len(s.versions),
 		"open": len(s.open), "byRun": len(s.byRun), "byTriple": len(s.byTriple), "byCell": len(s.byCell),
 		"closed": s.closed.n, "refused": len(s.refused), "refusedQueue": len(s.refusedQueue),
 		"keys": len(s.keys), "keyQueue": len(s.keyQueue),

@@ -88,7 +88,7 @@ func instant(s string) time.Time {
 }
 
 // decide decides and keeps what follows.
-func (l *ledger) decide(c *tracking.Command) (tracking.Decision, error) {
+func (l *ledger) decide(c tracking.Input) (tracking.Decision, error) {
 	l.t.Helper()
 	past := tracking.PastEvents{}
 	for _, o := range l.state.Needs(c) {
@@ -108,9 +108,15 @@ func (l *ledger) decide(c *tracking.Command) (tracking.Decision, error) {
 	for _, r := range recorded {
 		l.state.Apply(r)
 	}
-	written := recorded[len(recorded)-1].Payload.(*event.Run).Record
-	if diff := cmp.Diff(d.Record, written, cmpopts.EquateEmpty()); diff != "" {
-		l.t.Fatalf("the record is read back differently: %s", diff)
+	switch written := recorded[len(recorded)-1].Payload.(type) {
+	case *event.Run:
+		if diff := cmp.Diff(d.Record, written.Record, cmpopts.EquateEmpty()); diff != "" {
+			l.t.Fatalf("the record is read back differently: %s", diff)
+		}
+	default:
+		if diff := cmp.Diff(d.Object, written, cmpopts.EquateEmpty()); diff != "" {
+			l.t.Fatalf("the object is read back differently: %s", diff)
+		}
 	}
 	l.frames[l.seq] = recorded
 	l.events = append(l.events, recorded...)

@@ -36,7 +36,8 @@ func (d *decider) preflight() (*event.Refusal, *event.Record) {
 }
 
 // concurrency lets one deployment at a time be under way in an environment
-// (contract 12, D-07). A start that is older than stale_after blocks nobody.
+// (contract 12, D-07), or as many as the environment says. A start that is older
+// than the environment's stale_after blocks nobody.
 func concurrency(d *decider) (*event.Refusal, *event.Record) {
 	var first *event.Record
 	n := 0
@@ -45,18 +46,18 @@ func concurrency(d *decider) (*event.Refusal, *event.Record) {
 		if d.run != nil && id == d.run.record.ID || other.record.Status != event.Started {
 			continue
 		}
-		if d.k.Now.Sub(other.record.StartedAt) > defaultStaleAfter {
+		if d.k.Now.Sub(other.record.StartedAt) > d.environment.living.staleAfter() {
 			continue
 		}
 		if n++; first == nil {
 			first = &other.record
 		}
 	}
-	if n < concurrencyLimit {
+	if n < d.environment.living.concurrency() {
 		return nil, nil
 	}
 	return &event.Refusal{
 		Rule: concurrencyRule, Code: "CONCURRENT_DEPLOYMENT", Conflict: first.ID,
-		Message: "Another deployment of " + d.c.ProductName + " to " + d.c.EnvironmentName + " is in progress",
+		Message: "Another deployment of " + d.product.name + " to " + d.environment.name + " is in progress",
 	}, first
 }

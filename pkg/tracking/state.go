@@ -17,8 +17,8 @@ import (
 // It grows with runs and versions, not with events: open runs are held whole,
 // closed ones in a runIndex.
 type State struct {
-	products     map[naturalKey]product
-	environments map[naturalKey]environment
+	products     directory
+	environments directory
 	versions     map[versionKey]version
 
 	open     map[ulid.ULID]*run
@@ -40,15 +40,6 @@ type State struct {
 
 type (
 	naturalKey struct{ account, name string }
-	product    struct {
-		id          event.ProductID
-		incarnation uint16
-	}
-	environment struct {
-		id          event.EnvironmentID
-		incarnation uint16
-		class       event.Class
-	}
 	versionKey struct {
 		id          event.VersionID
 		incarnation uint16
@@ -99,7 +90,7 @@ type (
 // NewState returns the state of an empty log.
 func NewState() *State {
 	return &State{
-		products: map[naturalKey]product{}, environments: map[naturalKey]environment{}, versions: map[versionKey]version{},
+		products: newDirectory(), environments: newDirectory(), versions: map[versionKey]version{},
 		open: map[ulid.ULID]*run{}, byRun: map[runKey]ulid.ULID{},
 		byTriple: map[tripleKey][]ulid.ULID{}, byCell: map[cellKey][]ulid.ULID{},
 		refused: map[uint64]refused{}, keys: map[idempotencyKey]keyUse{},
@@ -165,9 +156,11 @@ func (s *State) Apply(r event.Recorded) {
 	s.lastTime = r.Time
 	switch p := r.Payload.(type) {
 	case *event.Product:
-		put(s, s.products, naturalKey{r.Account, p.Name}, product{p.ID, p.Incarnation})
+		s.applyProduct(r, p)
+		s.rememberKey(r)
 	case *event.Environment:
-		put(s, s.environments, naturalKey{r.Account, p.Name}, environment{p.ID, p.Incarnation, p.Class})
+		s.applyEnvironment(r, p)
+		s.rememberKey(r)
 	case *event.Version:
 		put(s, s.versions, versionKey{p.ID, p.Incarnation}, version{p.SHA, p.SHAFixed, p.CreatedAt.UnixMilli()})
 	case *event.Run:
@@ -183,12 +176,10 @@ func (s *State) applyRun(r event.Recorded, p *event.Run) {
 		if wasOpen {
 			s.close(next)
 		}
-		s.rememberRefusal(r, p)
+		s.rememberRefusal(r, p) // and not the key: only what was accepted uses it up
 		return
 	}
-	if r.IdempotencyKey != "" {
-		s.rememberKey(r, p)
-	}
+	s.rememberKey(r)
 	switch {
 	case next.record.Open():
 		put(s, s.open, id, next)
@@ -263,9 +254,12 @@ func (s *State) rememberRefusal(r event.Recorded, p *event.Run) {
 	s.refusedQueue = append(s.refusedQueue, p.Hash)
 }
 
-func (s *State) rememberKey(r event.Recorded, p *event.Run) {
+func (s *State) rememberKey(r event.Recorded) {
+	if r.IdempotencyKey == "" {
+		return
+	}
 	k := idempotencyKey{r.Account, r.IdempotencyKey}
-	put(s, s.keys, k, keyUse{r.Time, p.BodyHash, r.Position.Offset})
+	put(s, s.keys, k, keyUse{r.Time, r.BodyHash, r.Position.Offset})
 	n := len(s.keyQueue)
 	s.undo(func() { s.keyQueue = s.keyQueue[:n] })
 	s.keyQueue = append(s.keyQueue, k)

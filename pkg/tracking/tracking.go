@@ -22,8 +22,6 @@ const (
 	keyMemoryLeast     = 10 * time.Minute  // contract 4.3: how long it is known however many there are
 	maxKeys            = 2_000_000         // contract 4.3, per partition
 	maxExtra           = 128 << 10         // contract 4.1, in bytes of the merged object
-	defaultStaleAfter  = 60 * time.Minute  // contract 22
-	concurrencyLimit   = 1                 // contract 22
 	concurrencyRule    = "Concurrent deployments"
 	runAttemptMetadata = "vi_gh_run_attempt" // contract 11.1: part of a run's identity
 )
@@ -68,6 +66,7 @@ type PastEvents map[event.Offset]event.Recorded
 type Decision struct {
 	Events  []event.Event // to append together, in order; none for a duplicate
 	Record  event.Record  // the run, as the answer shows it
+	Object  event.Payload // for a Change, what it is about as it stands after it
 	EventID ulid.ULID     // of the event that the answer is about
 	Offset  event.Offset  // where it stands, or will stand
 

@@ -43,7 +43,7 @@ func (s *Service) batch(w http.ResponseWriter, r *httpapi.Request) error {
 	if !backfill { // history is not counted
 		allowed = r.Take(len(bodies))
 	}
-	var commands []*tracking.Command
+	var commands []tracking.Input
 	var submitted []int
 	for i, body := range bodies {
 		if i >= allowed {

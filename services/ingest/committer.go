@@ -73,7 +73,7 @@ type group struct {
 
 type item struct {
 	group   *group
-	command *tracking.Command
+	command tracking.Input
 	// alive tells whether the credential still holds, right before the commit
 	// (contract 3.3).
 	alive  func() error
@@ -112,7 +112,7 @@ var (
 // Submit hands in commands and waits until each is decided and, where events
 // follow from it, durable. Results are in the order of the commands. When ctx
 // ends first the commands may be committed all the same.
-func (c *Committer) Submit(ctx context.Context, commands []*tracking.Command, alive func() error) ([]Result, error) {
+func (c *Committer) Submit(ctx context.Context, commands []tracking.Input, alive func() error) ([]Result, error) {
 	if c.waiting.Add(int64(len(commands))) > maxQueued {
 		c.waiting.Add(-int64(len(commands)))
 		return nil, errBusy

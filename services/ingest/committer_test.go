@@ -78,9 +78,17 @@ func alive() error { return nil }
 
 func submit(t *testing.T, c *ingest.Committer, commands ...*tracking.Command) []ingest.Result {
 	t.Helper()
-	out, err := c.Submit(t.Context(), commands, alive)
+	out, err := c.Submit(t.Context(), inputs(commands), alive)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return out
+}
+
+func inputs(commands []*tracking.Command) []tracking.Input {
+	out := make([]tracking.Input, len(commands))
+	for i, c := range commands {
+		out[i] = c
 	}
 	return out
 }
@@ -334,7 +342,7 @@ func TestACredentialThatDiesInFlightStoresNothing(t *testing.T) {
 	log := memlog.New()
 	c := run(t, log, time.Now)
 	dead := fault.New(fault.Unauthenticated, "AUTH_REVOKED_KEY", "revoked")
-	out, err := c.Submit(t.Context(), []*tracking.Command{command("1", event.Completed)}, func() error { return dead })
+	out, err := c.Submit(t.Context(), []tracking.Input{command("1", event.Completed)}, func() error { return dead })
 	if err != nil || !errors.Is(out[0].Err, dead) {
 		t.Errorf("answer = %v, %v", out, err)
 	}
@@ -362,7 +370,7 @@ func TestWhatWaitsBehindAWriteIsDecidedAfterARevocation(t *testing.T) {
 	}
 	first, second := make(chan error, 1), make(chan error, 1)
 	send := func(run string, done chan<- error) {
-		out, err := c.Submit(context.Background(), []*tracking.Command{command(run, event.Completed)}, mayStill)
+		out, err := c.Submit(context.Background(), []tracking.Input{command(run, event.Completed)}, mayStill)
 		if err == nil {
 			err = out[0].Err
 		}
@@ -452,7 +460,7 @@ func TestMoreThanTheQueueHoldsIsRefusedAtOnce(t *testing.T) {
 	refused := make(chan error, 64)
 	for range 20 {
 		wg.Go(func() {
-			if _, err := c.Submit(t.Context(), group(), alive); err != nil {
+			if _, err := c.Submit(t.Context(), inputs(group()), alive); err != nil {
 				refused <- err
 			}
 		})

@@ -1,5 +1,6 @@
-// Package ingest accepts build and deployment events over HTTP, decides what
-// they mean, and answers when the log has them on disk.
+// Package ingest accepts build and deployment events over HTTP, and what people
+// change of the things that events speak of. It decides what they mean, and
+// answers when the log has them on disk.
 //
 //	request ─► httpapi: path, credential, scope ─► decode and check ─► Committer ─► log
 //	answer  ◄──────────────────────────────────────────────────────────┘
@@ -9,6 +10,7 @@
 package ingest
 
 import (
+	"maps"
 	"net/http"
 
 	"github.com/shipledger/shipledger/pkg/event"
@@ -37,20 +39,22 @@ func New(spec *httpapi.Spec, committer *Committer) *Service {
 
 // Handlers gives the handler of each operation, for the API to mount.
 func (s *Service) Handlers() httpapi.Handlers {
-	return httpapi.Handlers{
+	handlers := s.managing()
+	maps.Copy(handlers, httpapi.Handlers{
 		"postDeploymentEvent": s.single(httpapi.DeploymentEvent),
 		"postBuildEvent":      s.single(httpapi.BuildEvent),
 		"postVersionEvent":    s.single(httpapi.VersionEvent),
 		"postEventBatch":      s.batch,
-	}
+	})
+	return handlers
 }
 
 // single answers one event.
 func (s *Service) single(as httpapi.EventBody) httpapi.Handler {
 	return func(w http.ResponseWriter, r *httpapi.Request) error {
-		key := r.Header.Get(idempotencyKeyHeader)
-		if len(key) > maxIdempotencyKey {
-			return &httpapi.ValidationError{Faults: []httpapi.FieldFault{keyTooLong([]string{"header", idempotencyKeyHeader})}}
+		key, err := idempotencyKey(r)
+		if err != nil {
+			return err
 		}
 		body, err := r.ReadJSON()
 		if err != nil {
@@ -60,7 +64,7 @@ func (s *Service) single(as httpapi.EventBody) httpapi.Handler {
 		if err != nil {
 			return err
 		}
-		results, err := s.committer.Submit(r.Context(), []*tracking.Command{cmd}, r.Reverify)
+		results, err := s.committer.Submit(r.Context(), []tracking.Input{cmd}, r.Reverify)
 		if err != nil {
 			return err
 		}
@@ -96,6 +100,15 @@ func refusal(d *tracking.Decision) error {
 		details["conflicting_deployment_started"] = httpapi.Moment(c.StartedAt)
 	}
 	return &httpapi.Blocked{Kind: fault.Conflict, Code: d.Refusal.Code, Message: d.Refusal.Message, Details: details}
+}
+
+// idempotencyKey gives the key that the caller sent, if any.
+func idempotencyKey(r *httpapi.Request) (string, error) {
+	key := r.Header.Get(idempotencyKeyHeader)
+	if len(key) > maxIdempotencyKey {
+		return "", &httpapi.ValidationError{Faults: []httpapi.FieldFault{keyTooLong([]string{"header", idempotencyKeyHeader})}}
+	}
+	return key, nil
 }
 
 func keyTooLong(loc []string) httpapi.FieldFault {

@@ -83,7 +83,7 @@ func (s *Service) getEvent(_ http.ResponseWriter, r *httpapi.Request) error {
 	}
 	row, err := s.model.Event(r.Context(), r.Identity.Account, id)
 	if err != nil {
-		return s.missing(r.Context(), readmodel.EventObject, id.String(), err)
+		return s.missing(r, readmodel.EventObject, id.String(), err)
 	}
 	return r.JSON(http.StatusOK, eventItem(&row))
 }

@@ -109,30 +109,10 @@ func eventItem(r *readmodel.EventRow) eventRow {
 	}
 }
 
-// named is what products and environments show. Descriptions and metadata are
-// set by people; events give none.
-type named struct {
-	ID            string         `json:"id"`
-	Name          string         `json:"name"`
-	Description   httpapi.Text   `json:"description"`
-	ExtraMetadata jsontext.Value `json:"extra_metadata"`
-	CreatedAt     *time.Time     `json:"created_at"`
-}
+func productItem(r *readmodel.ProductRow) httpapi.Product { return httpapi.ProductOf(&r.Product) }
 
-func productItem(r *readmodel.ProductRow) named {
-	return named{ID: r.ID.String(), Name: r.Name, ExtraMetadata: jsontext.Value("null"), CreatedAt: httpapi.Moment(r.CreatedAt)}
-}
-
-type environment struct {
-	named `json:",inline"`
-	Type  httpapi.Text `json:"type"`
-}
-
-func environmentItem(r *readmodel.EnvironmentRow) environment {
-	return environment{
-		named{ID: r.ID.String(), Name: r.Name, ExtraMetadata: jsontext.Value("null"), CreatedAt: httpapi.Moment(r.CreatedAt)},
-		httpapi.Text(r.Class.String()),
-	}
+func environmentItem(r *readmodel.EnvironmentRow) httpapi.Environment {
+	return httpapi.EnvironmentOf(&r.Environment)
 }
 
 type version struct {

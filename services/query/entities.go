@@ -45,8 +45,8 @@ func (s *Service) listVersions(_ http.ResponseWriter, r *httpapi.Request) error 
 		return err
 	}
 	f := readmodel.VersionFilter{SHA: r.QueryString("scm_sha")}
-	if name := r.QueryString("product"); name != "" {
-		f.Product = event.ProductIDOf(r.Identity.Account, name)
+	if f.Product, err = s.product(r); err != nil {
+		return err
 	}
 	rows, err := s.model.Versions(r.Context(), r.Identity.Account, f, page(r))
 	if err != nil {
@@ -62,7 +62,7 @@ func (s *Service) getProduct(_ http.ResponseWriter, r *httpapi.Request) error {
 	}
 	row, err := s.model.Product(r.Context(), r.Identity.Account, event.ProductID(id))
 	if err != nil {
-		return s.missing(r.Context(), readmodel.ProductObject, id.String(), err)
+		return s.missing(r, readmodel.ProductObject, id.String(), err)
 	}
 	return r.JSON(http.StatusOK, productItem(&row))
 }
@@ -74,7 +74,7 @@ func (s *Service) getEnvironment(_ http.ResponseWriter, r *httpapi.Request) erro
 	}
 	row, err := s.model.Environment(r.Context(), r.Identity.Account, event.EnvironmentID(id))
 	if err != nil {
-		return s.missing(r.Context(), readmodel.EnvironmentObject, id.String(), err)
+		return s.missing(r, readmodel.EnvironmentObject, id.String(), err)
 	}
 	return r.JSON(http.StatusOK, environmentItem(&row))
 }
@@ -86,7 +86,7 @@ func (s *Service) getVersion(_ http.ResponseWriter, r *httpapi.Request) error {
 	}
 	row, err := s.model.Version(r.Context(), r.Identity.Account, event.VersionID(id))
 	if err != nil {
-		return s.missing(r.Context(), readmodel.VersionObject, id.String(), err)
+		return s.missing(r, readmodel.VersionObject, id.String(), err)
 	}
 	return r.JSON(http.StatusOK, versionItem(&row))
 }

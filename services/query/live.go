@@ -183,11 +183,12 @@ const settleEvery = 200 * time.Millisecond
 // by the log; what they then show by the read model, once it has come as far.
 func (s *Service) streamMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	c := changes{service: s, account: r.Identity.Account, touched: map[event.ProductID]map[event.Position]bool{}}
-	if name := r.QueryString("product"); name != "" {
-		c.product = event.ProductIDOf(c.account, name)
+	var err error
+	if c.product, err = s.product(r); err != nil {
+		return err
 	}
-	if name := r.QueryString("environment"); name != "" {
-		c.environment = event.EnvironmentIDOf(c.account, name)
+	if c.environment, err = s.environment(r, r.QueryString("environment")); err != nil {
+		return err
 	}
 	return s.stream(w, r, c.heard, c.settle)
 }

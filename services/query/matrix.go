@@ -24,10 +24,12 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 		Search: r.QueryString("search"), DriftOnly: r.QueryBool("drift"),
 		At: r.QueryTime("at"), KnownAt: r.QueryTime("known_at"),
 	}
-	if name := r.QueryString("product"); name != "" {
-		f.Product = event.ProductIDOf(r.Identity.Account, name)
+	if f.Product, err = s.product(r); err != nil {
+		return err
 	}
-	f.Environment, f.Environments = columnFilter(r)
+	if f.Environment, f.Environments, err = s.columnFilter(r); err != nil {
+		return err
+	}
 	m, err := s.model.Matrix(r.Context(), r.Identity.Account, f, readmodel.Page{After: r.After(), Limit: r.Limit()})
 	if err != nil {
 		return err

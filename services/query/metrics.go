@@ -36,15 +36,19 @@ type metricsQuestion struct {
 	week   bool // a series by week instead of day
 }
 
-func metricsQuestionOf(r *httpapi.Request, at httpapi.AsOf) (metricsQuestion, error) {
+func (s *Service) metricsQuestion(r *httpapi.Request, at httpapi.AsOf) (metricsQuestion, error) {
 	q := metricsQuestion{
 		window: delivery.Window{From: r.QueryTime("from"), To: r.QueryTime("to")},
 		week:   r.QueryString("period") == "week",
 	}
-	account := r.Identity.Account
-	q.cells.Environment, q.cells.Environments = columnFilter(r)
+	var err error
+	if q.cells.Environment, q.cells.Environments, err = s.columnFilter(r); err != nil {
+		return q, err
+	}
 	if names := r.QueryList("product"); len(names) == 1 && !isPattern(names[0]) {
-		q.cells.Product = event.ProductIDOf(account, names[0])
+		if q.cells.Product, err = s.model.ProductNamed(r.Context(), r.Identity.Account, names[0]); err != nil {
+			return q, err
+		}
 	} else {
 		q.cells.Products = names
 	}
@@ -221,7 +225,7 @@ func (s *Service) getDora(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	q, err := metricsQuestionOf(r, at)
+	q, err := s.metricsQuestion(r, at)
 	if err != nil {
 		return err
 	}
@@ -353,7 +357,7 @@ func (s *Service) getDoraEvidence(w http.ResponseWriter, r *httpapi.Request) err
 	if err != nil {
 		return err
 	}
-	q, err := metricsQuestionOf(r, at)
+	q, err := s.metricsQuestion(r, at)
 	if err != nil {
 		return err
 	}

@@ -213,15 +213,16 @@ func cut[R any](rows []R, limit int, key func(*R) string) ([]R, string) {
 	return rows, key(&rows[limit-1])
 }
 
-// missing tells an object of another account from one that exists nowhere.
-func (s *Service) missing(ctx context.Context, object readmodel.Object, id string, err error) error {
+// missing tells an object of another account from one that exists nowhere. What
+// the caller's own account had and deleted is nowhere.
+func (s *Service) missing(r *httpapi.Request, object readmodel.Object, id string, err error) error {
 	if !errors.Is(err, readmodel.ErrNotFound) {
 		return err
 	}
-	switch _, ownerErr := s.model.Owner(ctx, object, id); {
-	case ownerErr == nil:
+	switch owner, ownerErr := s.model.Owner(r.Context(), object, id); {
+	case ownerErr == nil && owner != r.Identity.Account:
 		return httpapi.NotOwner(string(object))
-	case errors.Is(ownerErr, readmodel.ErrNotFound):
+	case ownerErr == nil, errors.Is(ownerErr, readmodel.ErrNotFound):
 		return httpapi.NotFound(string(object))
 	default:
 		return ownerErr

@@ -13,15 +13,18 @@ func (s *Service) listDeployments(_ http.ResponseWriter, r *httpapi.Request) err
 	if err != nil {
 		return err
 	}
-	if name := r.QueryString("environment"); name != "" {
-		f.Environment = event.EnvironmentIDOf(r.Identity.Account, name)
-	}
 	if word := r.QueryString("environment_type"); word != "" {
 		class, _ := event.ParseClass(word) // the document names the words
 		f.Class = &class
 	}
 	at, err := s.fresh(r)
 	if err != nil {
+		return err
+	}
+	if f.Product, err = s.product(r); err != nil {
+		return err
+	}
+	if f.Environment, err = s.environment(r, r.QueryString("environment")); err != nil {
 		return err
 	}
 	rows, err := s.model.Deployments(r.Context(), r.Identity.Account, f, page(r))
@@ -40,6 +43,9 @@ func (s *Service) listBuilds(_ http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
+	if f.Product, err = s.product(r); err != nil {
+		return err
+	}
 	rows, err := s.model.Builds(r.Context(), r.Identity.Account, f, page(r))
 	if err != nil {
 		return err
@@ -50,17 +56,14 @@ func (s *Service) listBuilds(_ http.ResponseWriter, r *httpapi.Request) error {
 // metaPrefix is how parameters begin that ask for a value of extra_metadata.
 const metaPrefix = "meta."
 
-// filter reads what deployments and builds are narrowed by alike. Names become
-// ids by derivation, without a look-up.
+// filter reads what deployments and builds are narrowed by alike. What
+// names mean is left out.
 func filter(r *httpapi.Request, by string) (readmodel.RunFilter, error) {
 	f := readmodel.RunFilter{
 		Version: r.QueryString("version"), Statuses: r.QueryStatuses("status"), By: r.QueryString(by),
 		Source: r.QueryString("source_system"), Run: r.QueryString("invoke_id"), SHA: r.QueryString("scm_sha"),
 		Mode: event.Mode(r.QueryString("mode")), Since: r.QueryTime("since"), Until: r.QueryTime("until"),
 		Oldest: r.QueryString("order") == "oldest",
-	}
-	if name := r.QueryString("product"); name != "" {
-		f.Product = event.ProductIDOf(r.Identity.Account, name)
 	}
 	var faults []httpapi.FieldFault
 	r.QueryMembers(metaPrefix, func(name, text string) {
@@ -86,7 +89,7 @@ func (s *Service) getDeployment(_ http.ResponseWriter, r *httpapi.Request) error
 	}
 	row, err := s.model.Deployment(r.Context(), r.Identity.Account, id)
 	if err != nil {
-		return s.missing(r.Context(), readmodel.DeploymentObject, id.String(), err)
+		return s.missing(r, readmodel.DeploymentObject, id.String(), err)
 	}
 	history, err := s.model.History(r.Context(), r.Identity.Account, id)
 	if err != nil {
@@ -105,7 +108,7 @@ func (s *Service) getBuild(_ http.ResponseWriter, r *httpapi.Request) error {
 	}
 	row, err := s.model.Build(r.Context(), r.Identity.Account, id)
 	if err != nil {
-		return s.missing(r.Context(), readmodel.BuildObject, id.String(), err)
+		return s.missing(r, readmodel.BuildObject, id.String(), err)
 	}
 	history, err := s.model.History(r.Context(), r.Identity.Account, id)
 	if err != nil {

@@ -51,6 +51,9 @@ func (s *Service) getMatrixDiff(w http.ResponseWriter, r *httpapi.Request) error
 	if err != nil {
 		return err
 	}
+	if err := s.nameSides(r, &f); err != nil {
+		return err
+	}
 	changes, err := s.model.Changes(r.Context(), r.Identity.Account, f, page(r))
 	if err != nil {
 		return err
@@ -62,24 +65,28 @@ func (s *Service) getMatrixDiff(w http.ResponseWriter, r *httpapi.Request) error
 	return tag(w, r, tagged, answer)
 }
 
-// changeFilter reads one of the two forms; they cannot be mixed.
+// nameSides puts in what the parameters name.
+func (s *Service) nameSides(r *httpapi.Request, f *readmodel.ChangeFilter) (err error) {
+	if f.Product, err = s.product(r); err != nil {
+		return err
+	}
+	if f.Environment, f.Environments, err = s.columnFilter(r); err != nil {
+		return err
+	}
+	if f.Left, err = s.environment(r, r.QueryString("left")); err != nil {
+		return err
+	}
+	f.Right, err = s.environment(r, r.QueryString("right"))
+	return err
+}
+
+// changeFilter reads one of the two forms; they cannot be mixed. Names are left out.
 func changeFilter(r *httpapi.Request) (readmodel.ChangeFilter, error) {
 	f := readmodel.ChangeFilter{
 		Search: r.QueryString("search"), From: r.QueryTime("from"), To: r.QueryTime("to"),
 		At: r.QueryTime("at"), KnownAt: r.QueryTime("known_at"),
 	}
-	account := r.Identity.Account
-	if name := r.QueryString("product"); name != "" {
-		f.Product = event.ProductIDOf(account, name)
-	}
-	f.Environment, f.Environments = columnFilter(r)
 	left, right := r.QueryString("left"), r.QueryString("right")
-	if left != "" {
-		f.Left = event.EnvironmentIDOf(account, left)
-	}
-	if right != "" {
-		f.Right = event.EnvironmentIDOf(account, right)
-	}
 	var faults []httpapi.FieldFault
 	need := func(wrong bool, name, msg string) {
 		if wrong {
@@ -104,12 +111,13 @@ func changeFilter(r *httpapi.Request) (readmodel.ChangeFilter, error) {
 
 // columnFilter reads which environments are columns: one by name, so that a
 // look-up is spared, or several names and patterns.
-func columnFilter(r *httpapi.Request) (event.EnvironmentID, []string) {
+func (s *Service) columnFilter(r *httpapi.Request) (event.EnvironmentID, []string, error) {
 	names := r.QueryList("environment")
 	if len(names) == 1 && !isPattern(names[0]) {
-		return event.EnvironmentIDOf(r.Identity.Account, names[0]), nil
+		id, err := s.environment(r, names[0])
+		return id, nil, err
 	}
-	return event.EnvironmentID{}, names
+	return event.EnvironmentID{}, names, nil
 }
 
 type stay struct {
@@ -151,11 +159,14 @@ func (s *Service) getCellHistory(w http.ResponseWriter, r *httpapi.Request) erro
 	if err != nil {
 		return err
 	}
-	account := r.Identity.Account
-	stays, err := s.model.Stays(r.Context(), account, readmodel.StayFilter{
-		Product: event.ProductIDOf(account, r.QueryString("product")), Environment: event.EnvironmentIDOf(account, r.QueryString("environment")),
-		KnownAt: r.QueryTime("known_at"),
-	}, page(r))
+	f := readmodel.StayFilter{KnownAt: r.QueryTime("known_at")}
+	if f.Product, err = s.product(r); err != nil {
+		return err
+	}
+	if f.Environment, err = s.environment(r, r.QueryString("environment")); err != nil {
+		return err
+	}
+	stays, err := s.model.Stays(r.Context(), r.Identity.Account, f, page(r))
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func (q question) chosen(ctx context.Context, account string, f readmodel.CellFi
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		rows, err := list(both, q, "read products",
-			"SELECT "+productSelection+" FROM products_vN FINAL WHERE account = {account:String}", params{"account": account}, scanProductOf(account))
+			"SELECT "+productSelection+" FROM products_vN FINAL WHERE account = {account:String} AND NOT deleted", params{"account": account}, scanProductOf(account))
 		for _, r := range rows {
 			if f.WantsProduct(&r) {
 				n.products[r.ID] = r
@@ -98,7 +98,7 @@ func (q question) chosen(ctx context.Context, account string, f readmodel.CellFi
 	})
 	group.Go(func() error {
 		rows, err := list(both, q, "read environments",
-			"SELECT "+environmentSelection+" FROM environments_vN FINAL WHERE account = {account:String}", params{"account": account}, scanEnvironmentOf(account))
+			"SELECT "+environmentSelection+" FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted", params{"account": account}, scanEnvironmentOf(account))
 		for _, r := range rows {
 			if f.WantsEnvironment(&r) {
 				n.environments[r.ID] = r

@@ -110,8 +110,8 @@ func (m *Model) AsOf(ctx context.Context) ([]readmodel.Progress, error) {
 // What an account has now: earlier incarnations of products and environments
 // are not shown.
 const (
-	livingProducts     = `(SELECT id, incarnation FROM products_vN FINAL WHERE account = {account:String})`
-	livingEnvironments = `(SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String})`
+	livingProducts     = `(SELECT id, incarnation FROM products_vN FINAL WHERE account = {account:String} AND NOT deleted)`
+	livingEnvironments = `(SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted)`
 
 	productOf     = `toUInt16(bitShiftRight(inc, 16))`
 	environmentOf = `toUInt16(bitAnd(inc, 65535))`
@@ -150,7 +150,7 @@ func (q question) namesOf(ctx context.Context, account string, rows []identity) 
 	if len(products) > 0 {
 		group.Go(func() error {
 			rows, err := list(both, q, "read names of products", `
-				SELECT `+productSelection+` FROM products_vN FINAL WHERE account = {account:String} AND id IN {ids:Array(UUID)}`,
+				SELECT `+productNames+` FROM products_vN FINAL WHERE account = {account:String} AND NOT deleted AND id IN {ids:Array(UUID)}`,
 				params{"account": account, "ids": uuids(products)}, scanProductOf(account))
 			for _, r := range rows {
 				n.products[r.ID] = r
@@ -161,7 +161,7 @@ func (q question) namesOf(ctx context.Context, account string, rows []identity) 
 	if len(environments) > 0 {
 		group.Go(func() error {
 			rows, err := list(both, q, "read names of environments", `
-				SELECT `+environmentSelection+` FROM environments_vN FINAL WHERE account = {account:String} AND id IN {ids:Array(UUID)}`,
+				SELECT `+environmentNames+` FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted AND id IN {ids:Array(UUID)}`,
 				params{"account": account, "ids": uuids(environments)}, scanEnvironmentOf(account))
 			for _, r := range rows {
 				n.environments[r.ID] = r
@@ -418,7 +418,7 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 		equal("environment_id", "environment", "UUID", f.Environment.String())
 	}
 	if class != "" || f.Environment == (event.EnvironmentID{}) && table == "dep_by_env_vN" { // to use the key, name all environments
-		where += " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String}" + class + ")"
+		where += " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted" + class + ")"
 	}
 	if f.Product != (event.ProductID{}) {
 		equal("product_id", "product", "UUID", f.Product.String())
@@ -532,7 +532,7 @@ func scanProductOf(account string) func(scanner) (readmodel.ProductRow, error) {
 func (m *Model) Products(ctx context.Context, account string, p readmodel.Page) ([]readmodel.ProductRow, error) {
 	return list(ctx, m.now(), "read products", `
 		SELECT `+productSelection+` FROM products_vN FINAL
-		WHERE account = {account:String} AND name > {after:String}
+		WHERE account = {account:String} AND NOT deleted AND name > {after:String}
 		ORDER BY name LIMIT {limit:UInt32}`,
 		params{"account": account, "after": p.After, "limit": limit(p)}, scanProductOf(account))
 }
@@ -542,7 +542,7 @@ func limit(p readmodel.Page) uint32 { return uint32(min(max(p.Limit, 0), math.Ma
 // Product implements readmodel.Reader.
 func (m *Model) Product(ctx context.Context, account string, id event.ProductID) (readmodel.ProductRow, error) {
 	return one(ctx, m.now(), "read a product", `
-		SELECT `+productSelection+` FROM products_vN FINAL WHERE account = {account:String} AND id = {id:UUID}`,
+		SELECT `+productSelection+` FROM products_vN FINAL WHERE account = {account:String} AND NOT deleted AND id = {id:UUID}`,
 		params{"account": account, "id": id.String()}, scanProductOf(account))
 }
 
@@ -558,14 +558,14 @@ func (m *Model) Environments(ctx context.Context, account string, class *event.C
 	}
 	return list(ctx, m.now(), "read environments", `
 		SELECT `+environmentSelection+` FROM environments_vN FINAL
-		WHERE account = {account:String} AND name > {after:String} `+where+`
+		WHERE account = {account:String} AND NOT deleted AND name > {after:String} `+where+`
 		ORDER BY name LIMIT {limit:UInt32}`, b, scanEnvironmentOf(account))
 }
 
 // Environment implements readmodel.Reader.
 func (m *Model) Environment(ctx context.Context, account string, id event.EnvironmentID) (readmodel.EnvironmentRow, error) {
 	return one(ctx, m.now(), "read an environment", `
-		SELECT `+environmentSelection+` FROM environments_vN FINAL WHERE account = {account:String} AND id = {id:UUID}`,
+		SELECT `+environmentSelection+` FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted AND id = {id:UUID}`,
 		params{"account": account, "id": id.String()}, scanEnvironmentOf(account))
 }
 
@@ -796,7 +796,7 @@ func (q question) columns(ctx context.Context, account string, f readmodel.Matri
 		b["environment"] = f.Environment.String()
 	}
 	out, err := list(ctx, q, "read the matrix: environments", `
-		SELECT `+environmentSelection+` FROM environments_vN FINAL WHERE account = {account:String} `+where,
+		SELECT `+environmentNames+` FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted `+where,
 		b, scanEnvironmentOf(account))
 	out = slices.DeleteFunc(out, func(e readmodel.EnvironmentRow) bool { return !f.Column(&e) })
 	slices.SortFunc(out, func(a, b readmodel.EnvironmentRow) int {
@@ -835,7 +835,7 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 			versions = "SELECT product_id, environment_id, inc, argMax(version, (at_ms, pos)) AS live FROM cells_vN WHERE account = {account:String}" + notAfter(f, b)
 		}
 		versions += ` AND (product_id, ` + productOf + `) IN ` + livingProducts + `
-			AND (environment_id, ` + environmentOf + `) IN (SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String}` + createdBy(f, b) + `)`
+			AND (environment_id, ` + environmentOf + `) IN (SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted` + createdBy(f, b) + `)`
 		versions += inColumns(f, columns, b)
 		if f.Past() {
 			versions += " GROUP BY product_id, environment_id, inc"
@@ -843,8 +843,8 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 		where += " AND id IN (SELECT product_id FROM (" + versions + ") GROUP BY product_id HAVING uniqExact(live) > 1)"
 	}
 	return list(ctx, q, "read the matrix: products", `
-		SELECT `+productSelection+` FROM products_vN FINAL
-		WHERE account = {account:String} AND name > {after:String}`+where+`
+		SELECT `+productNames+` FROM products_vN FINAL
+		WHERE account = {account:String} AND NOT deleted AND name > {after:String}`+where+`
 		ORDER BY name LIMIT {limit:UInt32}`, b, scanProductOf(account))
 }
 
@@ -999,6 +999,9 @@ func (m *Model) Owner(ctx context.Context, object readmodel.Object, id string) (
 		id, table, where = of.String(), string(object)+"s_vN", "id = {id:UUID}"
 	default:
 		return "", errors.New("nothing is known of objects called " + string(object))
+	}
+	if object == readmodel.ProductObject || object == readmodel.EnvironmentObject {
+		where += " GROUP BY account HAVING NOT argMax(deleted, pos)"
 	}
 	return one(ctx, m.now(), "find the owner of an object",
 		"SELECT account FROM "+table+" WHERE "+where+" ORDER BY account LIMIT 1",

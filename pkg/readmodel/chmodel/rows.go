@@ -385,25 +385,30 @@ func (c *cellColumns) input() proto.Input {
 	}, c.sha.input()...)
 }
 
-// nameColumns are those of products and, with a class, of environments.
+// nameColumns are those that products and environments share.
 type nameColumns struct {
-	account, name proto.ColStr
-	id            proto.ColUUID
-	incarnation   proto.ColUInt16
-	created       proto.ColInt64
-	stream        lowCardinality
-	pos           proto.ColUInt64
-	class         lowCardinality // nil for products
+	account, name, description, extra proto.ColStr
+	id                                proto.ColUUID
+	incarnation                       proto.ColUInt16
+	deleted                           proto.ColBool
+	created                           proto.ColInt64
+	stream                            lowCardinality
+	pos                               proto.ColUInt64
 }
 
-func (c *nameColumns) append(account string, id uuid.UUID, name string, incarnation uint16, created time.Time, p event.Position) {
+func newNameColumns() nameColumns { return nameColumns{stream: newLowCardinality()} }
+
+func (c *nameColumns) append(account string, p *event.Product, at event.Position) {
 	c.account.Append(account)
-	c.id.Append(id)
-	c.name.Append(name)
-	c.incarnation.Append(incarnation)
-	c.created.Append(created.UnixMilli())
-	c.stream.Append(p.Stream)
-	c.pos.Append(uint64(p.Offset))
+	c.id.Append(uuid.UUID(p.ID))
+	c.name.Append(p.Name)
+	c.description.Append(p.Description)
+	c.extra.AppendBytes(p.Extra)
+	c.incarnation.Append(p.Incarnation)
+	c.deleted.Append(p.Deleted)
+	c.created.Append(p.CreatedAt.UnixMilli())
+	c.stream.Append(at.Stream)
+	c.pos.Append(uint64(at.Offset))
 }
 
 func (c *nameColumns) input() proto.Input {
@@ -411,15 +416,45 @@ func (c *nameColumns) input() proto.Input {
 		{Name: "account", Data: &c.account},
 		{Name: "id", Data: &c.id},
 		{Name: "name", Data: &c.name},
+		{Name: "description", Data: &c.description},
+		{Name: "extra", Data: &c.extra},
 		{Name: "incarnation", Data: &c.incarnation},
+		{Name: "deleted", Data: &c.deleted},
 		{Name: "created_ms", Data: &c.created},
 		{Name: "stream", Data: c.stream},
 		{Name: "pos", Data: &c.pos},
 	}
-	if c.class != nil {
-		in = append(in, proto.InputColumn{Name: "class", Data: c.class})
-	}
 	return in
+}
+
+type environmentColumns struct {
+	nameColumns
+
+	class        lowCardinality
+	limit        proto.ColUInt16
+	staleMinutes proto.ColUInt32
+}
+
+func newEnvironmentColumns() *environmentColumns {
+	return &environmentColumns{nameColumns: newNameColumns(), class: newLowCardinality()}
+}
+
+func (c *environmentColumns) append(account string, e *event.Environment, at event.Position) {
+	c.nameColumns.append(account, &event.Product{
+		ID: event.ProductID(e.ID), Name: e.Name, Description: e.Description, Extra: e.Extra,
+		Incarnation: e.Incarnation, Deleted: e.Deleted, CreatedAt: e.CreatedAt,
+	}, at)
+	c.class.Append(e.Class.String())
+	c.limit.Append(e.ConcurrencyLimit)
+	c.staleMinutes.Append(uint32(e.StaleAfter / time.Minute))
+}
+
+func (c *environmentColumns) input() proto.Input {
+	return append(c.nameColumns.input(), proto.Input{
+		{Name: "class", Data: c.class},
+		{Name: "concurrency_limit", Data: &c.limit},
+		{Name: "stale_minutes", Data: &c.staleMinutes},
+	}...)
 }
 
 type versionColumns struct {
@@ -537,25 +572,42 @@ func scanCell(s scanner, account string) (readmodel.Cell, error) {
 	return c, err
 }
 
-const productSelection = "id, name, incarnation, created_ms, stream, pos"
+// What people wrote of a product may be long; most questions need its name only.
+const (
+	productSelection = "id, name, description, extra, incarnation, created_ms, stream, pos"
+	productNames     = "id, name, '', '', incarnation, created_ms, stream, pos"
+)
 
 func scanProduct(s scanner, account string) (readmodel.ProductRow, error) {
 	r := readmodel.ProductRow{Account: account}
 	var created int64
-	err := s.Scan((*uuid.UUID)(&r.ID), &r.Name, &r.Incarnation, &created, &r.Position.Stream, (*uint64)(&r.Position.Offset))
-	r.CreatedAt = moment(created)
+	var extra string
+	err := s.Scan((*uuid.UUID)(&r.ID), &r.Name, &r.Description, &extra, &r.Incarnation, &created, &r.Position.Stream, (*uint64)(&r.Position.Offset))
+	r.Extra, r.CreatedAt = object(extra), moment(created)
 	return r, err
 }
 
-const environmentSelection = "id, name, class, incarnation, created_ms, stream, pos"
+// object gives a JSON object, nil where there is none.
+func object(text string) []byte {
+	if text == "" {
+		return nil
+	}
+	return []byte(text)
+}
+
+const (
+	environmentSelection = "id, name, description, extra, class, concurrency_limit, stale_minutes, incarnation, created_ms, stream, pos"
+	environmentNames     = "id, name, '', '', class, concurrency_limit, stale_minutes, incarnation, created_ms, stream, pos"
+)
 
 func scanEnvironment(s scanner, account string) (readmodel.EnvironmentRow, error) {
 	r := readmodel.EnvironmentRow{Account: account}
 	var created int64
-	var class string
-	err := s.Scan((*uuid.UUID)(&r.ID), &r.Name, &class, &r.Incarnation, &created, &r.Position.Stream, (*uint64)(&r.Position.Offset))
+	var class, extra string
+	var staleMinutes uint32
+	err := s.Scan((*uuid.UUID)(&r.ID), &r.Name, &r.Description, &extra, &class, &r.ConcurrencyLimit, &staleMinutes, &r.Incarnation, &created, &r.Position.Stream, (*uint64)(&r.Position.Offset))
 	r.Class, _ = event.ParseClass(class)
-	r.CreatedAt = moment(created)
+	r.Extra, r.StaleAfter, r.CreatedAt = object(extra), time.Duration(staleMinutes)*time.Minute, moment(created)
 	return r, err
 }
 

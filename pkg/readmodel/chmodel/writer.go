@@ -7,7 +7,6 @@ import (
 
 	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/ch-go/proto"
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shipledger/shipledger/pkg/event"
@@ -45,8 +44,9 @@ type Writer struct {
 	pastAttempts *cellColumns
 	attempts     *cellColumns
 	products     *nameColumns
-	environments *nameColumns
+	environments *environmentColumns
 	versions     *versionColumns
+	names        *meaningColumns
 	blocks       []block
 }
 
@@ -61,10 +61,11 @@ func (m *Model) Writer(version uint32) *Writer {
 		model: m, version: version, conns: make(chan *ch.Client, m.cfg.Writers),
 		events: newEventColumns(), deployments: newRunColumns(false), byEnv: newByEnvironmentColumns(), builds: newRunColumns(true),
 		cells: newCellColumns(), current: newCellColumns(), pastAttempts: newCellColumns(), attempts: newCellColumns(),
-		products:     &nameColumns{stream: newLowCardinality()},
-		environments: &nameColumns{stream: newLowCardinality(), class: newLowCardinality()},
-		versions:     newVersionColumns(),
+		environments: newEnvironmentColumns(),
+		versions:     newVersionColumns(), names: newMeaningColumns(),
 	}
+	products := newNameColumns()
+	w.products = &products
 	for range m.cfg.Writers {
 		w.conns <- nil
 	}
@@ -81,6 +82,7 @@ func (m *Model) Writer(version uint32) *Writer {
 		{"versions", w.versions.input()},
 		{"products", w.products.input()},
 		{"environments", w.environments.input()},
+		{"names", w.names.input()},
 	}
 	return w
 }
@@ -149,15 +151,17 @@ func (w *Writer) fill(rows *readmodel.Rows) {
 	}
 	for i := range rows.Products {
 		r := &rows.Products[i]
-		w.products.append(r.Account, uuid.UUID(r.ID), r.Name, r.Incarnation, r.CreatedAt, r.Position)
+		w.products.append(r.Account, &r.Product, r.Position)
 	}
 	for i := range rows.Environments {
 		r := &rows.Environments[i]
-		w.environments.append(r.Account, uuid.UUID(r.ID), r.Name, r.Incarnation, r.CreatedAt, r.Position)
-		w.environments.class.Append(r.Class.String())
+		w.environments.append(r.Account, &r.Environment, r.Position)
 	}
 	for i := range rows.Versions {
 		w.versions.append(&rows.Versions[i])
+	}
+	for i := range rows.Names {
+		w.names.append(&rows.Names[i])
 	}
 }
 

@@ -46,6 +46,7 @@ type tables struct {
 	products     map[event.ProductID]readmodel.ProductRow
 	environments map[event.EnvironmentID]readmodel.EnvironmentRow
 	versions     map[event.VersionID]readmodel.VersionRow
+	names        map[nameKey]readmodel.NameRow
 }
 
 type cellKey struct {
@@ -71,6 +72,7 @@ func (m *Model) account(name string) *tables {
 			products:     map[event.ProductID]readmodel.ProductRow{},
 			environments: map[event.EnvironmentID]readmodel.EnvironmentRow{},
 			versions:     map[event.VersionID]readmodel.VersionRow{},
+			names:        map[nameKey]readmodel.NameRow{},
 		}
 		m.accounts[name] = t
 	}
@@ -127,6 +129,7 @@ func (m *Model) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.
 		r.CreatedAt = readmodel.Moment(r.CreatedAt)
 		put(m.account(r.Account).versions, r.ID, r, func(r *readmodel.VersionRow) event.Offset { return r.Position.Offset })
 	}
+	m.storeNames(rows.Names)
 	upTo.Time = readmodel.Moment(upTo.Time)
 	if upTo.Stream != "" {
 		put(m.progress, upTo.Stream, upTo, func(p *readmodel.Progress) event.Offset { return p.Offset })
@@ -184,7 +187,7 @@ func (m *Model) view(account string) *tables {
 // false for a record of an earlier incarnation, which no read shows.
 func (t *tables) dress(rec *event.Record) bool {
 	p, ok := t.products[rec.ProductID]
-	if !ok || p.Incarnation != rec.ProductIncarnation {
+	if !ok || p.Deleted || p.Incarnation != rec.ProductIncarnation {
 		return false
 	}
 	rec.ProductName = p.Name
@@ -192,7 +195,7 @@ func (t *tables) dress(rec *event.Record) bool {
 		return true
 	}
 	e, ok := t.environments[rec.EnvironmentID]
-	if !ok || e.Incarnation != rec.EnvironmentIncarnation {
+	if !ok || e.Deleted || e.Incarnation != rec.EnvironmentIncarnation {
 		return false
 	}
 	rec.EnvironmentName = e.Name
@@ -291,7 +294,7 @@ func (m *Model) History(_ context.Context, account string, id ulid.ULID) ([]read
 func (m *Model) Products(_ context.Context, account string, p readmodel.Page) ([]readmodel.ProductRow, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	return named(m.view(account).products, p, func(readmodel.ProductRow) bool { return true },
+	return named(m.view(account).products, p, func(r readmodel.ProductRow) bool { return !r.Deleted },
 		func(r readmodel.ProductRow) string { return r.Key() }), nil
 }
 
@@ -312,8 +315,8 @@ func (m *Model) Product(_ context.Context, account string, id event.ProductID) (
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	r, ok := m.view(account).products[id]
-	if !ok {
-		return r, readmodel.ErrNotFound
+	if !ok || r.Deleted {
+		return readmodel.ProductRow{}, readmodel.ErrNotFound
 	}
 	return r, nil
 }
@@ -323,7 +326,7 @@ func (m *Model) Environments(_ context.Context, account string, class *event.Cla
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return named(m.view(account).environments, p,
-		func(r readmodel.EnvironmentRow) bool { return class == nil || r.Class == *class },
+		func(r readmodel.EnvironmentRow) bool { return !r.Deleted && (class == nil || r.Class == *class) },
 		func(r readmodel.EnvironmentRow) string { return r.Key() }), nil
 }
 
@@ -332,8 +335,8 @@ func (m *Model) Environment(_ context.Context, account string, id event.Environm
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	r, ok := m.view(account).environments[id]
-	if !ok {
-		return r, readmodel.ErrNotFound
+	if !ok || r.Deleted {
+		return readmodel.EnvironmentRow{}, readmodel.ErrNotFound
 	}
 	return r, nil
 }
@@ -378,7 +381,7 @@ func (m *Model) Version(_ context.Context, account string, id event.VersionID) (
 // dressVersion does for versions what dress does for runs, and counts builds.
 func (t *tables) dressVersion(v *readmodel.VersionRow) bool {
 	p, ok := t.products[v.ProductID]
-	if !ok || p.Incarnation != v.Incarnation {
+	if !ok || p.Deleted || p.Incarnation != v.Incarnation {
 		return false
 	}
 	v.ProductName, v.Builds, v.BuildStatus = p.Name, 0, 0
@@ -403,11 +406,12 @@ func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilt
 	environments := t.columns(f)
 	var out readmodel.Matrix
 	for _, product := range t.products {
-		if f.Product != (event.ProductID{}) && f.Product != product.ID ||
+		if product.Deleted || f.Product != (event.ProductID{}) && f.Product != product.ID ||
 			!strings.Contains(strings.ToLower(product.Name), strings.ToLower(f.Search)) ||
 			p.After != "" && product.Name <= p.After || !by(f.KnownAt, product.CreatedAt) {
 			continue
 		}
+		product.Description, product.Extra = "", nil
 		item := readmodel.MatrixItem{Product: product}
 		versions := map[string]bool{}
 		for _, e := range environments {
@@ -439,7 +443,8 @@ func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilt
 func (t *tables) columns(f readmodel.MatrixFilter) []readmodel.EnvironmentRow {
 	var out []readmodel.EnvironmentRow
 	for _, e := range t.environments {
-		if f.Column(&e) {
+		if !e.Deleted && f.Column(&e) {
+			e.Description, e.Extra = "", nil
 			out = append(out, e)
 		}
 	}
@@ -519,9 +524,13 @@ func (t *tables) has(object readmodel.Object, id string) bool {
 		}
 		switch object {
 		case readmodel.ProductObject:
-			_, ok = t.products[event.ProductID(of)]
+			var p readmodel.ProductRow
+			p, ok = t.products[event.ProductID(of)]
+			ok = ok && !p.Deleted
 		case readmodel.EnvironmentObject:
-			_, ok = t.environments[event.EnvironmentID(of)]
+			var e readmodel.EnvironmentRow
+			e, ok = t.environments[event.EnvironmentID(of)]
+			ok = ok && !e.Deleted
 		default:
 			_, ok = t.versions[event.VersionID(of)]
 		}

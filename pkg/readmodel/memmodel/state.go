@@ -23,10 +23,11 @@ func (m *Model) Changes(_ context.Context, account string, f readmodel.ChangeFil
 	first, second := f.Side(false), f.Side(true)
 	var out []readmodel.Change
 	for _, product := range t.products {
-		if f.Product != (event.ProductID{}) && f.Product != product.ID ||
+		if product.Deleted || f.Product != (event.ProductID{}) && f.Product != product.ID ||
 			!strings.Contains(strings.ToLower(product.Name), strings.ToLower(f.Search)) || !by(f.KnownAt, product.CreatedAt) {
 			continue
 		}
+		product.Description, product.Extra = "", nil
 		compare := func(environment, from, to readmodel.EnvironmentRow) {
 			c := readmodel.Change{
 				Product: product, Environment: environment,
@@ -50,7 +51,7 @@ func (m *Model) Changes(_ context.Context, account string, f readmodel.ChangeFil
 
 // occupant gives what the matrix of f shows of a product in an environment.
 func (t *tables) occupant(p readmodel.ProductRow, e readmodel.EnvironmentRow, f readmodel.MatrixFilter) *readmodel.Occupant {
-	if !f.Column(&e) {
+	if e.Deleted || !f.Column(&e) {
 		return nil
 	}
 	live := t.cell(cellKey{p.ID, e.ID, p.Incarnation, e.Incarnation}, f).Live

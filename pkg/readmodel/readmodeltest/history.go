@@ -141,7 +141,10 @@ func drawAuthor(t *rapid.T) event.Author {
 func (h *history) product(t *rapid.T, a *account, i int) {
 	name := productNames[i] + rapid.SampledFrom([]string{"", "", "-renamed"}).Draw(t, "rename")
 	h.add(t, a, event.ProductCreated, a.products[i].String(), "", readmodel.Rows{Products: []readmodel.ProductRow{{
-		Product: event.Product{ID: a.products[i], Name: name, Incarnation: drawIncarnation(t), CreatedAt: drawMoment(t, "created")},
+		Product: event.Product{
+			ID: a.products[i], Name: name, Description: drawDescription(t), Extra: drawExtra(t),
+			Incarnation: drawIncarnation(t), Deleted: drawDeleted(t), CreatedAt: drawMoment(t, "created"),
+		},
 		Account: a.name, Position: h.next(),
 	}}})
 }
@@ -151,10 +154,25 @@ func (h *history) environment(t *rapid.T, a *account, i int) {
 	h.add(t, a, event.EnvironmentCreated, a.environments[i].String(), "", readmodel.Rows{Environments: []readmodel.EnvironmentRow{{
 		Environment: event.Environment{
 			ID: a.environments[i], Name: name, Class: event.ClassOf(environmentNames[i]),
-			Incarnation: drawIncarnation(t), CreatedAt: drawMoment(t, "created"),
+			Description: drawDescription(t), Extra: drawExtra(t),
+			ConcurrencyLimit: rapid.Uint16Range(0, 2).Draw(t, "limit"), StaleAfter: time.Duration(rapid.IntRange(0, 2).Draw(t, "stale after")) * time.Minute,
+			Incarnation: drawIncarnation(t), Deleted: drawDeleted(t), CreatedAt: drawMoment(t, "created"),
 		},
 		Account: a.name, Position: h.next(),
 	}}})
+}
+
+func drawDescription(t *rapid.T) string {
+	return rapid.SampledFrom([]string{"", "it's \"x\"\\ü"}).Draw(t, "description")
+}
+
+func drawExtra(t *rapid.T) []byte {
+	return rapid.SampledFrom([][]byte{nil, []byte(`{"team":"it's ü","n":[1,null]}`)}).Draw(t, "metadata")
+}
+
+// drawDeleted is mostly false.
+func drawDeleted(t *rapid.T) bool {
+	return rapid.SampledFrom([]bool{false, false, false, false, true}).Draw(t, "deleted")
 }
 
 func (h *history) version(t *rapid.T, a *account) {

@@ -3,7 +3,10 @@ CREATE TABLE IF NOT EXISTS products{{.Suffix}}{{.OnCluster}}
     account     String,
     id          UUID,
     name        String,
+    description String,
+    extra       String CODEC(ZSTD(1)), -- a JSON object, or nothing
     incarnation UInt16,
+    deleted     Bool,
     created_ms  Int64,
     stream      LowCardinality(String),
     pos         UInt64,
