@@ -27,6 +27,8 @@ type Config struct {
 	SessionLife time.Duration
 	// Attempts counts attempts to sign in; nil: no limit.
 	Attempts ratelimit.Bank
+	// OIDC is the issuer that people may sign in through; nil: none.
+	OIDC *OIDCConfig
 	// Nodes are the processes that an answer to a change waits for; nil: there is
 	// no other.
 	Nodes *keyring.Nodes
@@ -45,6 +47,7 @@ type Service struct {
 	sessions  *credential.SessionKeys
 	life      time.Duration
 	attempts  ratelimit.Bank
+	issuer    *issuerClient // nil: none
 	passwords verifier
 	nodes     *keyring.Nodes
 	flight    *keyring.Flight
@@ -64,7 +67,7 @@ func New(cfg Config, spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, p
 	}
 	return &Service{
 		nodes: cfg.Nodes, flight: cfg.Flight,
-		spec: spec, log: log, ring: ring, peppers: peppers, sessions: sessions, life: cfg.SessionLife, attempts: cfg.Attempts,
+		spec: spec, log: log, ring: ring, peppers: peppers, sessions: sessions, life: cfg.SessionLife, attempts: cfg.Attempts, issuer: newIssuerClient(cfg.OIDC, now),
 		passwords: make(verifier, verifications), now: now, entropy: entropy, turn: make(chan struct{}, 1),
 	}
 }
@@ -73,6 +76,7 @@ func New(cfg Config, spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, p
 func (s *Service) Handlers() httpapi.Handlers {
 	all := httpapi.Handlers{
 		"logIn": s.logIn, "logOut": s.logOut, "getPublicKeys": s.publicKeys,
+		"beginOIDC": s.oidcLogin, "finishOIDC": s.oidcCallback,
 		"listUsers": s.listUsers, "updateUser": s.updateUser, "removeUser": s.removeUser,
 		"inviteUser": s.inviteUser, "getInvitation": s.invitation, "joinByInvitation": s.join,
 		"openPasswordReset": s.openReset, "askForPasswordReset": s.askReset, "resetPassword": s.resetPassword, "changePassword": s.changePassword,

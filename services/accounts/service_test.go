@@ -45,7 +45,7 @@ func newProcess(t *testing.T, log eventlog.Log, admin string) *process {
 }
 
 // newNode starts a process that tells the others how far it is.
-func newNode(t *testing.T, log eventlog.Log, table kv.Table, admin string) *process {
+func newNode(t *testing.T, log eventlog.Log, table kv.Table, admin string, change ...func(*accounts.Config)) *process {
 	t.Helper()
 	spec, err := httpapi.ParseSpec(schemas.OpenAPI)
 	if err != nil {
@@ -60,6 +60,9 @@ func newNode(t *testing.T, log eventlog.Log, table kv.Table, admin string) *proc
 	p.flight = &keyring.Flight{}
 	nodes := keyring.NewNodes(keyring.NodesConfig{Service: "accounts", ID: rand.Text(), Flights: []*keyring.Flight{p.flight}}, p.ring, table, now, logger)
 	cfg := accounts.Config{Attempts: ratelimit.NewMemory(), Nodes: nodes, Flight: p.flight}
+	for _, c := range change {
+		c(&cfg)
+	}
 	nothing := httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health { return httpapi.Health{} })
 	p.api, err = httpapi.New(
 		httpapi.Config{Spec: spec, Services: []string{"accounts"}, Authenticator: p.ring, Logger: logger},

@@ -86,6 +86,8 @@ type Config struct {
 	SessionLife    time.Duration `default:"12h" env:"SHIPLEDGER_SESSION_LIFE" help:"How long a web session lasts."`
 	ForwardedProto bool          `env:"SHIPLEDGER_FORWARDED_PROTO" help:"A proxy in front sets X-Forwarded-Proto: believe it, so that cookies are Secure behind TLS."`
 
+	OIDC OIDC `embed:"" prefix:"oidc-"`
+
 	TrustedProxies []string `name:"trusted-proxies" env:"SHIPLEDGER_TRUSTED_PROXIES" help:"Addresses and networks of proxies in front whose X-Forwarded-For tells where a request comes from; none: the connection does."`
 
 	Heartbeat time.Duration `default:"15s" env:"SHIPLEDGER_HEARTBEAT" help:"How often a stream of events without news says that it is alive."`
@@ -264,6 +266,9 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	}
 	people := accounts.Config{SessionLife: cfg.SessionLife, Flight: &keyring.Flight{}}
 	if people.Nodes, err = openNodes(opening, cfg, js, ring, logger, committer.Flight(), people.Flight); err != nil {
+		return nil, err
+	}
+	if people.OIDC, err = cfg.OIDC.config(); err != nil {
 		return nil, err
 	}
 	if cfg.RateLimit != "off" {
