@@ -138,6 +138,10 @@ func TestDeliveryMetricsFollowTheirDefinitions(t *testing.T) {
 		l.addsUp(2, append(window, "environment", "production*")...).shows(body{"deployment_frequency.count": 5.0, "lead_time.count": 3.0})
 		l.addsUp(4, append(window, "period", "week")...).shows(body{"deployment_frequency.count": 6.0, "series.0.deployment_frequency.count": 6.0, "series.1": absent})
 		l.addsUp(2, "product", l.name("unknown")).shows(body{"deployment_frequency.count": 0.0, "lead_time.p50": nil, "change_failure_rate.rate": nil})
+		id := l.read(where("/matrix", "product", l.product)).text("items.0.product_id")
+		l.manage(http.MethodPatch, "/products/"+id, body{"extra_metadata": body{"team": "payments"}}).is(http.StatusOK)
+		differ(t, "a team", any(6.0), l.read(where("/metrics/dora", append(window, "team", "payments")...)).at("deployment_frequency.count"))
+		differ(t, "a team without products", any(0.0), l.read(where("/metrics/dora", append(window, "team", "none.such")...)).at("deployment_frequency.count"))
 		a := l.read(where("/metrics/dora", window...))
 		differ(t, "unchanged", http.StatusNotModified, l.get(where("/metrics/dora", window...), header("If-None-Match", a.header.Get("ETag"))).status)
 

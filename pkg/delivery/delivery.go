@@ -392,3 +392,28 @@ func Around(runs []Run, id ulid.ULID) (Neighbourhood, bool) {
 	}
 	return out, true
 }
+
+// A Stay is the time that a deployment was live in its cell.
+type Stay struct {
+	Run   *Run
+	Until time.Time // zero while it is live
+}
+
+// Stays gives how long the deployments of a version were live, oldest first.
+// Runs must be all those of a cell, in the order of Compare.
+func Stays(runs []Run, version string) []Stay {
+	var out []Stay
+	open := false
+	for i := range runs {
+		if runs[i].Status != event.Completed {
+			continue
+		}
+		if open {
+			out[len(out)-1].Until = runs[i].At
+		}
+		if open = runs[i].Version == version; open {
+			out = append(out, Stay{Run: &runs[i]})
+		}
+	}
+	return out
+}

@@ -29,7 +29,8 @@ type CellFilter struct {
 	Environment  event.EnvironmentID
 	Products     []string // patterns of names, as in MatrixFilter
 	Environments []string
-	From         Place // skips the cells before
+	Team         string // of the product, as the text "team" of its metadata says
+	From         Place  // skips the cells before
 }
 
 // Product and environment that the account has now tell whether f chooses them.
@@ -39,7 +40,20 @@ func (f *CellFilter) wants(patterns []string, name string) bool {
 
 // WantsProduct tells whether f chooses the cells of a product.
 func (f *CellFilter) WantsProduct(p *ProductRow) bool {
-	return (f.Product == event.ProductID{} || f.Product == p.ID) && f.wants(f.Products, p.Name)
+	return (f.Product == event.ProductID{} || f.Product == p.ID) && f.wants(f.Products, p.Name) &&
+		(f.Team == "" || f.Team == teamOf(p))
+}
+
+// teamOf gives the team that a product's metadata names, "" where it names none.
+func teamOf(p *ProductRow) string {
+	var meta struct {
+		Team any `json:"team"`
+	}
+	if len(p.Extra) == 0 || json.Unmarshal(p.Extra, &meta) != nil {
+		return ""
+	}
+	team, _ := meta.Team.(string)
+	return team
 }
 
 // WantsEnvironment tells whether f chooses the cells of an environment.

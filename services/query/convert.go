@@ -48,8 +48,9 @@ func deploymentItem(r *readmodel.RunRow) deployment {
 }
 
 type deploymentDetail struct {
-	deployment `json:",inline"`
-	Events     []eventRow `json:"events"`
+	deployment   `json:",inline"`
+	Events       []eventRow `json:"events"`
+	surroundings `json:",inline"`
 }
 
 type build struct {

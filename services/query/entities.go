@@ -88,7 +88,7 @@ func (s *Service) getVersion(_ http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return s.missing(r, readmodel.VersionObject, id.String(), err)
 	}
-	return r.JSON(http.StatusOK, versionItem(&row))
+	return s.versionDetail(r, &row)
 }
 
 // entity waits for the position and reads the id in the path; no object has an

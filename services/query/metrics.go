@@ -41,6 +41,7 @@ func (s *Service) metricsQuestion(r *httpapi.Request, at httpapi.AsOf) (metricsQ
 		window: delivery.Window{From: r.QueryTime("from"), To: r.QueryTime("to")},
 		week:   r.QueryString("period") == "week",
 	}
+	q.cells.Team = r.QueryString("team")
 	var err error
 	if q.cells.Environment, q.cells.Environments, err = s.columnFilter(r); err != nil {
 		return q, err

@@ -95,7 +95,11 @@ func (s *Service) getDeployment(_ http.ResponseWriter, r *httpapi.Request) error
 	if err != nil {
 		return err
 	}
-	return r.JSON(http.StatusOK, deploymentDetail{deploymentItem(&row), show(history, eventItem)})
+	around, err := s.surroundings(r.Context(), r.Identity.Account, &row.Record, history)
+	if err != nil {
+		return err
+	}
+	return r.JSON(http.StatusOK, deploymentDetail{deploymentItem(&row), show(history, eventItem), around})
 }
 
 func (s *Service) getBuild(_ http.ResponseWriter, r *httpapi.Request) error {

@@ -26,7 +26,7 @@ func (m *Model) CellRuns(ctx context.Context, account string, f readmodel.CellFi
 		environments[id] = true
 	}
 	where, b := "", params{"account": account, "environments": uuids(environments)}
-	if f.Product != (event.ProductID{}) || len(f.Products) > 0 {
+	if f.Product != (event.ProductID{}) || len(f.Products) > 0 || f.Team != "" {
 		products := make(map[event.ProductID]bool, len(n.products))
 		for id := range n.products {
 			products[id] = true
@@ -85,10 +85,18 @@ func (m *Model) CellRuns(ctx context.Context, account string, f readmodel.CellFi
 // chosen gives the products and environments of the cells that f chooses.
 func (q question) chosen(ctx context.Context, account string, f readmodel.CellFilter) (names, error) {
 	n := names{map[event.ProductID]readmodel.ProductRow{}, map[event.EnvironmentID]readmodel.EnvironmentRow{}}
+	one := func(id string, narrows bool) (string, params) {
+		if !narrows {
+			return "", params{"account": account}
+		}
+		return " AND id = {id:UUID}", params{"account": account, "id": id}
+	}
+	product, ofProduct := one(f.Product.String(), f.Product != event.ProductID{})
+	environment, ofEnvironment := one(f.Environment.String(), f.Environment != event.EnvironmentID{})
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		rows, err := list(both, q, "read products",
-			"SELECT "+productSelection+" FROM products_vN FINAL WHERE account = {account:String} AND NOT deleted", params{"account": account}, scanProductOf(account))
+			"SELECT "+productSelection+" FROM products_vN FINAL WHERE account = {account:String} AND NOT deleted"+product, ofProduct, scanProductOf(account))
 		for _, r := range rows {
 			if f.WantsProduct(&r) {
 				n.products[r.ID] = r
@@ -98,7 +106,7 @@ func (q question) chosen(ctx context.Context, account string, f readmodel.CellFi
 	})
 	group.Go(func() error {
 		rows, err := list(both, q, "read environments",
-			"SELECT "+environmentSelection+" FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted", params{"account": account}, scanEnvironmentOf(account))
+			"SELECT "+environmentSelection+" FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted"+environment, ofEnvironment, scanEnvironmentOf(account))
 		for _, r := range rows {
 			if f.WantsEnvironment(&r) {
 				n.environments[r.ID] = r

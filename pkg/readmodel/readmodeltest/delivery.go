@@ -20,6 +20,8 @@ func (a *account) deliveryQuestions(ctx context.Context) []question {
 		{Environments: []string{"prod*", "dev"}},
 		{Products: []string{"*check*"}, Environments: []string{"*o*"}},
 		{Products: []string{"nothing"}},
+		{Team: "it's ü"},
+		{Team: "it's ü", Environments: []string{"prod*"}},
 		{From: readmodel.Place{Environment: a.environments[0], Product: a.products[0]}},
 		{From: readmodel.Place{Environment: a.environments[1], Product: a.products[1]}, Products: []string{"*"}},
 	} {
