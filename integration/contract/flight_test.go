@@ -71,7 +71,9 @@ func TestAReadHeldOpenAcrossTheRevocationIsRefused(t *testing.T) {
 		}
 		m.gate.shut()
 		position := m.deployed(m.deployment("started")).header.Get("X-Shipledger-Position")
-		read := m.inFlight(func() answer { return m.send(http.MethodGet, "/deployments/"+where("min_position", position), "", as(secret)) })
+		read := m.inFlight(func() answer {
+			return m.send(http.MethodGet, "/deployments/"+where("min_position", position), "", as(secret))
+		})
 		m.revokeNow("k91")
 		m.gate.reopen()
 		(<-read).fails(http.StatusUnauthorized, "AUTH_REVOKED_KEY")

@@ -146,8 +146,13 @@ func TestDeliveryMetricsFollowTheirDefinitions(t *testing.T) {
 		differ(t, "unchanged", http.StatusNotModified, l.get(where("/metrics/dora", window...), header("If-None-Match", a.header.Get("ETag"))).status)
 
 		for _, bad := range [][]string{
-			{"query.to", "from", on(2), "to", on(1)}, {"query.period", "period", "month"}, {"query.definition", "definition", "2"}, {"query.from", "from", "June"},
-			{"query.period", "from", "1990-01-01T00:00:00Z", "to", on(0)}, {"query.metrics", "metrics", "x"}, {"query.limit", "limit", "1"},
+			{"query.to", "from", on(2), "to", on(1)},
+			{"query.period", "period", "month"},
+			{"query.definition", "definition", "2"},
+			{"query.from", "from", "June"},
+			{"query.period", "from", "1990-01-01T00:00:00Z", "to", on(0)},
+			{"query.metrics", "metrics", "x"},
+			{"query.limit", "limit", "1"},
 		} {
 			differ(t, fmt.Sprint(bad), bad[:1], l.get(where("/metrics/dora", bad[1:]...)).is(422).faults())
 		}
