@@ -104,11 +104,11 @@ func (m *memory) start(t *testing.T) {
 	}, logger)
 	var err error
 	api, err = httpapi.New(
-		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger},
+		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger, Settings: committer.Settings},
 		ingest.New(document, committer).Handlers(),
 		query.New(m.model, stream).Auditing(event.CredentialStream).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).Handlers(),
 		accounts.New(
-			accounts.Config{Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
+			accounts.Config{Settings: committer.Settings, Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
 		).Handlers(),
 		agents.Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health {

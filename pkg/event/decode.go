@@ -88,6 +88,8 @@ func (e *envelope) decode(r *Recorded) (err error) {
 		r.Payload, err = e.product(r)
 	case "environment/1":
 		r.Payload, err = e.environment(r)
+	case "setting/1":
+		r.Payload, err = e.settings(r)
 	case "version/1":
 		r.Payload, err = e.version(r)
 	default: // from a newer or another producer: not ours to judge

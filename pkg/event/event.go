@@ -72,7 +72,7 @@ type Recorded struct {
 	Position Position
 }
 
-// A Payload is the data of an event: *Run, *Product, *Environment, *Version, or
+// A Payload is the data of an event: *Run, *Product, *Environment, *Version, *Settings, or
 // Opaque for what another package defines.
 type Payload interface{ schema() string }
 

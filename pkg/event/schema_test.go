@@ -180,6 +180,7 @@ func TestInvalidExamplesFailForTheReasonInTheirName(t *testing.T) {
 		"product-of-incarnation-zero":             {"/0/data/product/incarnation", "minimum"},
 		"product-deleted-and-not-so":              {"/0/data/product/deleted", "const"},
 		"product-with-metadata-that-is-a-list":    {"/0/data/product/extra_metadata", "type"},
+		"setting-that-is-a-word":                  {"/0/data/settings/pat_write", "type"},
 		"environment-of-limit-zero":               {"/0/data/environment/concurrency_limit", "minimum"},
 		"environment-of-unknown-type":             {"/0/data/environment/type", "enum"},
 		"environment-without-name":                {"/0/data/environment/name", "required"},
@@ -289,7 +290,11 @@ func drawEvent(t *rapid.T, now time.Time) event.Event {
 	created := now.Add(-time.Duration(rapid.Int64Range(0, 1e6).Draw(t, "age")) * time.Millisecond)
 	product := name.Draw(t, "product")
 	productID := event.ProductIDOf("acme", rapid.SampledFrom([]string{product, "its first name"}).Draw(t, "first name"))
-	switch rapid.IntRange(0, 4).Draw(t, "payload") {
+	switch rapid.IntRange(0, 5).Draw(t, "payload") {
+	case 5:
+		e.Type = event.SettingChanged
+		e.BodyHash = rapid.Uint64Range(0, 1).Draw(t, "body hash")
+		e.Payload = &event.Settings{PATWrite: rapid.Bool().Draw(t, "on"), PreflightStrict: rapid.Bool().Draw(t, "strict")}
 	case 0:
 		e.Type = rapid.SampledFrom([]event.Type{event.ProductCreated, event.ProductUpdated, event.ProductRenamed, event.ProductDeleted}).Draw(t, "type")
 		e.BodyHash = rapid.Uint64Range(0, 1).Draw(t, "body hash")

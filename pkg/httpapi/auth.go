@@ -118,10 +118,25 @@ func (a *API) admit(r *Request, route *route, e *entry) error {
 	if cookie && writes(r.Method) && !r.SameOrigin() {
 		return errForeignPage
 	}
+	if err := a.tokensWrite(r, e); err != nil {
+		return err
+	}
 	if e == nil {
 		return permitMethod(&r.Identity, r.Method, route.ingestion)
 	}
 	return permit(&r.Identity, e.op)
+}
+
+// tokensWrite refuses writes with personal access tokens where the account's
+// setting pat_write is off (contract 3.4). What read is enough for is no write,
+// whatever its method. The token of the first start may always: it is the way back.
+func (a *API) tokensWrite(r *Request, e *entry) error {
+	id := &r.Identity
+	if id.Kind != credential.PAT || id.FirstStart || a.cfg.Settings == nil || !writes(r.Method) ||
+		e != nil && slices.Contains(e.op.Scopes, credential.Read) || a.cfg.Settings(id.Account).PATWrite {
+		return nil
+	}
+	return fault.New(fault.Forbidden, "WRONG_CREDENTIAL_KIND", "The settings of this account do not let personal access tokens write.")
 }
 
 // Take takes up to n tokens of the caller's budget and tells how many it got.

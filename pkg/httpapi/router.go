@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/fault"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	ForwardedProto bool
 	// TrustedProxies are those whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
+	// Settings gives what an account decided; nil: every account has the defaults.
+	Settings func(account string) event.Settings
 	// RequestID makes the id of a request; nil: random ones.
 	RequestID func() string
 	// Observe, if set, is told of every answer: the operation's id, empty where

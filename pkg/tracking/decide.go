@@ -220,10 +220,11 @@ func (d *decider) remembers(reported event.Status, r *event.Record) bool {
 }
 
 // checkCommit holds a version to the commit that it was first built from
-// (contract 10).
+// (contract 10): builds always, deployments where the account says so.
 func (d *decider) checkCommit() error {
 	sha := d.c.Attributes[event.SCMSHA]
-	if d.c.Kind != event.Build || sha == "" || !d.version.fixed || SameSHA(sha, d.version.sha) {
+	strict := d.c.Kind == event.Build || !d.c.Backfill && d.s.setting(d.c.Account).DeploymentSHAStrict
+	if !strict || sha == "" || !d.version.fixed || SameSHA(sha, d.version.sha) {
 		return nil
 	}
 	return fault.New(fault.Conflict, "VERSION_SHA_MISMATCH", "Version %s already exists with different SHA", d.c.Version)
@@ -316,7 +317,7 @@ func (d *decider) report(refusal *event.Refusal, conflict *event.Record) Decisio
 			flag = event.FlagSecondTerminal
 		}
 	}
-	if c.SkipPreflight && c.Status == event.Started && d.ruled() {
+	if d.skips() && d.ruled() {
 		flag = event.FlagPreflightSkipped
 	}
 	at := d.next

@@ -13,18 +13,27 @@ type rule func(d *decider) (*event.Refusal, *event.Record)
 // Schedules, flow, soak and approvals are added here.
 var rules = []rule{concurrency}
 
-// ruled tells whether the rules look at the command at all: only at a start
-// that would begin something. History, and a start of a run that has begun or
-// ended, are not asked.
+// ruled tells whether the rules look at the command at all: at a start that
+// would begin something and, where the account is strict, at an end of what never
+// began. History, and reports of a run that has begun or ended, are not asked.
 func (d *decider) ruled() bool {
-	if d.c.Kind != event.Deployment || d.c.Status != event.Started || d.c.Backfill {
+	if d.c.Kind != event.Deployment || d.c.Backfill {
+		return false
+	}
+	ends := d.c.Status.Terminal() && d.s.setting(d.c.Account).PreflightStrict
+	if d.c.Status != event.Started && !ends {
 		return false
 	}
 	return d.run == nil || d.run.record.Status == event.Pending
 }
 
+// skips tells whether the caller asks to skip the rules, and is heard.
+func (d *decider) skips() bool {
+	return d.c.SkipPreflight && d.s.setting(d.c.Account).HonourSkipPreflight
+}
+
 func (d *decider) preflight() (*event.Refusal, *event.Record) {
-	if !d.ruled() || d.c.SkipPreflight {
+	if !d.ruled() || d.skips() {
 		return nil, nil
 	}
 	for _, check := range rules {

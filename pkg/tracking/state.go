@@ -27,6 +27,9 @@ type State struct {
 	byCell   map[cellKey][]ulid.ULID   // open deployments, oldest first
 	closed   runIndex
 
+	settings map[string]setting // by account
+	defaults event.Settings
+
 	refused      map[uint64]refused // by hash of credential, endpoint and body
 	refusedQueue []uint64
 	keys         map[idempotencyKey]keyUse
@@ -93,6 +96,7 @@ func NewState() *State {
 		products: newDirectory(), environments: newDirectory(), versions: map[versionKey]version{},
 		open: map[ulid.ULID]*run{}, byRun: map[runKey]ulid.ULID{},
 		byTriple: map[tripleKey][]ulid.ULID{}, byCell: map[cellKey][]ulid.ULID{},
+		settings: map[string]setting{}, defaults: event.DefaultSettings(),
 		refused: map[uint64]refused{}, keys: map[idempotencyKey]keyUse{},
 	}
 }
@@ -163,6 +167,9 @@ func (s *State) Apply(r event.Recorded) {
 		s.rememberKey(r)
 	case *event.Version:
 		put(s, s.versions, versionKey{p.ID, p.Incarnation}, version{p.SHA, p.SHAFixed, p.CreatedAt.UnixMilli()})
+	case *event.Settings:
+		s.applySettings(r, p)
+		s.rememberKey(r)
 	case *event.Run:
 		s.applyRun(r, p)
 	}

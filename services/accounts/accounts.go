@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
@@ -34,6 +35,8 @@ type Config struct {
 	Nodes *keyring.Nodes
 	// Flight is what the service decides by its keyring; nil: nobody asks.
 	Flight *keyring.Flight
+	// Settings gives what an account decided; nil: every account has the defaults.
+	Settings func(account string) event.Settings
 }
 
 const defaultLife = 12 * time.Hour
@@ -50,6 +53,7 @@ type Service struct {
 	issuer    *issuerClient // nil: none
 	passwords verifier
 	nodes     *keyring.Nodes
+	settings  func(account string) event.Settings
 	flight    *keyring.Flight
 	now       func() time.Time
 	entropy   io.Reader // safe for concurrent use
@@ -62,11 +66,14 @@ func New(cfg Config, spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, p
 	if cfg.SessionLife <= 0 {
 		cfg.SessionLife = defaultLife
 	}
+	if cfg.Settings == nil {
+		cfg.Settings = func(string) event.Settings { return event.DefaultSettings() }
+	}
 	if cfg.Flight == nil {
 		cfg.Flight = &keyring.Flight{}
 	}
 	return &Service{
-		nodes: cfg.Nodes, flight: cfg.Flight,
+		settings: cfg.Settings, nodes: cfg.Nodes, flight: cfg.Flight,
 		spec: spec, log: log, ring: ring, peppers: peppers, sessions: sessions, life: cfg.SessionLife, attempts: cfg.Attempts, issuer: newIssuerClient(cfg.OIDC, now),
 		passwords: make(verifier, verifications), now: now, entropy: entropy, turn: make(chan struct{}, 1),
 	}

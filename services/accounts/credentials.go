@@ -347,7 +347,8 @@ func (s *Service) order(kind credential.Kind, r *httpapi.Request) (credential.Or
 		o.Scopes, err = credential.ParseScopes(kind, names)
 		says(field, err)
 	}
-	if w.Expires != "" {
+	never := w.Expires == "never" && kind == credential.APIKey && s.settings(r.Identity.Account).AllowNeverExpires
+	if w.Expires != "" && !never { // contract 3.5
 		o.ExpiresAt, err = credential.ParseExpiry(w.Expires, s.now())
 		says("expires", err)
 	}

@@ -92,6 +92,8 @@ type Config struct {
 
 	Heartbeat time.Duration `default:"15s" env:"SHIPLEDGER_HEARTBEAT" help:"How often a stream of events without news says that it is alive."`
 
+	Settings Settings `embed:"" prefix:"setting-"`
+
 	// Version is what /health says of this build.
 	Version string `kong:"-"`
 	// Listening, if set, is told the address of the API.
@@ -108,6 +110,30 @@ type Rates struct {
 	EventsWrite      ratelimit.Rate `default:"60/1m" env:"SHIPLEDGER_RATE_EVENTS_WRITE" help:"Other requests of one whose highest scope is events:write."`
 	Write            ratelimit.Rate `default:"30/1m" env:"SHIPLEDGER_RATE_WRITE" help:"Other requests of one whose highest scope is write or admin."`
 	Session          ratelimit.Rate `default:"300/1m,burst=500" env:"SHIPLEDGER_RATE_SESSION" help:"Requests of a web session."`
+}
+
+// Settings are those of accounts that decided none (contract 22).
+type Settings struct {
+	PATWrite            string `name:"pat-write" default:"on" enum:"on,off" env:"SHIPLEDGER_SETTING_PAT_WRITE" help:"Personal access tokens may write, in accounts that decided nothing else."`
+	AllowNeverExpires   string `default:"off" enum:"on,off" env:"SHIPLEDGER_SETTING_ALLOW_NEVER_EXPIRES" help:"API keys may be made that never expire, likewise."`
+	MCPAllowAPIKeys     string `name:"mcp-allow-api-keys" default:"off" enum:"on,off" env:"SHIPLEDGER_SETTING_MCP_ALLOW_API_KEYS" help:"API keys that may read may call /mcp, likewise."`
+	PreflightStrict     string `default:"off" enum:"on,off" env:"SHIPLEDGER_SETTING_PREFLIGHT_STRICT" help:"An end that was never started is held to the rules, likewise."`
+	DeploymentSHAStrict string `name:"deployment-sha-strict" default:"off" enum:"on,off" env:"SHIPLEDGER_SETTING_DEPLOYMENT_SHA_STRICT" help:"A deployment of another commit than its version's is refused, likewise."`
+	HonourSkipPreflight string `default:"on" enum:"on,off" env:"SHIPLEDGER_SETTING_HONOUR_SKIP_PREFLIGHT" help:"skip_preflight_checks is heard, likewise."`
+}
+
+// defaults gives what the operator said; what is empty is as contract 22 has it.
+func (s Settings) defaults() event.Settings {
+	d := event.DefaultSettings()
+	for name, word := range map[string]string{
+		"pat_write": s.PATWrite, "allow_never_expires": s.AllowNeverExpires, "mcp_allow_api_keys": s.MCPAllowAPIKeys,
+		"preflight_strict": s.PreflightStrict, "deployment_sha_strict": s.DeploymentSHAStrict, "honour_skip_preflight": s.HonourSkipPreflight,
+	} {
+		if word != "" {
+			*d.Named(name) = word == "on"
+		}
+	}
+	return d
 }
 
 // Start says what this start found.
@@ -264,7 +290,8 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	if err != nil {
 		return nil, fmt.Errorf("read the trusted proxies: %w", err)
 	}
-	people := accounts.Config{SessionLife: cfg.SessionLife, Flight: &keyring.Flight{}}
+	committer.SetDefaults(cfg.Settings.defaults())
+	people := accounts.Config{SessionLife: cfg.SessionLife, Settings: committer.Settings, Flight: &keyring.Flight{}}
 	if people.Nodes, err = openNodes(opening, cfg, js, ring, logger, committer.Flight(), people.Flight); err != nil {
 		return nil, err
 	}
@@ -285,6 +312,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		httpapi.Config{
 			Spec: spec, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: ring, Limiter: limiter, Logger: logger,
 			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto, TrustedProxies: proxies,
+			Settings: committer.Settings,
 		},
 		ingest.New(spec, committer).Handlers(),
 		query.New(b.model, stream).Auditing(event.CredentialStream).Streaming(live, cfg.Heartbeat).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -51,7 +52,9 @@ type Committer struct {
 	waiting atomic.Int64
 	failing atomic.Pointer[failure] // the last frame that could not be stored; nil since one could
 	metrics metrics
-	flight  keyring.Flight
+	// settings are for those who do not decide; see Settings.
+	settings atomic.Pointer[settings]
+	flight   keyring.Flight
 
 	// What follows belongs to the goroutine of Run.
 	state   *tracking.State
@@ -99,6 +102,7 @@ func NewCommitter(log eventlog.Log, stream string, clock func() time.Time, newID
 		queue: make(chan *group, maxQueued), state: tracking.NewState(), counts: tally.Counts{}, frames: frames,
 	}
 	c.metrics = newMetrics(c)
+	c.publishSettings()
 	return c
 }
 
@@ -234,6 +238,7 @@ func (c *Committer) catchUp(ctx context.Context) error {
 		c.book.Enter(r.Seq, tally.Of(events), r.Headers)
 		c.last = r.Seq
 	}
+	c.publishSettings()
 	c.metrics.sequence.Set(float64(c.last))
 	c.synced = true
 	return nil
@@ -277,6 +282,9 @@ func (c *Committer) commit(ctx context.Context) {
 		c.state.Commit()
 		c.book.Enter(f.seq, c.counts, headers)
 		c.last = f.seq
+		if slices.ContainsFunc(f.events, func(e event.Event) bool { return e.Type == event.SettingChanged }) {
+			c.publishSettings() // before anybody is answered
+		}
 		c.failing.Store(nil)
 		c.metrics.stored(&f, time.Since(began))
 		c.release(f.decided)

@@ -23,6 +23,8 @@ var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Allo
 // a pipeline. It needs no read model.
 func (s *Service) managing() httpapi.Handlers {
 	return httpapi.Handlers{
+		"getSettings":       s.getSettings,
+		"updateSettings":    s.update(readSettings),
 		"createProduct":     s.create(readProduct),
 		"updateProduct":     s.update(readProductPatch),
 		"deleteProduct":     s.remove("product", func(id uuid.UUID) tracking.Action { return tracking.DeleteProduct{ID: event.ProductID(id)} }),
@@ -248,6 +250,8 @@ func shown(p event.Payload) any {
 	switch p := p.(type) {
 	case *event.Product:
 		return httpapi.ProductOf(p)
+	case *event.Settings:
+		return p
 	case *event.Environment:
 		return httpapi.EnvironmentOf(p)
 	}
