@@ -225,7 +225,7 @@ func randomPart(secret string) string { return secret[len(secret)-46 : len(secre
 
 func (l *ledger) wrote(a answer) {
 	text := a.header.Get("X-Shipledger-Position")
-	if text == "" {
+	if text == "" || strings.HasPrefix(a.of, http.MethodGet) { // that of an export is how far it goes
 		return
 	}
 	at, err := event.ParsePosition(text)
@@ -326,7 +326,7 @@ func (a answer) fails(status int, code string) answer {
 }
 
 func (a answer) parsed() any {
-	if len(a.raw) == 0 || strings.HasPrefix(a.header.Get("Content-Type"), "text/") { // a page
+	if len(a.raw) == 0 || a.header.Get("Content-Type") != "application/json" { // a page, a stream or a file
 		return nil
 	}
 	var v any

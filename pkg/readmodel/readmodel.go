@@ -172,6 +172,9 @@ type RunFilter struct {
 	Since       time.Time
 	Until       time.Time
 	Oldest      bool // first, instead of the newest
+	// Changed narrows to runs whose latest event stands behind this offset of the
+	// account's stream.
+	Changed event.Offset
 }
 
 // VersionFilter narrows the list of versions. SHA matches a version's commit by

@@ -97,6 +97,7 @@ func (f *RunFilter) Matches(r *RunRow, class event.Class) bool {
 		(f.Run == "" || f.Run == a[event.InvokeID]) &&
 		(f.SHA == "" || a[event.SCMSHA] != "" && SameCommit(f.SHA, a[event.SCMSHA])) &&
 		(f.Mode == "" || f.Mode == r.Author.Mode) &&
+		(f.Changed == 0 || r.Position.Offset > f.Changed) &&
 		(f.Since.IsZero() || r.At().UnixMilli() >= f.Since.UnixMilli()) &&
 		(f.Until.IsZero() || r.At().UnixMilli() < f.Until.UnixMilli()) &&
 		!slices.ContainsFunc(f.Meta, func(m MetaFilter) bool { return !m.Matches(rec.Extra) })

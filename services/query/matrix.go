@@ -20,14 +20,8 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	f := readmodel.MatrixFilter{
-		Search: r.QueryString("search"), DriftOnly: r.QueryBool("drift"),
-		At: r.QueryTime("at"), KnownAt: r.QueryTime("known_at"),
-	}
-	if f.Product, err = s.product(r); err != nil {
-		return err
-	}
-	if f.Environment, f.Environments, err = s.columnFilter(r); err != nil {
+	f, err := s.matrixFilter(r)
+	if err != nil {
 		return err
 	}
 	m, err := s.model.Matrix(r.Context(), r.Identity.Account, f, readmodel.Page{After: r.After(), Limit: r.Limit()})
@@ -50,6 +44,19 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	tagged := answer
 	tagged.AsOf = httpapi.AsOf{}
 	return tag(w, r, tagged, answer)
+}
+
+// matrixFilter reads what the matrix is narrowed by. It must be asked behind fresh.
+func (s *Service) matrixFilter(r *httpapi.Request) (f readmodel.MatrixFilter, err error) {
+	f = readmodel.MatrixFilter{
+		Search: r.QueryString("search"), DriftOnly: r.QueryBool("drift"),
+		At: r.QueryTime("at"), KnownAt: r.QueryTime("known_at"),
+	}
+	if f.Product, err = s.product(r); err != nil {
+		return f, err
+	}
+	f.Environment, f.Environments, err = s.columnFilter(r)
+	return f, err
 }
 
 // tag answers with a read of state, or with 304 where the caller has it. The

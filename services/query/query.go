@@ -75,26 +75,30 @@ func (s *Service) Streaming(f *feed.Feed, heartbeat time.Duration) *Service {
 // Handlers gives the handler of each operation, for the API to mount.
 func (s *Service) Handlers() httpapi.Handlers {
 	handlers := httpapi.Handlers{
-		"listDeployments":  s.listDeployments,
-		"getDeployment":    s.getDeployment,
-		"listBuilds":       s.listBuilds,
-		"getBuild":         s.getBuild,
-		"listVersions":     s.listVersions,
-		"getVersion":       s.getVersion,
-		"listProducts":     s.listProducts,
-		"getProduct":       s.getProduct,
-		"listEnvironments": s.listEnvironments,
-		"getEnvironment":   s.getEnvironment,
-		"getMatrix":        s.getMatrix,
-		"getMatrixDiff":    s.getMatrixDiff,
-		"getCellHistory":   s.getCellHistory,
-		"getDora":          s.getDora,
-		"getDoraEvidence":  s.getDoraEvidence,
-		"listEvents":       s.listEvents,
-		"getEvent":         s.getEvent,
-		"streamEvents":     s.streamEvents,
-		"streamMatrix":     s.streamMatrix,
-		"getBalance":       s.getBalance,
+		"listDeployments":   s.listDeployments,
+		"getDeployment":     s.getDeployment,
+		"listBuilds":        s.listBuilds,
+		"getBuild":          s.getBuild,
+		"listVersions":      s.listVersions,
+		"getVersion":        s.getVersion,
+		"listProducts":      s.listProducts,
+		"getProduct":        s.getProduct,
+		"listEnvironments":  s.listEnvironments,
+		"getEnvironment":    s.getEnvironment,
+		"getMatrix":         s.getMatrix,
+		"getMatrixDiff":     s.getMatrixDiff,
+		"getCellHistory":    s.getCellHistory,
+		"getDora":           s.getDora,
+		"getDoraEvidence":   s.getDoraEvidence,
+		"listEvents":        s.listEvents,
+		"getEvent":          s.getEvent,
+		"streamEvents":      s.streamEvents,
+		"streamMatrix":      s.streamMatrix,
+		"getBalance":        s.getBalance,
+		"exportDeployments": s.exportDeployments,
+		"exportBuilds":      s.exportBuilds,
+		"exportEvents":      s.exportEvents,
+		"exportCells":       s.exportCells,
 	}
 	maps.Copy(handlers, apidocs.Handlers())
 	return handlers
@@ -110,7 +114,10 @@ func (s *Service) fresh(r *httpapi.Request) (httpapi.AsOf, error) {
 // freshOf does so for an answer that is drawn from these streams, and gives how
 // far each is projected.
 func (s *Service) freshOf(r *httpapi.Request, streams []string) ([]readmodel.Progress, error) {
-	want := r.MinPosition()
+	return s.await(r, r.MinPosition(), streams)
+}
+
+func (s *Service) await(r *httpapi.Request, want map[string]event.Offset, streams []string) ([]readmodel.Progress, error) {
 	if err := s.known(want, streams); err != nil {
 		return nil, err
 	}

@@ -9,22 +9,15 @@ import (
 )
 
 func (s *Service) listDeployments(_ http.ResponseWriter, r *httpapi.Request) error {
-	f, err := filter(r, "deployed_by")
+	f, err := deploymentFilter(r)
 	if err != nil {
 		return err
-	}
-	if word := r.QueryString("environment_type"); word != "" {
-		class, _ := event.ParseClass(word) // the document names the words
-		f.Class = &class
 	}
 	at, err := s.fresh(r)
 	if err != nil {
 		return err
 	}
-	if f.Product, err = s.product(r); err != nil {
-		return err
-	}
-	if f.Environment, err = s.environment(r, r.QueryString("environment")); err != nil {
+	if err := s.nameDeployments(r, &f); err != nil {
 		return err
 	}
 	rows, err := s.model.Deployments(r.Context(), r.Identity.Account, f, page(r))
@@ -51,6 +44,26 @@ func (s *Service) listBuilds(_ http.ResponseWriter, r *httpapi.Request) error {
 		return err
 	}
 	return list(r, at, rows, (*readmodel.RunRow).Key, buildItem)
+}
+
+// deploymentFilter reads what deployments are narrowed by. What names mean is
+// left out.
+func deploymentFilter(r *httpapi.Request) (readmodel.RunFilter, error) {
+	f, err := filter(r, "deployed_by")
+	if word := r.QueryString("environment_type"); word != "" {
+		class, _ := event.ParseClass(word) // the document names the words
+		f.Class = &class
+	}
+	return f, err
+}
+
+// nameDeployments adds what names mean to a filter. It must be asked behind fresh.
+func (s *Service) nameDeployments(r *httpapi.Request, f *readmodel.RunFilter) (err error) {
+	if f.Product, err = s.product(r); err != nil {
+		return err
+	}
+	f.Environment, err = s.environment(r, r.QueryString("environment"))
+	return err
 }
 
 // metaPrefix is how parameters begin that ask for a value of extra_metadata.

@@ -445,6 +445,10 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 	for i, m := range f.Meta {
 		where += " AND " + metaMatches(i, m, b)
 	}
+	if f.Changed > 0 {
+		where += " AND pos > {changed:UInt64}"
+		b["changed"] = uint64(f.Changed)
+	}
 	if !f.Since.IsZero() {
 		where += " AND at_ms >= {since:Int64}"
 		b["since"] = f.Since.UnixMilli()

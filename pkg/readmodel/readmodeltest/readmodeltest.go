@@ -240,6 +240,8 @@ func (a *account) runFilters() []readmodel.RunFilter {
 		{Environment: a.environments[1]},
 		{Product: a.products[1], Environment: a.environments[0]},
 		{Version: versionNames[1]},
+		{Changed: event.At(4, 0)},
+		{Changed: event.At(2, 1), Product: a.products[1]},
 		{Statuses: []event.Status{event.Completed}},
 		{Product: a.products[0], Statuses: []event.Status{event.Started, event.Failed}, Version: versionNames[0]},
 		{Since: epoch.Add(500 * time.Millisecond), Until: epoch.Add(1500 * time.Millisecond)},
