@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/httpapi"
 )
 
 // revokeNow revokes a key of acme and returns when the process knows.
@@ -69,13 +70,27 @@ func TestAReadHeldOpenAcrossTheRevocationIsRefused(t *testing.T) {
 		if err := m.ring.CatchUp(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		verified := make(admissions, 10)
+		m.limiter = verified
+		m.restart()
 		m.gate.shut()
 		position := m.deployed(m.deployment("started")).header.Get("X-Shipledger-Position")
 		read := m.inFlight(func() answer {
-			return m.send(http.MethodGet, "/deployments/"+where("min_position", position), "", as(secret))
+			return m.send(http.MethodGet, where("/deployments/", "min_position", position), "", as(secret))
 		})
+		<-verified // the write
+		<-verified
 		m.revokeNow("k91")
 		m.gate.reopen()
 		(<-read).fails(http.StatusUnauthorized, "AUTH_REVOKED_KEY")
 	})
+}
+
+// admissions tells of every request whose credential was verified.
+type admissions chan struct{}
+
+// Take implements httpapi.Limiter.
+func (a admissions) Take(_ *credential.Identity, _ bool, n int) httpapi.Budget {
+	a <- struct{}{}
+	return httpapi.Budget{Limit: 1, Granted: n, Full: time.Now()}
 }

@@ -23,10 +23,12 @@ import (
 	"github.com/shipledger/shipledger/pkg/feed"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/kv/memkv"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
+	"github.com/shipledger/shipledger/pkg/usage"
 	"github.com/shipledger/shipledger/services/accounts"
 	"github.com/shipledger/shipledger/services/ingest"
 	"github.com/shipledger/shipledger/services/mcp"
@@ -53,6 +55,8 @@ type memory struct {
 	*ledger
 	track, credentials *memlog.Log
 	model              *memmodel.Model
+	uses               *memkv.Table
+	usage              *usage.Book
 	peppers            *credential.Peppers
 	sessionKeys        *credential.SessionKeys
 	people             *lag // the clock of whoever signs people in
@@ -77,7 +81,7 @@ func onMemory(t *testing.T) *memory {
 	}
 	m := &memory{
 		sessionKeys: sessionKeys, people: &lag{},
-		track: memlog.New(), credentials: memlog.New(), model: memmodel.New(), peppers: peppers,
+		track: memlog.New(), credentials: memlog.New(), model: memmodel.New(), uses: memkv.New(), peppers: peppers,
 		clock: &clock{now: startTime}, gate: newGate(), tokens: map[string]string{},
 	}
 	for _, account := range []string{acme, other} {
@@ -93,6 +97,7 @@ func (m *memory) start(t *testing.T) {
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	stream := event.TrackStream(0)
 	m.ring = keyring.New(keyring.Config{Sessions: m.sessionKeys}, m.credentials, m.peppers, time.Now, logger)
+	m.usage = usage.New(m.uses, time.Now, logger)
 	committer := ingest.NewCommitter(m.track, stream, m.clock.read, newIDs(), logger)
 	live := feed.New(feed.Config{}, map[string]eventlog.Reader{stream: m.track, event.CredentialStream: m.credentials}, query.Render, logger)
 	sink := func(context.Context) (readmodel.Sink, error) { return gatedSink{m.model, m.gate}, nil }
@@ -104,11 +109,11 @@ func (m *memory) start(t *testing.T) {
 	}, logger)
 	var err error
 	api, err = httpapi.New(
-		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Logger: logger, Settings: committer.Settings},
+		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Meter: m.usage, Logger: logger, Settings: committer.Settings},
 		ingest.New(document, committer).Handlers(),
 		query.New(m.model, stream).Auditing(event.CredentialStream).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).Handlers(),
 		accounts.New(
-			accounts.Config{Settings: committer.Settings, Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
+			accounts.Config{Usage: m.usage, Settings: committer.Settings, Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
 		).Handlers(),
 		agents.Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health {
@@ -118,7 +123,7 @@ func (m *memory) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := run(t, lifecycle.Seq(m.ring, committer, lifecycle.Par(project, live)))
+	stop := run(t, lifecycle.Seq(lifecycle.Par(m.ring, m.usage), committer, lifecycle.Par(project, live)))
 	server := httptest.NewServer(api)
 	m.stop = sync.OnceFunc(func() {
 		server.Close()

@@ -23,6 +23,7 @@ const (
 	Resumed        event.Type = "credential.resumed"
 	Rotated        event.Type = "credential.rotated"
 	WasRevoked     event.Type = "credential.revoked"
+	Expiring       event.Type = "credential.expiring" // a warning before its end; see Record.DaysLeft
 	Rehashed       event.Type = "credential.rehashed" // digested under a newer pepper
 	UserJoined     event.Type = "user.joined"
 	RoleChanged    event.Type = "user.role_changed"
@@ -63,7 +64,9 @@ type Record struct {
 
 	RotatedFrom string    // the record id of what it succeeds
 	RotatedTo   string    // the record id of its successor
+	RotatedAt   time.Time // when that was decided
 	GraceUntil  time.Time // when it was to make way for the successor; ExpiresAt is no later
+	DaysLeft    int       // of the latest warning before ExpiresAt; 0: none was given
 
 	AllowFrom []netip.Prefix // where it works from; none: everywhere
 	Rate      Rate           // its own budget; zero: that of its class
@@ -133,7 +136,9 @@ type recordWire struct {
 	FirstStart  bool      `json:"first_start,omitzero"`
 	RotatedFrom string    `json:"rotated_from,omitzero"`
 	RotatedTo   string    `json:"rotated_to,omitzero"`
+	RotatedAt   time.Time `json:"rotated_at,omitzero"`
 	GraceUntil  time.Time `json:"grace_until,omitzero"`
+	DaysLeft    int       `json:"days_left,omitzero"`
 	AllowFrom   []string  `json:"ip_allow,omitempty"`
 	Rate        *rateWire `json:"rate_limit,omitempty"`
 }
@@ -164,7 +169,7 @@ func (r *Record) Event(id ulid.ULID, t event.Type, at time.Time, by event.Author
 		Digest: r.Digest[:], Pepper: r.Pepper, LastFour: r.LastFour, UserID: r.UserID,
 		CreatedAt: r.CreatedAt.UTC(), CreatedBy: r.CreatedBy, ExpiresAt: r.ExpiresAt.UTC(),
 		Legacy: r.Legacy, FirstStart: r.FirstStart,
-		RotatedFrom: r.RotatedFrom, RotatedTo: r.RotatedTo, GraceUntil: r.GraceUntil.UTC(), Rate: toRateWire(r.Rate),
+		RotatedFrom: r.RotatedFrom, RotatedTo: r.RotatedTo, RotatedAt: r.RotatedAt.UTC(), GraceUntil: r.GraceUntil.UTC(), DaysLeft: r.DaysLeft, Rate: toRateWire(r.Rate),
 	}
 	for _, p := range r.AllowFrom {
 		w.AllowFrom = append(w.AllowFrom, p.String())
@@ -243,7 +248,7 @@ func decodeRecord(e *event.Event, o event.Opaque) (*Record, error) {
 		ID: e.Subject, Account: e.Account, Name: w.Name, Description: w.Description,
 		Mode: event.Mode(w.Mode), Status: Status(w.Status), Pepper: w.Pepper, LastFour: w.LastFour, UserID: w.UserID,
 		CreatedAt: w.CreatedAt, CreatedBy: w.CreatedBy, ExpiresAt: w.ExpiresAt, Legacy: w.Legacy, FirstStart: w.FirstStart,
-		RotatedFrom: w.RotatedFrom, RotatedTo: w.RotatedTo, GraceUntil: w.GraceUntil,
+		RotatedFrom: w.RotatedFrom, RotatedTo: w.RotatedTo, RotatedAt: w.RotatedAt, GraceUntil: w.GraceUntil, DaysLeft: w.DaysLeft,
 	}
 	switch w.Kind {
 	case "sk":

@@ -44,8 +44,9 @@ type Identity struct {
 	UserID     string // the owner of a PAT or session; empty for API keys
 	Role       string // the owner's role; empty for API keys
 	ExpiresAt  time.Time
-	Limits     *Limits // its own; nil: none
-	FirstStart bool    // made by the first start: the setting pat_write does not bind it
+	RotatedAt  time.Time // when it was to make way for a successor; zero: it was not
+	Limits     *Limits   // its own; nil: none
+	FirstStart bool      // made by the first start: the setting pat_write does not bind it
 }
 
 // Author gives what events carry of the identity.

@@ -220,7 +220,7 @@ func TestARotationKeepsTheRightsAndEndsTheOldOneWithItsGrace(t *testing.T) {
 			t.Fatal(err)
 		}
 		old, next := r, r
-		old.ExpiresAt, old.GraceUntil = c.ends, c.ends
+		old.ExpiresAt, old.RotatedAt, old.GraceUntil = c.ends, noon, c.ends
 		next.ID, next.PublicID, next.RotatedFrom, next.CreatedBy, next.ExpiresAt = "", "", r.ID, "u2", c.successorExpires
 		want := credential.Rotation{Old: credential.Change{Type: credential.Rotated, Record: old}, Successor: credential.Change{Type: credential.Created, Record: next}}
 		if diff := cmp.Diff(want, got); diff != "" {

@@ -22,6 +22,9 @@ type Changing interface {
 // stop when it is done.
 func (r *Request) WhileAlive() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(r.Context())
+	if r.api.cfg.Meter != nil {
+		r.used() // now: the answer may end in hours
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

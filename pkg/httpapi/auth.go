@@ -105,6 +105,7 @@ func (a *API) admit(r *Request, route *route, e *entry) error {
 		return err
 	}
 	r.token, r.ingestion = token, route.ingestion
+	r.warn()
 	n := 1
 	if e != nil && e.op.PerItem {
 		n = 0

@@ -30,6 +30,8 @@ type Request struct {
 	ingestion bool
 	budget    Budget
 	after     string
+	// SourceSystem is the system that an event came from; ingestion says it.
+	SourceSystem string
 }
 
 // PathValue gives the value of a path parameter.

@@ -31,6 +31,7 @@ type Config struct {
 	Services      []string
 	Authenticator Authenticator
 	Limiter       Limiter // nil: no limits
+	Meter         Meter   // nil: nobody wants to know who uses what
 	Logger        *slog.Logger
 	// ForwardedProto says that a proxy stands in front which sets X-Forwarded-Proto.
 	ForwardedProto bool
@@ -116,6 +117,9 @@ func (a *API) answer(rw http.ResponseWriter, hr *http.Request) {
 	rw.Header()["X-Request-Id"] = []string{r.ID}
 	if a.cfg.Observe != nil {
 		defer a.observe(r, time.Now())
+	}
+	if a.cfg.Meter != nil {
+		defer r.used()
 	}
 	defer func() {
 		if p := recover(); p != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
+	"github.com/shipledger/shipledger/pkg/usage"
 )
 
 // Config says how people sign in. Zero values are replaced by the defaults.
@@ -33,6 +34,8 @@ type Config struct {
 	// Nodes are the processes that an answer to a change waits for; nil: there is
 	// no other.
 	Nodes *keyring.Nodes
+	// Usage knows when credentials were used; nil: nobody counts.
+	Usage *usage.Book
 	// Flight is what the service decides by its keyring; nil: nobody asks.
 	Flight *keyring.Flight
 	// Settings gives what an account decided; nil: every account has the defaults.
@@ -55,6 +58,7 @@ type Service struct {
 	nodes     *keyring.Nodes
 	settings  func(account string) event.Settings
 	flight    *keyring.Flight
+	usage     *usage.Book
 	now       func() time.Time
 	entropy   io.Reader // safe for concurrent use
 	turn      chan struct{}
@@ -73,7 +77,7 @@ func New(cfg Config, spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, p
 		cfg.Flight = &keyring.Flight{}
 	}
 	return &Service{
-		settings: cfg.Settings, nodes: cfg.Nodes, flight: cfg.Flight,
+		settings: cfg.Settings, usage: cfg.Usage, nodes: cfg.Nodes, flight: cfg.Flight,
 		spec: spec, log: log, ring: ring, peppers: peppers, sessions: sessions, life: cfg.SessionLife, attempts: cfg.Attempts, issuer: newIssuerClient(cfg.OIDC, now),
 		passwords: make(verifier, verifications), now: now, entropy: entropy, turn: make(chan struct{}, 1),
 	}
@@ -99,6 +103,7 @@ func (s *Service) Handlers() httpapi.Handlers {
 		all["resume"+f.operations] = s.change(f, (*credential.Record).Resume)
 		all["revoke"+f.operations] = s.revoke(f)
 		all["rotate"+f.operations] = s.rotation(f)
+		all["list"+f.operations+"Callers"] = s.callers(f)
 		all["get"+f.operations+"Propagation"] = s.propagation(f)
 	}
 	return all

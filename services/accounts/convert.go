@@ -24,10 +24,12 @@ type answer struct {
 	CreatedAt    *time.Time   `json:"created_at"`
 	CreatedBy    httpapi.Text `json:"created_by"`
 	ExpiresAt    *time.Time   `json:"expires_at"`
-	LastUsedAt   *time.Time   `json:"last_used_at"` // null until uses are recorded
+	LastUsedAt   *time.Time   `json:"last_used_at"`
+	LastUsedIP   httpapi.Text `json:"last_used_ip"`
+	LastUsedWith httpapi.Text `json:"last_used_user_agent"`
 	Status       string       `json:"status"`
 	ExpiringSoon bool         `json:"expiring_soon"`
-	Unused30d    bool         `json:"unused_30d"` // false until uses are recorded
+	Unused30d    bool         `json:"unused_30d"`
 	Legacy       bool         `json:"legacy"`
 	RotatedFrom  httpapi.Text `json:"rotated_from"`
 	RotatedTo    httpapi.Text `json:"rotated_to"`

@@ -1,11 +1,9 @@
 package accounts
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -46,19 +44,20 @@ func (s *Service) list(f family) httpapi.Handler {
 		}
 		held, asOf := s.ring.Records(r.Identity.Account, f.kind)
 		now, status, name := s.now(), credential.Status(r.QueryString("status")), r.QueryString("name")
-		held = slices.DeleteFunc(held, func(h credential.Held) bool {
-			return !f.sees(&r.Identity, &h.Record) || status != "" && h.StatusAt(now) != status || name != "" && h.Name != name ||
-				r.After() != "" && h.ID >= r.After()
-		})
-		slices.SortFunc(held, func(a, b credential.Held) int { return cmp.Compare(b.ID, a.ID) }) // newest first
-		after := ""
-		if len(held) > r.Limit() {
-			held = held[:r.Limit()]
-			after = held[len(held)-1].ID
-		}
-		items := make([]answer, len(held))
+		var items []answer
 		for i := range held {
-			items[i] = toAPI(&held[i].Record, now)
+			h := &held[i]
+			if !f.sees(&r.Identity, &h.Record) || status != "" && h.StatusAt(now) != status || name != "" && h.Name != name {
+				continue
+			}
+			if a := s.show(&h.Record, now); wantsUnused(r.QueryString("unused_30d"), &a) {
+				items = append(items, a)
+			}
+		}
+		sort, after := r.QueryString("sort"), ""
+		if items = ordered(items, sort, r.After()); len(items) > r.Limit() {
+			items = items[:r.Limit()]
+			after = items[len(items)-1].key(sort)
 		}
 		at := httpapi.AsOf{Time: httpapi.Moment(asOf.Time)}
 		if asOf.Seq > 0 {
@@ -77,7 +76,7 @@ func (s *Service) get(f family) httpapi.Handler {
 		if err != nil {
 			return err
 		}
-		return r.JSON(http.StatusOK, toAPI(&held.Record, s.now()))
+		return r.JSON(http.StatusOK, s.show(&held.Record, s.now()))
 	}
 }
 
@@ -139,7 +138,7 @@ func (s *Service) importing(f family) httpapi.Handler {
 // reveal answers with a new credential, once with its secret.
 func (s *Service) reveal(w http.ResponseWriter, r *httpapi.Request, done *committed) error {
 	s.everywhere(w, r, done.seq)
-	a := toAPI(&done.Record, s.now())
+	a := s.show(&done.Record, s.now())
 	a.Secret = done.secret
 	return r.JSON(http.StatusCreated, a)
 }
@@ -258,7 +257,7 @@ func (s *Service) changed(f family, w http.ResponseWriter, r *httpapi.Request, s
 		w.WriteHeader(status)
 		return nil
 	}
-	return r.JSON(status, toAPI(&done.Record, s.now()))
+	return r.JSON(status, s.show(&done.Record, s.now()))
 }
 
 // find gives the credential that the path names, if the caller may know of it.

@@ -45,6 +45,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 	"github.com/shipledger/shipledger/pkg/telemetry"
+	"github.com/shipledger/shipledger/pkg/usage"
 	"github.com/shipledger/shipledger/schemas"
 	"github.com/shipledger/shipledger/services/accounts"
 	"github.com/shipledger/shipledger/services/ingest"
@@ -298,6 +299,9 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	if people.OIDC, err = cfg.OIDC.config(); err != nil {
 		return nil, err
 	}
+	if people.Usage, err = openUsage(opening, cfg, js, logger); err != nil {
+		return nil, err
+	}
 	if cfg.RateLimit != "off" {
 		people.Attempts = ratelimit.NewMemory()
 	}
@@ -310,7 +314,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	}, logger)
 	api, err = httpapi.New(
 		httpapi.Config{
-			Spec: spec, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: ring, Limiter: limiter, Logger: logger,
+			Spec: spec, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: ring, Limiter: limiter, Meter: people.Usage, Logger: logger,
 			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto, TrustedProxies: proxies,
 			Settings: committer.Settings,
 		},
@@ -331,7 +335,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		return b.model.Run(ctx, func() {})
 	})
 	return lifecycle.Seq(
-		lifecycle.Par(ring, follow, budgets, audit, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
+		lifecycle.Par(ring, people.Usage, follow, budgets, audit, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
 		people.Nodes, // before anybody is let in, and after what was let in is done
 		committer,
 		lifecycle.Par(project.service(), live),
@@ -396,6 +400,15 @@ func (all projectors) Healthy() error {
 		errs = append(errs, p.Healthy())
 	}
 	return errors.Join(errs...)
+}
+
+// openUsage gives the book of who uses which credential.
+func openUsage(ctx context.Context, cfg Config, js jetstream.JetStream, logger *slog.Logger) (*usage.Book, error) {
+	table, err := natskv.Open(ctx, js, natskv.Config{Bucket: "USAGE", Description: "Who uses which credential", Replicas: cfg.NATSReplicas})
+	if err != nil {
+		return nil, err
+	}
+	return usage.New(table, time.Now, logger), nil
 }
 
 // openSink makes what tables are missing: projectors are their only writers. One

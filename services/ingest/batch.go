@@ -55,6 +55,7 @@ func (s *Service) batch(w http.ResponseWriter, r *httpapi.Request) error {
 			items[i].err = err
 			continue
 		}
+		r.SourceSystem = cmd.Attributes[event.SourceSystem]
 		commands, submitted = append(commands, cmd), append(submitted, i)
 	}
 	if len(commands) > 0 {

@@ -64,6 +64,7 @@ func (s *Service) single(as httpapi.EventBody) httpapi.Handler {
 		if err != nil {
 			return err
 		}
+		r.SourceSystem = cmd.Attributes[event.SourceSystem]
 		results, err := s.committer.Submit(r.Context(), []tracking.Input{cmd}, r.Reverify)
 		if err != nil {
 			return err

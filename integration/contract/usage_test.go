@@ -1,0 +1,149 @@
+package contract_test
+
+import (
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+)
+
+// Rows: VR-26, VF-22, VF-24
+func TestTheLastUseOfACredentialIsShown(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		for _, path := range families {
+			a, secret := m.created(path, wanted("used"))
+			m.manage(http.MethodGet, path+a.id(), nil).is(200).shows(body{"last_used_at": nil, "last_used_ip": nil, "last_used_user_agent": nil, "unused_30d": false})
+			m.manage(http.MethodGet, path+a.id()+"/callers", nil).is(200).shows(body{"items": []any{}})
+			before := time.Now()
+			for range 2 {
+				m.post("/deployment-events/", m.deployment("started", body{"source_system": "github"}), as(secret), header("User-Agent", "action/1"))
+				m.usage.Share(t.Context()) // as every 2 seconds
+				got := m.manage(http.MethodGet, path+a.id(), nil).is(200)
+				got.shows(body{"last_used_ip": "127.0.0.1", "last_used_user_agent": "action/1", "unused_30d": false})
+				last := must(time.Parse(time.RFC3339Nano, got.text("last_used_at")))
+				if last.Before(before) || last.After(time.Now()) {
+					t.Errorf("it was used last at %v", last)
+				}
+				before = last.Add(1)
+				list := m.manage(http.MethodGet, where(path, "name", "used"), nil).is(200)
+				differ(t, "last_used_at in the list", []string{got.text("last_used_at")}, list.each("items", "last_used_at"))
+			}
+			callers := m.manage(http.MethodGet, path+a.id()+"/callers", nil).is(200)
+			differ(t, "callers", 1, len(callers.list("items")))
+			for member, want := range map[string]any{"user_agent": "action/1", "ip": "127.0.0.1"} {
+				differ(t, member, want, callers.at("items.0."+member))
+			}
+		}
+	})
+}
+
+// Rows: VR-27, VF-26
+func TestUnusedCredentialsAreFoundAndSortedByUse(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		long := time.Now().Add(-40 * 24 * time.Hour)
+		made := map[string]string{}
+		for name, at := range map[string]time.Time{"old": long, "new": time.Now().Add(-29 * 24 * time.Hour)} {
+			r := credential.Record{Kind: credential.APIKey, Account: acme, PublicID: map[string]string{"old": "k80", "new": "k81"}[name], Name: name, Mode: "live", Scopes: credential.EventsWrite}
+			made[name] = m.mintAt(t, r, at)
+		}
+		r := credential.Record{Kind: credential.APIKey, Account: acme, PublicID: "k82", Name: "old but used", Mode: "live", Scopes: credential.EventsWrite}
+		used := m.mintAt(t, r, long)
+		if err := m.ring.CatchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		m.post("/deployment-events/", m.deployment("started"), as(used))
+		m.usage.Share(t.Context())
+		unused := m.manage(http.MethodGet, where(keysPath, "unused_30d", "true"), nil).is(200)
+		for _, name := range unused.each("items", "name") {
+			if name == "new" || name == "old but used" {
+				t.Errorf("%s is unused", name)
+			}
+		}
+		names := m.manage(http.MethodGet, where(keysPath, "unused_30d", "false"), nil).is(200).each("items", "name")
+		if !has(names, "new") || !has(names, "old but used") || has(names, "old") {
+			t.Errorf("used are %v", names)
+		}
+		if !has(unused.each("items", "name"), "old") {
+			t.Error("the old key is not unused")
+		}
+		var all []string
+		next := keysPath + "?sort=last_used_at&limit=2"
+		for page := m.manage(http.MethodGet, next, nil).is(200); ; page = m.manage(http.MethodGet, next+"&cursor="+page.text("next_cursor"), nil).is(200) {
+			all = append(all, page.each("items", "name")...)
+			if page.at("next_cursor") == nil {
+				break
+			}
+		}
+		whole := m.manage(http.MethodGet, keysPath, nil).is(200).each("items", "name")
+		if len(all) != len(whole) || all[0] != "old but used" {
+			t.Errorf("by use: %v", all)
+		}
+	})
+}
+
+func has(names []string, name string) bool {
+	for _, n := range names {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// mintAt makes a credential at a time.
+func (m *memory) mintAt(t *testing.T, r credential.Record, at time.Time) string {
+	t.Helper()
+	secret := m.mint(t, r)
+	m.change(r.PublicID, func(r *credential.Record) { r.CreatedAt = at })
+	return secret
+}
+
+// Rows: VO-17
+func TestARotationWarnsTheOldKeyAndFailsNoCall(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		for _, path := range families {
+			a, old := m.created(path, wanted("rotating"))
+			expires := must(time.Parse(time.RFC3339Nano, a.text("expires_at")))
+			use := func(secret string) answer {
+				return m.post("/deployment-events/", m.deployment("started"), as(secret))
+			}
+			got := use(old)
+			differ(t, "X-Token-Expires-At", expires.UTC().Format(time.RFC3339), got.header.Get("X-Token-Expires-At"))
+			differ(t, "Deprecation", "", got.header.Get("Deprecation"))
+			differ(t, "Sunset", "", got.header.Get("Sunset"))
+			began := time.Now()
+			rotated := m.manage(http.MethodPost, path+a.id()+"/rotate", body{"grace": "7d"}).is(201)
+			secret := rotated.text("secret")
+			m.secrets = append(m.secrets, secret)
+			got = use(old)
+			end := must(http.ParseTime(got.header.Get("Sunset")))
+			differ(t, "X-Token-Expires-At", end.Format(time.RFC3339), got.header.Get("X-Token-Expires-At"))
+			if left := end.Sub(began); left < 7*24*time.Hour-2*time.Second || left > 7*24*time.Hour+time.Minute {
+				t.Errorf("the grace ends after %v", left)
+			}
+			since := must(strconv.ParseInt(got.header.Get("Deprecation")[1:], 10, 64))
+			if got.header.Get("Deprecation")[0] != '@' || since < began.Unix()-1 || since > time.Now().Unix() {
+				t.Errorf("Deprecation: %s", got.header.Get("Deprecation"))
+			}
+			got = use(secret)
+			differ(t, "Deprecation", "", got.header.Get("Deprecation"))
+			if got.header.Get("X-Token-Expires-At") == "" {
+				t.Error("the successor's end is not told")
+			}
+			for _, s := range []string{old, secret} {
+				if got := use(s); got.status == http.StatusUnauthorized {
+					t.Error("a call fails during the rotation")
+				}
+			}
+			m.revoke(path, a.id())
+			m.refused(old, "AUTH_REVOKED_KEY")
+			if got := use(secret); got.status == http.StatusUnauthorized {
+				t.Error("a call fails after the rotation")
+			}
+			// Refusals tell it too.
+			differ(t, "status", http.StatusNotFound, m.send(http.MethodGet, "/deployments/01JW2C5R3V0E6H7Q8S9T0A1B2C", "", as(m.pat)).status)
+		}
+	})
+}
