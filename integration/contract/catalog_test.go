@@ -240,3 +240,25 @@ func TestProductsAndEnvironmentsAreEditedByTheRolesThatMay(t *testing.T) {
 		m.manage(http.MethodPost, productsPath, body{"name": "x"}, as(m.token("sk", "write"))).is(http.StatusCreated)
 	})
 }
+
+// Rows: VR-07, VR-33
+func TestWhatPeopleManageIsForSessionsAndForKeysThatMayRead(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		m.deployed(m.deployment("success"))
+		session := as(m.signedIn(acme, credential.RoleAdmin))
+		for _, path := range []string{"/products", "/environments", "/versions", "/deployments", "/api-keys"} {
+			for _, form := range []string{path, path + "/"} {
+				m.manage(http.MethodGet, form, nil, session).is(http.StatusOK)
+				m.manage(http.MethodGet, form, nil, as(m.key)).is(http.StatusForbidden)
+				for _, method := range []string{http.MethodPost, http.MethodPatch, http.MethodDelete} {
+					m.manage(method, form, body{"name": "x"}, as(m.key)).is(http.StatusForbidden)
+				}
+				want := http.StatusOK
+				if path == "/api-keys" {
+					want = http.StatusForbidden
+				}
+				m.manage(http.MethodGet, form, nil, as(m.token("sk", "read"))).is(want)
+			}
+		}
+	})
+}

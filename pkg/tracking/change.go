@@ -151,12 +151,20 @@ func (d *directory) offsetOf(id uuid.UUID) []event.Offset {
 }
 
 func (a CreateProduct) past(*State) []event.Offset     { return nil }
-func (a UpdateProduct) past(s *State) []event.Offset   { return s.products.offsetOf(uuid.UUID(a.ID)) }
-func (a DeleteProduct) past(s *State) []event.Offset   { return s.products.offsetOf(uuid.UUID(a.ID)) }
 func (a CreateEnvironment) past(*State) []event.Offset { return nil }
+
+func (a UpdateProduct) past(s *State) []event.Offset {
+	return s.products.offsetOf(uuid.UUID(a.ID))
+}
+
+func (a DeleteProduct) past(s *State) []event.Offset {
+	return s.products.offsetOf(uuid.UUID(a.ID))
+}
+
 func (a UpdateEnvironment) past(s *State) []event.Offset {
 	return s.environments.offsetOf(uuid.UUID(a.ID))
 }
+
 func (a DeleteEnvironment) past(s *State) []event.Offset {
 	return s.environments.offsetOf(uuid.UUID(a.ID))
 }
