@@ -25,6 +25,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/kv/memkv"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
+	"github.com/shipledger/shipledger/pkg/logarchive"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
@@ -111,7 +112,8 @@ func (m *memory) start(t *testing.T) {
 	api, err = httpapi.New(
 		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Meter: m.usage, Logger: logger, Settings: committer.Settings},
 		ingest.New(document, committer).Handlers(),
-		query.New(m.model, stream).Auditing(event.CredentialStream).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).Handlers(),
+		query.New(m.model, stream).Auditing(event.CredentialStream).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).
+			Exporting(m.keeper(t, stream), m.ring.Operator, event.CredentialStream, stream).Handlers(),
 		accounts.New(
 			accounts.Config{Usage: m.usage, Settings: committer.Settings, Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
 		).Handlers(),
@@ -174,6 +176,17 @@ func run(t *testing.T, s lifecycle.Service) (stop func()) {
 func (m *memory) frames() uint64 {
 	n, _ := m.track.Last(context.Background()) // never fails
 	return n
+}
+
+// keeper signs the logs with a key of its own.
+func (m *memory) keeper(t *testing.T, stream string) *logarchive.Keeper {
+	t.Helper()
+	signer, err := logarchive.NewSigner(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs := map[string]eventlog.Reader{stream: m.track, event.CredentialStream: m.credentials}
+	return logarchive.NewKeeper(logs, memlog.New(), signer, 0, slog.New(slog.DiscardHandler))
 }
 
 // token gives a credential of the account acme.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 )
@@ -34,6 +35,22 @@ func LoadPeppers(value, file, dataDir string, entropy io.Reader) (*credential.Pe
 // Losing them ends every session.
 func LoadSessionKeys(value, file, dataDir string, entropy io.Reader) (*credential.SessionKeys, error) {
 	return secret[*credential.SessionKeys]{"session key", "session-key", credential.ParseSessionKeys}.load(value, file, dataDir, entropy)
+}
+
+// LoadLogSeed gives the secret that checkpoints of the log are signed with, from
+// the same sorts of places. Whoever has it can sign another history; losing it
+// starts a new series of checkpoints.
+func LoadLogSeed(value, file, dataDir string, entropy io.Reader) ([]byte, error) {
+	return secret[[]byte]{"log key", "log-key", parseSeed}.load(value, file, dataDir, entropy)
+}
+
+// parseSeed reads one secret in the form of makeSecret. Errors never show it.
+func parseSeed(text string) ([]byte, error) {
+	seed, err := hex.DecodeString(strings.TrimPrefix(strings.TrimSpace(text), "1:"))
+	if err != nil || len(seed) != secretBytes {
+		return nil, fmt.Errorf("it is not %d bytes in hex", secretBytes)
+	}
+	return seed, nil
 }
 
 func (s secret[T]) load(value, file, dataDir string, entropy io.Reader) (none T, _ error) {

@@ -73,6 +73,10 @@ type Config struct {
 	RateLimit string `default:"on" enum:"on,off" env:"SHIPLEDGER_RATE_LIMIT" help:"Budgets of credentials: on, or off for load tests."`
 	Rates     Rates  `embed:"" prefix:"rate-"`
 
+	LogKey          string        `env:"SHIPLEDGER_LOG_KEY" help:"Key that signs checkpoints of the log, 32 bytes as hex; default: made once in the data directory."`
+	LogKeyFile      string        `env:"SHIPLEDGER_LOG_KEY_FILE" help:"File that holds the key of checkpoints."`
+	CheckpointEvery time.Duration `default:"10m" env:"SHIPLEDGER_CHECKPOINT_EVERY" help:"How often, at most, a signed checkpoint of the log is kept."`
+
 	AuditEvery time.Duration `name:"audit-every" default:"1m" env:"SHIPLEDGER_AUDIT_EVERY" help:"How often, at most, the read model is checked to account for every event."`
 
 	MetricsAddr string `name:"metrics-addr" default:"127.0.0.1:9464" env:"SHIPLEDGER_METRICS_ADDR" help:"Address of Prometheus metrics; empty turns them off."`
@@ -279,6 +283,10 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		project = append(project, projector.New(log, b.openSink, short, logger))
 	}
 	live := feed.New(feed.Config{}, logs, query.Render, logger)
+	keeper, err := openKeeper(opening, cfg, js, logs, logger)
+	if err != nil {
+		return nil, err
+	}
 	audit := projector.NewAudit(track, b.model, stream, cfg.AuditEvery, logger)
 	health := &health{
 		version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project, ledger: audit,
@@ -322,6 +330,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		query.New(b.model, stream).Auditing(event.CredentialStream).Streaming(live, cfg.Heartbeat).
 			Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).
 			Accounting(map[string]eventlog.Reader{stream: track}).
+			Exporting(keeper, ring.Operator, archived()...).
 			Handlers(),
 		accounts.New(people, spec, credentials, ring, peppers, sessions, time.Now, rand.Reader).Handlers(),
 		agents.Handlers(),
@@ -335,7 +344,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		return b.model.Run(ctx, func() {})
 	})
 	return lifecycle.Seq(
-		lifecycle.Par(ring, people.Usage, follow, budgets, audit, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
+		lifecycle.Par(ring, people.Usage, follow, budgets, audit, keeper, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
 		people.Nodes, // before anybody is let in, and after what was let in is done
 		committer,
 		lifecycle.Par(project.service(), live),

@@ -19,6 +19,9 @@ import (
 // the tables are.
 const restPerCheck = 100
 
+// defaultAudit is for an audit that is not told how often.
+const defaultAudit = time.Minute
+
 // Audit checks again and again that the read model accounts for every event
 // that was accepted. It implements lifecycle.Service.
 type Audit struct {
@@ -35,8 +38,11 @@ type Audit struct {
 }
 
 // NewAudit returns an audit of what model has of the stream with that short
-// name, at most once in every.
+// name, at most once in every; 0 means every minute.
 func NewAudit(log eventlog.Reader, model readmodel.Ledger, stream string, every time.Duration, logger *slog.Logger) *Audit {
+	if every <= 0 {
+		every = defaultAudit
+	}
 	labels := prometheus.Labels{"stream": stream}
 	return &Audit{
 		log: log, model: model, stream: stream, every: every, logger: logger,

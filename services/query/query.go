@@ -38,6 +38,7 @@ type Service struct {
 	audited []string                       // those that the audit log is drawn from beside them
 	others  map[string]func() event.Offset // how far this process follows other streams
 	logs    map[string]eventlog.Reader     // of the streams
+	archive *archive                       // what may be exported; nil: nothing
 	asOf    singleflight.Group
 
 	feed      *feed.Feed
@@ -99,6 +100,7 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"exportBuilds":      s.exportBuilds,
 		"exportEvents":      s.exportEvents,
 		"exportCells":       s.exportCells,
+		"exportLog":         s.exportLog,
 	}
 	maps.Copy(handlers, apidocs.Handlers())
 	return handlers

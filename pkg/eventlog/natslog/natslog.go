@@ -52,6 +52,12 @@ func Operations(replicas int) Config {
 	return Config{Stream: "OPS", Subject: "ops.>", Replicas: replicas}
 }
 
+// Checkpoints is the stream of signed roots of the others, with a subject for
+// each of them.
+func Checkpoints(replicas int) Config {
+	return Config{Stream: "CHECKPOINTS", Subject: "checkpoint.>", Replicas: replicas}
+}
+
 // Log is an eventlog.Log on one stream.
 type Log struct {
 	js      jetstream.JetStream

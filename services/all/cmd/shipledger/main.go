@@ -24,6 +24,7 @@ const garbagePercent = 400
 type app struct {
 	Up       up               `cmd:"" help:"Run everything in one process."`
 	Import   cli.Import       `cmd:"" help:"Load a deployment history from a file."`
+	Log      logs             `cmd:"" help:"The log as a file: back up, restore, verify, prove."`
 	Accounts cli.Accounts     `cmd:"" help:"Manage the accounts of a server."`
 	Engine   engine           `cmd:"" help:"Manage the embedded ClickHouse engine."`
 	Version  kong.VersionFlag `help:"Print the version."`

@@ -1,0 +1,103 @@
+package logarchive_test
+
+import (
+	"bytes"
+	"context"
+	"iter"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
+	"github.com/shipledger/shipledger/pkg/logarchive"
+)
+
+func keeper(t *testing.T, kept eventlog.Log, c, t0 eventlog.Reader) *logarchive.Keeper {
+	t.Helper()
+	return logarchive.NewKeeper(map[string]eventlog.Reader{"c": c, "t0": t0}, kept, signer(t, 1), 0, slog.New(slog.DiscardHandler))
+}
+
+// counting counts the frames that are read.
+type counting struct {
+	*memlog.Log
+	read *int
+}
+
+func (l counting) Read(ctx context.Context, after uint64) iter.Seq2[eventlog.Recorded, error] {
+	return func(yield func(eventlog.Recorded, error) bool) {
+		for r, err := range l.Log.Read(ctx, after) {
+			*l.read++
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+func TestCheckpointsAreKeptAndGoneOnFrom(t *testing.T) {
+	c, t0 := logs(t, 6)
+	kept, read := memlog.New(), 0
+	for range 5 { // a new process each
+		fill(t, t0, 3)
+		k := keeper(t, kept, c, counting{t0, &read})
+		if err := k.Checkpoint(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Checkpoint(ctx); err != nil { // nothing has grown
+			t.Fatal(err)
+		}
+	}
+	if read != 21 {
+		t.Errorf("%d frames were read, of 21", read)
+	}
+	k := keeper(t, kept, c, t0)
+	sources, err := k.Sources(ctx, "c", "t0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := logarchive.Write(ctx, &file, sources, logarchive.Options{Signer: k.Signer()}); err != nil {
+		t.Fatal(err)
+	}
+	got := scan(t, file.Bytes(), logarchive.Expect{Key: k.Signer().PublicKey()})
+	if !got.OK() || got.Checked != 5+1+2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A log that was changed under its checkpoints, checksums and all, is found by
+// them, and so are the frames.
+func TestALogThatWasChangedBehindItsCheckpointsIsFound(t *testing.T) {
+	c, t0 := logs(t, 4)
+	kept := memlog.New()
+	if err := keeper(t, kept, c, t0).Checkpoint(ctx); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, t0, 4)
+	if err := keeper(t, kept, c, t0).Checkpoint(ctx); err != nil {
+		t.Fatal(err)
+	}
+	forged := memlog.New()
+	for _, r := range framesOf(t, t0) {
+		if r.Seq == 6 {
+			r.Body = bytes.Replace(r.Body, []byte(`"n":6`), []byte(`"n":9`), 1)
+		}
+		if _, err := forged.AppendFrame(ctx, r.Frame, r.Seq-1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k := keeper(t, kept, c, forged)
+	sources, err := k.Sources(ctx, "c", "t0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	if _, err := logarchive.Write(ctx, &file, sources, logarchive.Options{Signer: k.Signer()}); err != nil {
+		t.Fatal(err)
+	}
+	got := faults(scan(t, file.Bytes(), logarchive.Expect{Key: k.Signer().PublicKey()}))
+	if len(got) == 0 || !strings.Contains(got[0], "stream t0") || !strings.Contains(got[0], "frames 5 to 8 are not those that were signed") {
+		t.Errorf("got %q", got)
+	}
+}

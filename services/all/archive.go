@@ -1,0 +1,124 @@
+package all
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"path/filepath"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/shipledger/shipledger/pkg/embedded/natsserver"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
+	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/logarchive"
+)
+
+// operationStream is the short name of what operators decide.
+const operationStream = "o"
+
+// archived are the streams of a ledger that an archive holds, in its order.
+func archived() []string {
+	return []string{event.CredentialStream, operationStream, event.TrackStream(trackIndex)}
+}
+
+// openArchived opens the logs of a ledger by their short names.
+func openArchived(ctx context.Context, js jetstream.JetStream, replicas int) (map[string]*natslog.Log, error) {
+	logs := map[string]*natslog.Log{}
+	for name, cfg := range map[string]natslog.Config{
+		event.CredentialStream:        natslog.Credentials(replicas),
+		operationStream:               natslog.Operations(replicas),
+		event.TrackStream(trackIndex): natslog.Track(trackIndex, replicas),
+	} {
+		var err error
+		if logs[name], err = natslog.Open(ctx, js, cfg); err != nil {
+			return nil, err
+		}
+	}
+	return logs, nil
+}
+
+// openKeeper gives what signs the logs, once in a while and for exports.
+func openKeeper(ctx context.Context, cfg Config, js jetstream.JetStream, logs map[string]eventlog.Reader, logger *slog.Logger) (*logarchive.Keeper, error) {
+	seed, err := keyring.LoadLogSeed(cfg.LogKey, cfg.LogKeyFile, cfg.Data, rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := logarchive.NewSigner(seed)
+	if err != nil {
+		return nil, err
+	}
+	operations, err := natslog.Open(ctx, js, natslog.Operations(cfg.NATSReplicas))
+	if err != nil {
+		return nil, err
+	}
+	kept, err := natslog.Open(ctx, js, natslog.Checkpoints(cfg.NATSReplicas))
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]eventlog.Reader{operationStream: operations}
+	maps.Copy(all, logs)
+	return logarchive.NewKeeper(all, kept, signer, cfg.CheckpointEvery, logger), nil
+}
+
+// Restore stores an archive, opened by open, in the empty logs of a ledger that
+// does not run: those in the data directory, or those of cfg.NATSURL. Nothing is
+// stored of an archive that is not sound.
+func Restore(ctx context.Context, cfg Config, open func() (io.ReadCloser, error), expect logarchive.Expect, progress func(done, total uint64)) (result logarchive.Result, err error) {
+	nc, closeAll, err := dialLog(ctx, cfg)
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, closeAll()) }()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return result, fmt.Errorf("use JetStream: %w", err)
+	}
+	opened, err := openArchived(ctx, js, cfg.NATSReplicas)
+	if err != nil {
+		return result, err
+	}
+	logs := map[string]eventlog.Log{}
+	for name, log := range opened {
+		logs[name] = log
+	}
+	return logarchive.Restore(ctx, open, logs, expect, progress)
+}
+
+// dialLog connects to the NATS of cfg, and starts the embedded one for as long
+// as it is used.
+func dialLog(ctx context.Context, cfg Config) (*nats.Conn, func() error, error) {
+	if cfg.NATSURL != "" {
+		nc, err := nats.Connect(cfg.NATSURL, nats.Name("shipledger log import"))
+		if err != nil {
+			return nil, nil, fmt.Errorf("connect to NATS: %w", err)
+		}
+		return nc, func() error { nc.Close(); return nil }, nil
+	}
+	srv, err := natsserver.New(natsserver.Config{Dir: filepath.Join(cfg.Data, "nats")}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, nil, err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	up, down := make(chan struct{}), make(chan error, 1)
+	go func() { down <- srv.Run(running, func() { close(up) }) }()
+	closeAll := func() error { stop(); return <-down }
+	select {
+	case <-up:
+	case err := <-down:
+		stop()
+		return nil, nil, err
+	}
+	nc, err := srv.Connect()
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("connect to NATS: %w", err), closeAll())
+	}
+	return nc, func() error { nc.Close(); return closeAll() }, nil
+}
