@@ -3,6 +3,7 @@ package contract_test
 import (
 	"fmt"
 	"net/http"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -41,16 +42,53 @@ func TestEventIsAnsweredWithTheIdsOfWhatItMade(t *testing.T) {
 	})
 }
 
-// The curl form of VR-06: the other clients of that row are not run here.
-func TestBodyOfTheQuickStartIsAcceptedAsItStands(t *testing.T) {
-	inMemory(t, func(t *testing.T, m *memory) {
-		a := m.deployed(`{
+// quickStart is the body of the quick start.
+const quickStart = `{
   "product_name": "my-service",
   "version": "1.2.3",
   "environment_name": "production",
   "status": "success"
-}`, header("User-Agent", "curl/8.5.0"), header("Accept", "*/*"))
-		a.shows(body{"product_name": "my-service", "version": "1.2.3", "environment_name": "production", "status": "completed"})
+}`
+
+// The headers are what each client sends by itself; curl and node are also run
+// where they are installed.
+//
+// Rows: VR-06
+func TestBodyOfTheQuickStartIsAcceptedAsItStands(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		shows := body{"product_name": "my-service", "version": "1.2.3", "environment_name": "production", "status": "completed"}
+		for _, headers := range [][]string{
+			{"User-Agent", "curl/8.5.0", "Accept", "*/*"},
+			{"User-Agent", "python-requests/2.32.3", "Accept", "*/*", "Accept-Encoding", "gzip, deflate", "Connection", "keep-alive"},
+			{"User-Agent", "node", "Accept", "*/*", "Accept-Language", "*", "Sec-Fetch-Mode", "cors", "Accept-Encoding", "gzip, deflate"},
+		} {
+			var options []option
+			for i := 0; i < len(headers); i += 2 {
+				options = append(options, header(headers[i], headers[i+1]))
+			}
+			m.deployed(quickStart, options...).shows(shows)
+		}
+		for program, args := range map[string][]string{
+			"curl": {
+				"-sS", "-X", "POST", m.url + "/deployment-events/", "-H", "Authorization: Bearer " + m.key, "-H", "Content-Type: application/json", "-d", quickStart,
+			},
+			"node": {
+				"-e", "fetch(process.argv[1] + '/deployment-events/', {method: 'POST', body: process.argv[3], headers: " +
+					"{'Authorization': `Bearer ${process.argv[2]}`, 'Content-Type': 'application/json'}}).then(r => r.text()).then(t => console.log(t))",
+				m.url, m.key, quickStart,
+			},
+		} {
+			path, err := exec.LookPath(program)
+			if err != nil {
+				t.Logf("%s is not installed: only its headers were sent", program)
+				continue
+			}
+			out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: %v: %s", program, err, out)
+			}
+			answer{t: t, of: program, status: http.StatusOK, raw: out}.shows(shows)
+		}
 	})
 }
 

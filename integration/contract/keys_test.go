@@ -128,7 +128,7 @@ func TestCreatedCredentialsAreOfTheGrammarAndCounted(t *testing.T) {
 	})
 }
 
-// Rows: VR-17, VR-18, VR-19, VF-05, VT-02
+// Rows: VR-17, VR-18, VR-19, VF-05, VO-03, VT-02
 func TestTheSecretIsShownOnceAndTheRestIsListed(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
 		var secrets []string
@@ -274,7 +274,7 @@ func TestAnOrderIsCheckedAsAWhole(t *testing.T) {
 	})
 }
 
-// Rows: VR-20, VR-21, VR-22, VR-23, VF-19, VT-17
+// Rows: VR-20, VR-21, VR-22, VR-23, VF-19, VO-14, VT-17
 func TestARevokedCredentialIsRefusedOnTheNextRequestAndNoOtherIs(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
 		for _, path := range families {
