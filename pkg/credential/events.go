@@ -70,6 +70,7 @@ type Record struct {
 
 	AllowFrom []netip.Prefix // where it works from; none: everywhere
 	Rate      Rate           // its own budget; zero: that of its class
+	Leak      Leak           // zero: none is known
 }
 
 // StatusAt gives the status at now, Expired included.
@@ -141,6 +142,7 @@ type recordWire struct {
 	DaysLeft    int       `json:"days_left,omitzero"`
 	AllowFrom   []string  `json:"ip_allow,omitempty"`
 	Rate        *rateWire `json:"rate_limit,omitempty"`
+	Leak        *leakWire `json:"leak,omitempty"`
 }
 
 type userWire struct {
@@ -169,7 +171,7 @@ func (r *Record) Event(id ulid.ULID, t event.Type, at time.Time, by event.Author
 		Digest: r.Digest[:], Pepper: r.Pepper, LastFour: r.LastFour, UserID: r.UserID,
 		CreatedAt: r.CreatedAt.UTC(), CreatedBy: r.CreatedBy, ExpiresAt: r.ExpiresAt.UTC(),
 		Legacy: r.Legacy, FirstStart: r.FirstStart,
-		RotatedFrom: r.RotatedFrom, RotatedTo: r.RotatedTo, RotatedAt: r.RotatedAt.UTC(), GraceUntil: r.GraceUntil.UTC(), DaysLeft: r.DaysLeft, Rate: toRateWire(r.Rate),
+		RotatedFrom: r.RotatedFrom, RotatedTo: r.RotatedTo, RotatedAt: r.RotatedAt.UTC(), GraceUntil: r.GraceUntil.UTC(), DaysLeft: r.DaysLeft, Rate: toRateWire(r.Rate), Leak: toLeakWire(r.Leak),
 	}
 	for _, p := range r.AllowFrom {
 		w.AllowFrom = append(w.AllowFrom, p.String())
@@ -273,6 +275,7 @@ func decodeRecord(e *event.Event, o event.Opaque) (*Record, error) {
 	if r.AllowFrom, err = readPrefixes(w.AllowFrom); err != nil {
 		return nil, err
 	}
+	r.Leak = w.Leak.leak()
 	if r.Rate, err = w.Rate.rate(); err != nil {
 		return nil, err
 	}

@@ -29,6 +29,8 @@ type Config struct {
 	SessionLife time.Duration
 	// Attempts counts attempts to sign in; nil: no limit.
 	Attempts ratelimit.Bank
+	// Leaks says whose reports of found secrets are believed; nil: nobody's.
+	Leaks *LeaksConfig
 	// OIDC is the issuer that people may sign in through; nil: none.
 	OIDC *OIDCConfig
 	// Nodes are the processes that an answer to a change waits for; nil: there is
@@ -54,6 +56,7 @@ type Service struct {
 	life      time.Duration
 	attempts  ratelimit.Bank
 	issuer    *issuerClient // nil: none
+	signers   *signers      // of leak reports; nil: none
 	passwords verifier
 	nodes     *keyring.Nodes
 	settings  func(account string) event.Settings
@@ -78,7 +81,7 @@ func New(cfg Config, spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, p
 	}
 	return &Service{
 		settings: cfg.Settings, usage: cfg.Usage, nodes: cfg.Nodes, flight: cfg.Flight,
-		spec: spec, log: log, ring: ring, peppers: peppers, sessions: sessions, life: cfg.SessionLife, attempts: cfg.Attempts, issuer: newIssuerClient(cfg.OIDC, now),
+		spec: spec, log: log, ring: ring, peppers: peppers, sessions: sessions, life: cfg.SessionLife, attempts: cfg.Attempts, issuer: newIssuerClient(cfg.OIDC, now), signers: newSigners(cfg.Leaks, now),
 		passwords: make(verifier, verifications), now: now, entropy: entropy, turn: make(chan struct{}, 1),
 	}
 }
@@ -87,7 +90,8 @@ func New(cfg Config, spec *httpapi.Spec, log eventlog.Log, ring *keyring.Ring, p
 func (s *Service) Handlers() httpapi.Handlers {
 	all := httpapi.Handlers{
 		"logIn": s.logIn, "logOut": s.logOut, "getPublicKeys": s.publicKeys,
-		"beginOIDC": s.oidcLogin, "finishOIDC": s.oidcCallback,
+		"reportGitHubLeaks": s.reportGitHubLeaks,
+		"beginOIDC":         s.oidcLogin, "finishOIDC": s.oidcCallback,
 		"listUsers": s.listUsers, "updateUser": s.updateUser, "removeUser": s.removeUser,
 		"inviteUser": s.inviteUser, "getInvitation": s.invitation, "joinByInvitation": s.join,
 		"openPasswordReset": s.openReset, "askForPasswordReset": s.askReset, "resetPassword": s.resetPassword, "changePassword": s.changePassword,

@@ -34,6 +34,8 @@ type answer struct {
 	RotatedFrom  httpapi.Text `json:"rotated_from"`
 	RotatedTo    httpapi.Text `json:"rotated_to"`
 	GraceUntil   *time.Time   `json:"grace_until"`
+	LeakedAt     *time.Time   `json:"leaked_at"` // when its secret was found elsewhere
+	LeakURL      httpapi.Text `json:"leak_url"`
 	AllowFrom    []string     `json:"ip_allow"`
 	Rate         *rateAnswer  `json:"rate_limit"` // null: that of its class
 	// Secret stands in the answer to the creation and in no other.
@@ -46,6 +48,7 @@ func toAPI(r *credential.Record, now time.Time) answer {
 		LastFour: r.LastFour, CreatedAt: httpapi.Moment(r.CreatedAt), CreatedBy: httpapi.Text(r.CreatedBy), ExpiresAt: httpapi.Moment(r.ExpiresAt),
 		Status: string(r.StatusAt(now)), ExpiringSoon: r.ExpiringSoon(now), Legacy: r.Legacy,
 		RotatedFrom: httpapi.Text(r.RotatedFrom), RotatedTo: httpapi.Text(r.RotatedTo), GraceUntil: httpapi.Moment(r.GraceUntil),
+		LeakedAt: httpapi.Moment(r.Leak.At), LeakURL: httpapi.Text(r.Leak.URL),
 		AllowFrom: prefixesToAPI(r.AllowFrom), Rate: rateToAPI(r.Rate),
 	}
 	if r.Kind == credential.APIKey {

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -102,9 +103,7 @@ func (i *issuer) token(w http.ResponseWriter, r *http.Request) {
 	claims := map[string]any{
 		"iss": i.URL, "aud": "shipledger", "sub": "42", "iat": noon.Unix(), "exp": noon.Unix() + 300, "nonce": asked.Get("nonce"),
 	}
-	for k, v := range i.claims {
-		claims[k] = v
-	}
+	maps.Copy(claims, i.claims)
 	body, _ := json.Marshal(claims)
 	signed := text64.EncodeToString([]byte(`{"alg":"RS256","kid":"1"}`)) + "." + text64.EncodeToString(body)
 	sum := sha256.Sum256([]byte(signed))
@@ -118,7 +117,7 @@ type browser struct {
 	cookies map[string]*http.Cookie
 }
 
-func (b *browser) visit(address string) *http.Response {
+func (b *browser) visit(address string) visited {
 	r := httptest.NewRequest(http.MethodGet, address, nil)
 	r.Host = "ledger.example"
 	for _, c := range b.cookies {
@@ -127,12 +126,19 @@ func (b *browser) visit(address string) *http.Response {
 	w := httptest.NewRecorder()
 	b.p.api.ServeHTTP(w, r)
 	res := w.Result()
+	_ = res.Body.Close()
 	for _, c := range res.Cookies() {
 		if b.cookies[c.Name] = c; c.MaxAge < 0 {
 			delete(b.cookies, c.Name)
 		}
 	}
-	return res
+	return visited{res.StatusCode, res.Header}
+}
+
+// visited is what a browser is answered.
+type visited struct {
+	status int
+	header http.Header
 }
 
 // oidcProcess is a process that signs people in through an issuer.
@@ -157,16 +163,16 @@ func TestAVerifiedAddressSignsItsUserIn(t *testing.T) {
 	i, p := oidcProcess(t)
 	b := &browser{p, map[string]*http.Cookie{}}
 	to := b.visit("/auth/oidc/login?return_to=" + url.QueryEscape("/matrix?product=a"))
-	if c := b.cookies["__oidc"]; to.StatusCode != http.StatusSeeOther || c == nil || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.MaxAge != 600 {
-		t.Fatalf("%d, the cookie is %+v", to.StatusCode, c)
+	if c := b.cookies["__oidc"]; to.status != http.StatusSeeOther || c == nil || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.MaxAge != 600 {
+		t.Fatalf("%d, the cookie is %+v", to.status, c)
 	}
-	back := i.authorize(t, to.Header.Get("Location"), verified("Ops@acme.example"))
+	back := i.authorize(t, to.header.Get("Location"), verified("Ops@acme.example"))
 	if !strings.HasPrefix(back, "http://ledger.example/auth/oidc/callback?") {
 		t.Errorf("sent back to %s", back)
 	}
 	res := b.visit(back)
-	if res.StatusCode != http.StatusSeeOther || res.Header.Get("Location") != "/matrix?product=a" || res.Header.Get("Cache-Control") != "no-store" {
-		t.Fatalf("%d to %s", res.StatusCode, res.Header.Get("Location"))
+	if res.status != http.StatusSeeOther || res.header.Get("Location") != "/matrix?product=a" || res.header.Get("Cache-Control") != "no-store" {
+		t.Fatalf("%d to %s", res.status, res.header.Get("Location"))
 	}
 	c := b.cookies["__session"]
 	if c == nil || !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || b.cookies["__oidc"] != nil {
@@ -175,8 +181,8 @@ func TestAVerifiedAddressSignsItsUserIn(t *testing.T) {
 	if id, err := p.ring.Verify(c.Value); err != nil || id.Role != "admin" {
 		t.Errorf("the session is of %+v, %v", id, err)
 	}
-	if res := b.visit(back); res.StatusCode != http.StatusBadRequest {
-		t.Errorf("the way back works twice: %d", res.StatusCode)
+	if res := b.visit(back); res.status != http.StatusBadRequest {
+		t.Errorf("the way back works twice: %d", res.status)
 	}
 	if log := p.logs.String(); strings.Contains(log, clientSecret) || strings.Contains(log, "code=") {
 		t.Errorf("the log holds a secret: %s", log)
@@ -205,9 +211,9 @@ func TestWhoIsNotSignedInThroughAnIssuer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &browser{p, map[string]*http.Cookie{}}
-			res := b.visit(i.authorize(t, b.visit("/auth/oidc/login").Header.Get("Location"), c.claims))
-			if res.StatusCode != c.want || (b.cookies["__session"] != nil) != (c.want == http.StatusSeeOther) {
-				t.Errorf("%d, %v", res.StatusCode, b.cookies)
+			res := b.visit(i.authorize(t, b.visit("/auth/oidc/login").header.Get("Location"), c.claims))
+			if res.status != c.want || (b.cookies["__session"] != nil) != (c.want == http.StatusSeeOther) {
+				t.Errorf("%d, %v", res.status, b.cookies)
 			}
 		})
 	}
@@ -216,26 +222,26 @@ func TestWhoIsNotSignedInThroughAnIssuer(t *testing.T) {
 func TestASignInBelongsToItsBrowser(t *testing.T) {
 	i, p := oidcProcess(t)
 	one, two := &browser{p, map[string]*http.Cookie{}}, &browser{p, map[string]*http.Cookie{}}
-	back := i.authorize(t, one.visit("/auth/oidc/login").Header.Get("Location"), verified("ops@acme.example"))
-	if res := two.visit(back); res.StatusCode != http.StatusBadRequest {
-		t.Errorf("without the cookie: %d", res.StatusCode)
+	back := i.authorize(t, one.visit("/auth/oidc/login").header.Get("Location"), verified("ops@acme.example"))
+	if res := two.visit(back); res.status != http.StatusBadRequest {
+		t.Errorf("without the cookie: %d", res.status)
 	}
 	two.visit("/auth/oidc/login")
-	if res := two.visit(back); res.StatusCode != http.StatusBadRequest || two.cookies["__session"] != nil {
-		t.Errorf("with the state of another: %d", res.StatusCode)
+	if res := two.visit(back); res.status != http.StatusBadRequest || two.cookies["__session"] != nil {
+		t.Errorf("with the state of another: %d", res.status)
 	}
 	forged := *one.cookies["__oidc"]
 	body, signature, _ := strings.Cut(forged.Value, ".")
 	forged.Value = body[:len(body)-2] + "AA." + signature
 	two.cookies["__oidc"] = &forged
-	if res := two.visit(back); res.StatusCode != http.StatusBadRequest {
-		t.Errorf("with a forged cookie: %d", res.StatusCode)
+	if res := two.visit(back); res.status != http.StatusBadRequest {
+		t.Errorf("with a forged cookie: %d", res.status)
 	}
-	if res := one.visit("/auth/oidc/callback?error=access_denied&state=x"); res.StatusCode != http.StatusBadRequest {
-		t.Errorf("%d", res.StatusCode)
+	if res := one.visit("/auth/oidc/callback?error=access_denied&state=x"); res.status != http.StatusBadRequest {
+		t.Errorf("%d", res.status)
 	}
-	if res := one.visit(back); res.StatusCode != http.StatusBadRequest { // the attempt is over
-		t.Errorf("%d", res.StatusCode)
+	if res := one.visit(back); res.status != http.StatusBadRequest { // the attempt is over
+		t.Errorf("%d", res.status)
 	}
 }
 
@@ -246,9 +252,9 @@ func TestAnInvitedUserJoinsThroughTheIssuer(t *testing.T) {
 	}
 	for range 2 {
 		b := &browser{p, map[string]*http.Cookie{}}
-		res := b.visit(i.authorize(t, b.visit("/auth/oidc/login").Header.Get("Location"), verified("ann@acme.example")))
-		if res.StatusCode != http.StatusSeeOther {
-			t.Fatalf("%d", res.StatusCode)
+		res := b.visit(i.authorize(t, b.visit("/auth/oidc/login").header.Get("Location"), verified("ann@acme.example")))
+		if res.status != http.StatusSeeOther {
+			t.Fatalf("%d", res.status)
 		}
 		if id, err := p.ring.Verify(b.cookies["__session"].Value); err != nil || id.Role != "qa" {
 			t.Errorf("%+v, %v", id, err)
@@ -264,7 +270,7 @@ func TestNobodyIsSentToAnotherServer(t *testing.T) {
 	} {
 		b := &browser{p, map[string]*http.Cookie{}}
 		login := b.visit("/auth/oidc/login?return_to=" + url.QueryEscape(to))
-		if got := b.visit(i.authorize(t, login.Header.Get("Location"), verified("ops@acme.example"))).Header.Get("Location"); got != want {
+		if got := b.visit(i.authorize(t, login.header.Get("Location"), verified("ops@acme.example"))).header.Get("Location"); got != want {
 			t.Errorf("%q: sent to %q, want %q", to, got, want)
 		}
 	}
@@ -275,11 +281,11 @@ func TestAnIssuerThatIsAwayIsAskedAgain(t *testing.T) {
 		c.Client = &http.Client{Transport: http.NewFileTransport(http.Dir(t.TempDir()))}
 	})
 	b := &browser{p, map[string]*http.Cookie{}}
-	if res := b.visit("/auth/oidc/login"); res.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("%d", res.StatusCode)
+	if res := b.visit("/auth/oidc/login"); res.status != http.StatusServiceUnavailable {
+		t.Errorf("%d", res.status)
 	}
 	i.Close()
-	if res := b.visit("/auth/oidc/callback"); res.StatusCode != http.StatusBadRequest {
-		t.Errorf("%d", res.StatusCode)
+	if res := b.visit("/auth/oidc/callback"); res.status != http.StatusBadRequest {
+		t.Errorf("%d", res.status)
 	}
 }

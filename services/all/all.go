@@ -91,7 +91,8 @@ type Config struct {
 	SessionLife    time.Duration `default:"12h" env:"SHIPLEDGER_SESSION_LIFE" help:"How long a web session lasts."`
 	ForwardedProto bool          `env:"SHIPLEDGER_FORWARDED_PROTO" help:"A proxy in front sets X-Forwarded-Proto: believe it, so that cookies are Secure behind TLS."`
 
-	OIDC OIDC `embed:"" prefix:"oidc-"`
+	Leaks Leaks `embed:"" prefix:"leaks-"`
+	OIDC  OIDC  `embed:"" prefix:"oidc-"`
 
 	TrustedProxies []string `name:"trusted-proxies" env:"SHIPLEDGER_TRUSTED_PROXIES" help:"Addresses and networks of proxies in front whose X-Forwarded-For tells where a request comes from; none: the connection does."`
 
@@ -303,6 +304,9 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	people := accounts.Config{SessionLife: cfg.SessionLife, Settings: committer.Settings, Flight: &keyring.Flight{}}
 	if people.Nodes, err = openNodes(opening, cfg, js, ring, logger, committer.Flight(), people.Flight); err != nil {
 		return nil, err
+	}
+	if cfg.Leaks.GitHub != "" {
+		people.Leaks = &accounts.LeaksConfig{GitHubKeys: cfg.Leaks.GitHub, MarkOnly: !cfg.Leaks.Revoke}
 	}
 	if people.OIDC, err = cfg.OIDC.config(); err != nil {
 		return nil, err

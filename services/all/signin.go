@@ -39,3 +39,9 @@ func (o OIDC) config() (*accounts.OIDCConfig, error) {
 		Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: o.ClientSecret, Scopes: o.Scopes, Domains: o.Domains, RedirectURL: o.RedirectURL,
 	}, nil
 }
+
+// Leaks says whose reports of found secrets are believed.
+type Leaks struct {
+	GitHub string `name:"github-keys" env:"SHIPLEDGER_LEAKS_GITHUB_KEYS" help:"File or https address of the public keys that GitHub's secret scanning signs with; empty: its reports are not taken."`
+	Revoke bool   `default:"true" negatable:"" env:"SHIPLEDGER_LEAKS_REVOKE" help:"Revoke what is reported, at once; otherwise it is only marked."`
+}
