@@ -102,7 +102,9 @@ func (m *memory) start(t *testing.T) {
 	committer := ingest.NewCommitter(m.track, stream, m.clock.read, newIDs(), logger)
 	live := feed.New(feed.Config{}, map[string]eventlog.Reader{stream: m.track, event.CredentialStream: m.credentials}, query.Render, logger)
 	sink := func(context.Context) (readmodel.Sink, error) { return gatedSink{m.model, m.gate}, nil }
-	project := lifecycle.Par(projector.New(m.track, sink, stream, logger), projector.New(m.credentials, sink, event.CredentialStream, logger))
+	project := projector.New(projector.Config{
+		Streams: []projector.Stream{{Name: stream, Log: m.track}, {Name: event.CredentialStream, Log: m.credentials}}, Entropy: rand.Reader,
+	}, memlog.New(), projector.Single(sink), document, logger)
 	var api *httpapi.API
 	agents := mcp.New(mcp.Config{
 		API: "http://ledger", Version: "test",
@@ -110,8 +112,9 @@ func (m *memory) start(t *testing.T) {
 	}, logger)
 	var err error
 	api, err = httpapi.New(
-		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Meter: m.usage, Logger: logger, Settings: committer.Settings},
+		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "projector", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Meter: m.usage, Logger: logger, Settings: committer.Settings},
 		ingest.New(document, committer).Handlers(),
+		project.Handlers(),
 		query.New(m.model, stream).Auditing(event.CredentialStream).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).
 			Exporting(m.keeper(t, stream), m.ring.Operator, event.CredentialStream, stream).Handlers(),
 		accounts.New(

@@ -80,7 +80,7 @@ func newFixture(tb testing.TB, instead httpapi.Handlers, change ...func(*httpapi
 	}
 	maps.Copy(handlers, instead)
 	cfg := httpapi.Config{
-		Spec: f.spec, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: known(),
+		Spec: f.spec, Services: []string{"ingest", "query", "accounts", "projector", "mcp"}, Authenticator: known(),
 		Logger: slog.New(slog.NewTextHandler(&f.log, nil)),
 	}
 	for _, c := range change {

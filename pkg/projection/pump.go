@@ -19,6 +19,8 @@ type Config struct {
 	// steady trickle makes few, larger blocks. The first event after a quiet
 	// time is stored at once.
 	Pause time.Duration
+	// Project is what projects an event; nil: the function of that name.
+	Project func(r event.Recorded, rows *readmodel.Rows) (known bool)
 }
 
 // DefaultConfig is for live projection: under load rows are readable about a
@@ -54,7 +56,10 @@ func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cf
 	}()
 
 	done := readmodel.Progress{Stream: stream}
-	var p portion
+	p := portion{project: cfg.Project}
+	if p.project == nil {
+		p.project = Project
+	}
 	var last time.Time
 	for {
 		f, ok := <-frames
@@ -105,6 +110,7 @@ func decode(ctx context.Context, stream string, src iter.Seq2[eventlog.Recorded,
 
 // portion is what one store takes.
 type portion struct {
+	project         func(event.Recorded, *readmodel.Rows) bool
 	rows            readmodel.Rows
 	upTo            readmodel.Progress
 	events, unknown int
@@ -122,7 +128,7 @@ func (p *portion) add(f decoded) {
 		return
 	}
 	for _, r := range f.events {
-		if !Project(r, &p.rows) {
+		if !p.project(r, &p.rows) {
 			p.unknown++
 		}
 		p.upTo = readmodel.Progress{Stream: r.Position.Stream, Offset: r.Position.Offset, Time: r.Time}

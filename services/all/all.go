@@ -2,9 +2,9 @@
 // others are named. It is the only place that knows which.
 //
 //	┌─ NATS JetStream (in process) ─┐   ┌─ ClickHouse (child process) ─┐
-//	│ CREDENTIALS TRACK_00 + tables │   │  tables and checkpoint       │
+//	│ CREDENTIALS OPS TRACK_00 …    │   │  tables and checkpoint       │
 //	└──────┬──────────────┬─────────┘   └───────▲──────────────┬───────┘
-//	   keyring       committer ─► projectors ───┘            query
+//	   keyring       committer ─► projector ────┘            query
 //	       └──────────────┴── HTTP API ────────────────────────┘
 //
 // What is drawn higher starts first and stops last.
@@ -13,7 +13,6 @@ package all
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -27,7 +26,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
@@ -42,7 +40,6 @@ import (
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/ratelimit/natsbank"
-	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 	"github.com/shipledger/shipledger/pkg/telemetry"
 	"github.com/shipledger/shipledger/pkg/usage"
@@ -94,7 +91,8 @@ type Config struct {
 	Leaks Leaks `embed:"" prefix:"leaks-"`
 	OIDC  OIDC  `embed:"" prefix:"oidc-"`
 
-	TrustedProxies []string `name:"trusted-proxies" env:"SHIPLEDGER_TRUSTED_PROXIES" help:"Addresses and networks of proxies in front whose X-Forwarded-For tells where a request comes from; none: the connection does."`
+	TrustedProxies []string      `name:"trusted-proxies" env:"SHIPLEDGER_TRUSTED_PROXIES" help:"Addresses and networks of proxies in front whose X-Forwarded-For tells where a request comes from; none: the connection does."`
+	ReplayKeep     time.Duration `default:"24h" env:"SHIPLEDGER_REPLAY_KEEP" help:"How long a switch to a rebuilt read model can be undone."`
 
 	Heartbeat time.Duration `default:"15s" env:"SHIPLEDGER_HEARTBEAT" help:"How often a stream of events without news says that it is alive."`
 
@@ -176,7 +174,7 @@ func New(cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
 		}
 		defer nc.Close()
 		defer func() { _ = model.Close() }()
-		b := backends{nc: nc, model: model, making: make(chan struct{}, 1)}
+		b := backends{nc: nc, model: model}
 		services, err := b.wire(ctx, cfg, logger)
 		if err != nil {
 			return err
@@ -234,9 +232,8 @@ func openClickHouse(cfg Config, logger *slog.Logger) (*chmodel.Model, lifecycle.
 
 // backends are what services stand on, whoever started them.
 type backends struct {
-	nc     *nats.Conn
-	model  *chmodel.Model
-	making chan struct{} // held by whoever makes tables
+	nc    *nats.Conn
+	model *chmodel.Model
 }
 
 func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
@@ -260,6 +257,10 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	if err != nil {
 		return nil, err
 	}
+	operations, err := natslog.Open(opening, js, natslog.Operations(cfg.NATSReplicas))
+	if err != nil {
+		return nil, err
+	}
 	peppers, err := keyring.LoadPeppers(cfg.Pepper, cfg.PepperFile, cfg.Data, rand.Reader)
 	if err != nil {
 		return nil, err
@@ -279,16 +280,17 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	stream := event.TrackStream(trackIndex)
 	ring := keyring.New(keyring.Config{DeafLimit: cfg.DeafLimit, Sessions: sessions}, credentials, peppers, time.Now, logger)
 	committer := ingest.NewCommitter(track, stream, time.Now, newIDs(), logger)
-	project, logs := projectors{}, map[string]eventlog.Reader{stream: track, event.CredentialStream: credentials}
-	for short, log := range logs {
-		project = append(project, projector.New(log, b.openSink, short, logger))
-	}
+	logs := map[string]eventlog.Reader{stream: track, event.CredentialStream: credentials}
 	live := feed.New(feed.Config{}, logs, query.Render, logger)
 	keeper, err := openKeeper(opening, cfg, js, logs, logger)
 	if err != nil {
 		return nil, err
 	}
 	audit := projector.NewAudit(track, b.model, stream, cfg.AuditEvery, logger)
+	project := projector.New(projector.Config{
+		Streams: []projector.Stream{{Name: stream, Log: track}, {Name: event.CredentialStream, Log: credentials}},
+		Keep:    cfg.ReplayKeep, CodeVersion: cfg.Version, Entropy: rand.Reader,
+	}, operations, b.model, spec, logger)
 	health := &health{
 		version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project, ledger: audit,
 	}
@@ -318,7 +320,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		people.Attempts = ratelimit.NewMemory()
 	}
 	registry := telemetry.NewRegistry()
-	registry.MustRegister(slices.Concat(committer.Collectors(), project.collectors(), audit.Collectors())...)
+	registry.MustRegister(slices.Concat(committer.Collectors(), project.Collectors(), audit.Collectors())...)
 	var api *httpapi.API
 	agents := mcp.New(mcp.Config{
 		API: "http://" + cfg.Addr, Version: cfg.Version,
@@ -326,7 +328,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	}, logger)
 	api, err = httpapi.New(
 		httpapi.Config{
-			Spec: spec, Services: []string{"ingest", "query", "accounts", "mcp"}, Authenticator: ring, Limiter: limiter, Meter: people.Usage, Logger: logger,
+			Spec: spec, Services: []string{"ingest", "query", "accounts", "projector", "mcp"}, Authenticator: ring, Limiter: limiter, Meter: people.Usage, Logger: logger,
 			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto, TrustedProxies: proxies,
 			Settings: committer.Settings,
 		},
@@ -338,6 +340,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 			Handlers(),
 		accounts.New(people, spec, credentials, ring, peppers, sessions, time.Now, rand.Reader).Handlers(),
 		agents.Handlers(),
+		project.Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
 	)
 	if err != nil {
@@ -351,7 +354,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		lifecycle.Par(ring, people.Usage, follow, budgets, audit, keeper, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
 		people.Nodes, // before anybody is let in, and after what was let in is done
 		committer,
-		lifecycle.Par(project.service(), live),
+		lifecycle.Par(project, live),
 		&httpapi.Server{Addr: cfg.Addr, Handler: api, Grace: stopGrace, Listening: cfg.Listening},
 	), nil
 }
@@ -388,33 +391,6 @@ func openNodes(ctx context.Context, cfg Config, js jetstream.JetStream, ring *ke
 	return keyring.NewNodes(keyring.NodesConfig{Service: "all", ID: rand.Text(), Flights: flights}, ring, table, time.Now, logger), nil
 }
 
-// projectors fill the read model, each from a stream.
-type projectors []*projector.Service
-
-func (all projectors) service() lifecycle.Service {
-	services := make([]lifecycle.Service, len(all))
-	for i, p := range all {
-		services[i] = p
-	}
-	return lifecycle.Par(services...)
-}
-
-func (all projectors) collectors() (out []prometheus.Collector) {
-	for _, p := range all {
-		out = append(out, p.Collectors()...)
-	}
-	return out
-}
-
-// Healthy tells why the read model falls behind, nil while it does not.
-func (all projectors) Healthy() error {
-	var errs []error
-	for _, p := range all {
-		errs = append(errs, p.Healthy())
-	}
-	return errors.Join(errs...)
-}
-
 // openUsage gives the book of who uses which credential.
 func openUsage(ctx context.Context, cfg Config, js jetstream.JetStream, logger *slog.Logger) (*usage.Book, error) {
 	table, err := natskv.Open(ctx, js, natskv.Config{Bucket: "USAGE", Description: "Who uses which credential", Replicas: cfg.NATSReplicas})
@@ -422,17 +398,6 @@ func openUsage(ctx context.Context, cfg Config, js jetstream.JetStream, logger *
 		return nil, err
 	}
 	return usage.New(table, time.Now, logger), nil
-}
-
-// openSink makes what tables are missing: projectors are their only writers. One
-// at a time: statements that make a table do not mix well.
-func (b backends) openSink(ctx context.Context) (readmodel.Sink, error) {
-	b.making <- struct{}{}
-	defer func() { <-b.making }()
-	if err := b.model.Migrate(ctx); err != nil {
-		return nil, err
-	}
-	return b.model.Writer(b.model.Active()), nil
 }
 
 func bootstrap(ctx context.Context, cfg Config, credentials, track *natslog.Log, peppers *credential.Peppers) error {

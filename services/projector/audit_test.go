@@ -2,6 +2,7 @@ package projector_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"testing"
@@ -52,7 +53,10 @@ func audited(t *testing.T, lose int) *projector.Audit {
 	t.Helper()
 	log, s := memlog.New(), &forgetful{memmodel.New(), lose}
 	a := projector.NewAudit(log, s, "t0", time.Minute, slog.New(slog.DiscardHandler))
-	p := projector.New(log, func(context.Context) (readmodel.Sink, error) { return s, nil }, "t0", slog.New(slog.DiscardHandler))
+	p := projector.New(
+		projector.Config{Streams: []projector.Stream{{Name: "t0", Log: log}}, Entropy: rand.Reader}, memlog.New(),
+		projector.Single(func(context.Context) (readmodel.Sink, error) { return s, nil }), nil, slog.New(slog.DiscardHandler),
+	)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)
 	go func() { done <- p.Run(ctx, func() {}) }()

@@ -1,45 +1,125 @@
-// Package projector keeps the read model in step with the log.
+// Package projector keeps the read model in step with the log, and rebuilds it.
 //
-// It is the only writer of the read model. It keeps no state of its own: where
-// to go on stands in the read model, stored after the rows it covers.
+// It is the only writer of the read model. It keeps no state of its own: how far
+// each version of the tables is stands in the read model, stored after the rows
+// it covers, and which versions there are to be is a fold of the stream of
+// operations (package replay).
+//
+//	TRACK_00 … ┬─► lane of the live version ────► tables _v1 ◄── readers, by the pointer
+//	           ├─► lane of the version before ──► tables _v…      (kept for undo)
+//	           └─► lane of a rebuild ───────────► tables _v2 ┐
+//	OPS ──────► book ─► plan: which lanes, which pointer    ├► clones ─► comparison
+//	     ◄───── certificate, switch ◄───────────────────────┘
+//
+// Every lane is the same loop with the same code. A lane can be made to stand
+// between two frames (see gate); that is all that a comparison needs of it.
+//
+// A crash at any moment is mended by beginning anew with the plan: a rebuild goes
+// on from its own checkpoint, clones that were left are dropped, a pointer that
+// is not yet where the book says is moved there.
 package projector
 
 import (
 	"context"
-	"iter"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/projection"
 	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/replay"
 )
 
 // The back-off after a failure.
 const (
 	firstPause = 200 * time.Millisecond
 	maxPause   = 5 * time.Second
+	// maxFailures in a row, none of them the store's absence, end a rebuild.
+	maxFailures = 6
 )
 
-// Service projects one stream. It implements lifecycle.Service.
+// Tables are the versions of the read model's tables.
+//
+// An error that fault.KindOf calls Unavailable may be tried again.
+type Tables interface {
+	// Migrate makes what is missing of what does not depend on a version, and
+	// the tables of the live one.
+	Migrate(ctx context.Context) error
+	// Active gives the version that reads use, once Migrate has succeeded.
+	Active() uint32
+	// Activate makes reads use a version.
+	Activate(ctx context.Context, version uint32) error
+	EnsureVersion(ctx context.Context, version uint32) error
+	DropVersion(ctx context.Context, version uint32) error
+	// TableVersions lists the versions that have tables.
+	TableVersions(ctx context.Context) ([]uint32, error)
+	// Stored counts the events in a version, about.
+	Stored(ctx context.Context, version uint32) (uint64, error)
+	// OpenSink gives what stores in a version, and what closes it.
+	OpenSink(ctx context.Context, version uint32) (readmodel.Sink, func() error, error)
+
+	// Clone keeps the tables of a version as they stand. There must be no clones
+	// of it, and nothing may be stored in it meanwhile.
+	Clone(ctx context.Context, version uint32) error
+	DropClones(ctx context.Context) error
+	// Compare compares clones, and keeps which cells differ.
+	Compare(ctx context.Context, c replay.Comparison) (replay.Findings, error)
+	// ChangedCells lists what Compare kept, of one account, after a Seq.
+	ChangedCells(ctx context.Context, account, replayID, to string, after uint64, limit int) ([]replay.CellChange, error)
+}
+
+// Config is what an operator can say, and what tests replace.
+type Config struct {
+	// Streams are projected, each in its own order.
+	Streams []Stream
+	Keep    time.Duration // how long a switch can be undone; 0: 24 h
+	// CodeVersion names this build in certificates.
+	CodeVersion string
+	// Project is what projects an event; nil: projection.Project.
+	Project func(event.Recorded, *readmodel.Rows) bool
+	Now     func() time.Time // nil: time.Now
+	Entropy io.Reader        // for ids; safe for concurrent use
+}
+
+// A Stream of the log, with its short name.
+type Stream struct {
+	Name string
+	Log  eventlog.Reader
+}
+
+// Service projects streams. It implements lifecycle.Service.
 type Service struct {
-	log    eventlog.Reader
-	open   func(context.Context) (readmodel.Sink, error)
-	sink   readmodel.Sink // nil until it was opened
-	ready  func()
-	stream string
-	cfg    projection.Config
+	cfg    Config
+	ops    *operations
+	tables Tables
+	spec   *httpapi.Spec
 	logger *slog.Logger
 
-	mu    sync.Mutex
-	state State
+	mu       sync.Mutex
+	versions map[uint32]*version
+	attempt  *attempt // the replay that runs; nil: none
+	settled  uint64   // sequence of the operations that the plan in force is made of
+	active   uint32
+	err      error         // why the plan is not in force
+	progress chan struct{} // closed and replaced whenever settled or a lane moves on
+	poke     chan struct{}
 
-	projected, unknown prometheus.Counter
-	sequence, received prometheus.Gauge
+	projected, unknown *prometheus.CounterVec // by stream
+	sequence, received *prometheus.GaugeVec
+	replayEvents       prometheus.Gauge
+	replayTotal        prometheus.Gauge
+	replayRunning      prometheus.Gauge
 }
 
 // State is how far a projector is, for health and metrics.
@@ -50,116 +130,348 @@ type State struct {
 	Err      error  // why it does not go on; nil while it does
 }
 
-// New returns a projector of the stream with that short name. It asks open for
-// the sink when it first can, and again after a failure: whoever writes the
-// tables also makes them.
-func New(log eventlog.Reader, open func(context.Context) (readmodel.Sink, error), stream string, logger *slog.Logger) *Service {
-	labels := prometheus.Labels{"stream": stream}
+// New returns a projector into tables, which it makes. Decisions about replays
+// stand in ops; spec says what its operations accept.
+func New(cfg Config, ops eventlog.Log, tables Tables, spec *httpapi.Spec, logger *slog.Logger) *Service {
+	if cfg.Keep <= 0 {
+		cfg.Keep = 24 * time.Hour
+	}
+	if cfg.Project == nil {
+		cfg.Project = projection.Project
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	newID := func() (ulid.ULID, error) { return ulid.New(ulid.Timestamp(cfg.Now()), cfg.Entropy) }
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	gauges := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"stream"})
+	}
+	counters := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"stream"})
+	}
 	return &Service{
-		log: log, open: open, stream: stream, cfg: projection.DefaultConfig, logger: logger,
-		projected: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "shipledger_events_projected_total", Help: "Events stored in the read model since the start.", ConstLabels: labels,
-		}),
-		unknown: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "shipledger_events_unknown_total", Help: "Of them, events of a type that this version does not know.", ConstLabels: labels,
-		}),
-		sequence: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "shipledger_projected_sequence", Help: "Sequence of the last frame in the read model.", ConstLabels: labels,
-		}),
-		received: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "shipledger_projected_received_seconds", Help: "Receipt of the last event in the read model, Unix time.", ConstLabels: labels,
-		}),
+		cfg: cfg, ops: newOperations(ops, cfg.Now, newID, logger), tables: tables, spec: spec, logger: logger,
+		versions: map[uint32]*version{}, progress: make(chan struct{}), poke: make(chan struct{}, 1),
+		projected:     counters("shipledger_events_projected_total", "Events stored in the live read model since the start."),
+		unknown:       counters("shipledger_events_unknown_total", "Of them, events of a type that this version does not know."),
+		sequence:      gauges("shipledger_projected_sequence", "Sequence of the last frame in the live read model."),
+		received:      gauges("shipledger_projected_received_seconds", "Receipt of the last event in the live read model, Unix time."),
+		replayRunning: gauge("shipledger_replay_running", "1 while a replay is made or compared, else 0."),
+		replayEvents:  gauge("shipledger_replay_events", "Events that the replay has projected."),
+		replayTotal:   gauge("shipledger_replay_events_total", "Events that it has to project, about."),
 	}
 }
 
 // Collectors gives the projector's metrics, for registering.
 func (s *Service) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received}
+	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received, s.replayRunning, s.replayEvents, s.replayTotal}
 }
 
 // Run projects until ctx is done. It is ready once the tables are there, or
 // cannot be made: a read model that does not answer stops nobody but readers,
 // and is caught up with when it does.
 func (s *Service) Run(ctx context.Context, ready func()) error {
-	s.ready = sync.OnceFunc(ready)
-	pause := firstPause
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer s.stopAll()
+	defer cancel()
+	wg.Go(func() { s.ops.follow(ctx) })
+
+	pause, first, migrated := firstPause, true, false
 	for {
-		before := s.State().Progress
-		err := s.project(ctx)
-		s.ready()
+		wait, changed, err := s.keepToPlan(ctx, &migrated)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end was asked for
 		}
-		if s.State().Progress.Offset > before.Offset {
+		if err != nil {
+			level := slog.LevelError
+			if fault.KindOf(err) == fault.Unavailable {
+				level = slog.LevelWarn
+			}
+			s.logger.Log(ctx, level, "the read model is not as planned, trying again", "pause", pause, "err", err)
+			wait, pause = pause, min(2*pause, maxPause)
+		} else {
 			pause = firstPause
 		}
-		s.stopped(err)
-		level := slog.LevelError // a frame that cannot be read or stored stays so until somebody looks
-		if fault.KindOf(err) == fault.Unavailable {
-			level = slog.LevelWarn
+		if first {
+			ready()
+			first = false
 		}
-		s.logger.Log(ctx, level, "projection stopped, trying again", "stream", s.stream, "pause", pause, "err", err)
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
+		case <-changed:
+		case <-s.poke:
+		case <-timer.C:
 		}
-		pause = min(2*pause, maxPause)
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
 	}
 }
 
-func (s *Service) project(ctx context.Context) error {
-	if s.sink == nil {
-		sink, err := s.open(ctx)
+// longest is how long the plan is not looked at where nothing happens.
+const longest = time.Hour
+
+// keepToPlan makes pointer, lanes and tables what the plan says. It gives when to
+// look again, and what is closed when the book changes.
+func (s *Service) keepToPlan(ctx context.Context, migrated *bool) (wait time.Duration, changed <-chan struct{}, err error) {
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.err = err
+		s.moved()
+	}()
+	never := make(chan struct{})
+	if err := s.ops.caughtUp(ctx); err != nil {
+		return 0, never, fault.New(fault.Unavailable, "", "the log of operations does not answer").Because(err)
+	}
+	if !*migrated {
+		if err := s.tables.Migrate(ctx); err != nil {
+			return 0, never, err
+		}
+		*migrated = true
+	}
+	var plan replay.Plan
+	var open replay.Replay
+	var running bool
+	var seq uint64
+	now := s.cfg.Now()
+	changed = s.ops.look(func(b *replay.Book) {
+		plan = b.Plan(now)
+		open, running = b.Open()
+		running = running && open.State == replay.Running
+		seq, _ = b.Applied()
+	})
+	s.stopUnplanned(plan, open, running)
+	for _, v := range plan.Projected {
+		part := replay.Part{}
+		if running && v == open.Version {
+			part = open.Part
+		}
+		rebuilding := running && v == open.Version
+		err := s.startVersion(ctx, v, part, rebuilding)
+		if err != nil && rebuilding && fault.KindOf(err) == fault.Precondition {
+			s.failed(ctx, open, err)
+			continue
+		}
 		if err != nil {
+			return 0, changed, err
+		}
+	}
+	if s.tables.Active() != plan.Active {
+		if err := s.tables.Activate(ctx, plan.Active); err != nil {
+			return 0, changed, err
+		}
+	}
+	s.mu.Lock()
+	s.active, s.settled = plan.Active, seq
+	s.moved()
+	s.mu.Unlock()
+	if err := s.dropUnplanned(ctx, plan); err != nil {
+		return 0, changed, err
+	}
+	switch {
+	case running && s.version(open.Version) != nil:
+		s.startAttempt(ctx, open)
+	case open.State == replay.Ready:
+		s.resumeSwitch(ctx, open)
+	}
+	wait = longest
+	if !plan.Change.IsZero() {
+		wait = max(min(wait, plan.Change.Sub(now)), time.Millisecond)
+	}
+	return wait, changed, nil
+}
+
+// moved wakes whoever waits for progress. s.mu is held.
+func (s *Service) moved() {
+	close(s.progress)
+	s.progress = make(chan struct{})
+}
+
+func (s *Service) version(number uint32) *version {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.versions[number]
+}
+
+func (s *Service) startVersion(ctx context.Context, number uint32, part replay.Part, rebuilding bool) error {
+	if s.version(number) != nil {
+		return nil
+	}
+	if err := s.tables.EnsureVersion(ctx, number); err != nil {
+		return err
+	}
+	v := &version{number: number}
+	var closing []func() error
+	for _, stream := range s.cfg.Streams {
+		sink, closeSink, err := s.tables.OpenSink(ctx, number)
+		if err != nil {
+			for _, c := range closing {
+				err = errors.Join(err, c())
+			}
 			return err
 		}
-		s.sink = sink
+		closing = append(closing, closeSink)
+		l := &lane{
+			version: number, stream: stream.Name, log: stream.Log, sink: sink,
+			project: narrowed(s.cfg.Project, part), logger: s.logger, done: make(chan struct{}),
+		}
+		if part.From.Stream == stream.Name {
+			l.first = part.From.Offset
+		}
+		l.rebuilding.Store(rebuilding)
+		l.observe = func(upTo readmodel.Progress, events, unknown int) { s.observe(l, upTo, events, unknown) }
+		v.lanes = append(v.lanes, l)
 	}
-	from, err := s.sink.Progress(ctx, s.stream)
+	for i, l := range v.lanes {
+		runCtx, stop := context.WithCancel(ctx)
+		l.stop = stop
+		go func() {
+			defer close(l.done)
+			l.run(runCtx)
+			if err := closing[i](); err != nil {
+				s.logger.WarnContext(ctx, "closing a connection to the read model failed", "version", number, "err", err)
+			}
+		}()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.versions[number] = v
+	return nil
+}
+
+// narrowed projects a part of the events; the progress is that of all.
+func narrowed(project func(event.Recorded, *readmodel.Rows) bool, part replay.Part) func(event.Recorded, *readmodel.Rows) bool {
+	if !part.Check() {
+		return project
+	}
+	return func(r event.Recorded, rows *readmodel.Rows) bool {
+		from := part.From
+		if part.Account != "" && r.Account != part.Account ||
+			from.Stream != "" && (r.Position.Stream != from.Stream || r.Position.Offset < from.Offset) {
+			return true
+		}
+		return project(r, rows)
+	}
+}
+
+func (s *Service) stopUnplanned(plan replay.Plan, open replay.Replay, running bool) {
+	s.mu.Lock()
+	var ended []*version
+	for number, v := range s.versions {
+		if !slices.Contains(plan.Projected, number) {
+			ended = append(ended, v)
+			delete(s.versions, number)
+		}
+	}
+	a := s.attempt
+	if a != nil && running && a.id == open.ID {
+		a = nil
+	} else {
+		s.attempt = nil
+	}
+	s.mu.Unlock()
+	if a != nil {
+		a.end()
+	}
+	for _, v := range ended {
+		v.stop()
+	}
+}
+
+func (s *Service) stopAll() { s.stopUnplanned(replay.Plan{}, replay.Replay{}, false) }
+
+func (s *Service) dropUnplanned(ctx context.Context, plan replay.Plan) error {
+	versions, err := s.tables.TableVersions(ctx)
 	if err != nil {
 		return err
 	}
-	s.resumed(from)
-	s.ready()
-	follow := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] {
-		return s.log.Follow(ctx, from.Offset.Seq())
+	for _, v := range versions {
+		if slices.Contains(plan.Projected, v) || slices.Contains(plan.Kept, v) {
+			continue
+		}
+		if err := s.tables.DropVersion(ctx, v); err != nil {
+			return fmt.Errorf("drop version %d: %w", v, err)
+		}
+		s.logger.InfoContext(ctx, "a version of the read model was dropped", "version", v)
 	}
-	_, err = projection.Pump(ctx, s.stream, follow, s.sink, s.cfg, s)
-	return err
+	return nil
 }
 
-func (s *Service) resumed(from readmodel.Progress) {
+func (s *Service) observe(l *lane, upTo readmodel.Progress, events, unknown int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state.Progress, s.state.Err = from, nil
+	s.moved()
+	if l.version != s.active {
+		return
+	}
+	s.projected.WithLabelValues(l.stream).Add(float64(events))
+	s.unknown.WithLabelValues(l.stream).Add(float64(unknown))
+	s.sequence.WithLabelValues(l.stream).Set(float64(upTo.Offset.Seq()))
+	s.received.WithLabelValues(l.stream).Set(float64(upTo.Time.UnixMilli()) / 1000)
 }
 
-func (s *Service) stopped(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state.Err = err
-}
-
-// Projected implements projection.Observer.
-func (s *Service) Projected(_ string, upTo readmodel.Progress, events, unknown int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state.Progress, s.state.Err = upTo, nil
-	s.state.Events += uint64(events)
-	s.state.Unknown += uint64(unknown)
-	s.projected.Add(float64(events))
-	s.unknown.Add(float64(unknown))
-	s.sequence.Set(float64(upTo.Offset.Seq()))
-	s.received.Set(float64(upTo.Time.UnixMilli()) / 1000)
-}
-
-// State gives how far the projector is.
+// State gives how far the live version is; the progress is of the first stream.
 func (s *Service) State() State {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state
+	v, err := s.versions[s.active], s.err
+	s.mu.Unlock()
+	if v == nil {
+		return State{Err: err}
+	}
+	return v.state()
 }
 
-// Healthy tells why the read model falls behind, nil while it does not.
+// Healthy tells why the live read model falls behind, nil while it does not. A
+// replay that fails is no matter of health.
 func (s *Service) Healthy() error { return s.State().Err }
+
+// when returns when cond holds, which is asked whenever something moves.
+func (s *Service) when(ctx context.Context, cond func() bool) error {
+	for {
+		s.mu.Lock()
+		moved := s.progress
+		s.mu.Unlock()
+		if cond() {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// inForce returns when the plan after an event of the stream of operations is in
+// force: then reads of this process use the version that it made live.
+func (s *Service) inForce(ctx context.Context, seq uint64) error {
+	return s.when(ctx, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.settled >= seq
+	})
+}
+
+// level returns when the version to is as far as the version from now is, so
+// that answers do not go back in time with a switch.
+func (s *Service) level(ctx context.Context, from, to uint32) error {
+	f, t := s.version(from), s.version(to)
+	if f == nil || t == nil {
+		return fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "The tables to switch to are being prepared. Try again in a moment.")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	at := f.offsets()
+	if err := s.when(ctx, func() bool { return t.reached(at) }); err != nil {
+		return fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "The tables to switch to are behind the live ones. Try again in a moment.").Because(err)
+	}
+	return nil
+}

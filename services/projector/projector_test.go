@@ -2,6 +2,7 @@ package projector_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -63,7 +64,10 @@ func add(t *testing.T, log *memlog.Log) {
 // start runs a projector inside a bubble; stop waits for it.
 func start(t *testing.T, log *memlog.Log, s *store) (p *projector.Service, ready *atomic.Bool, stop func()) {
 	t.Helper()
-	p = projector.New(log, s.open, "t0", slog.New(slog.DiscardHandler))
+	p = projector.New(
+		projector.Config{Streams: []projector.Stream{{Name: "t0", Log: log}}, Entropy: rand.Reader},
+		memlog.New(), projector.Single(s.open), nil, slog.New(slog.DiscardHandler),
+	)
 	ctx, cancel := context.WithCancel(context.Background())
 	ready = new(atomic.Bool)
 	done := make(chan error, 1)

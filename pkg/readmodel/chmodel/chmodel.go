@@ -139,6 +139,7 @@ type Model struct {
 	cfg    Config
 	logger *slog.Logger
 	conn   driver.Conn
+	slow   driver.Conn // for comparing whole tables
 	active atomic.Uint32
 }
 
@@ -155,11 +156,14 @@ func Open(_ context.Context, cfg Config, logger *slog.Logger) (*Model, error) {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
 	m.conn = conn
+	if m.slow, err = clickhouse.Open(m.slowOptions()); err != nil {
+		return nil, fmt.Errorf("open ClickHouse: %w", err)
+	}
 	return m, nil
 }
 
 // Close closes the connections that ask. Writers are closed on their own.
-func (m *Model) Close() error { return m.conn.Close() }
+func (m *Model) Close() error { return errors.Join(m.conn.Close(), m.slow.Close()) }
 
 func (m *Model) options() *clickhouse.Options {
 	return &clickhouse.Options{
@@ -208,6 +212,9 @@ type dialerFunc func(ctx context.Context, network, addr string) (net.Conn, error
 func (f dialerFunc) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
 	return f(ctx, network, addr)
 }
+
+// Database names where the tables are.
+func (m *Model) Database() string { return m.cfg.Database }
 
 // Active is the version of the tables that reads use.
 func (m *Model) Active() uint32 { return m.active.Load() }

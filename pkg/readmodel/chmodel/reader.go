@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/uuid"
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sync/errgroup"
@@ -24,15 +25,24 @@ type params map[string]any
 
 // ask runs a question and hands each row to scan.
 func (m *Model) ask(ctx context.Context, doing, sql string, p params, scan func(scanner) error) error {
-	bound, cancel := context.WithTimeout(ctx, m.cfg.QueryTimeout)
-	defer cancel()
+	return askOn(ctx, m.conn, m.cfg.QueryTimeout, doing, sql, p, scan)
+}
+
+func (p params) args() []any {
 	args := make([]any, 0, len(p))
 	for name, value := range p {
 		args = append(args, clickhouse.Named(name, value))
 	}
+	return args
+}
+
+func askOn(ctx context.Context, conn driver.Conn, timeout time.Duration, doing, sql string, p params, scan func(scanner) error) error {
+	bound, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	args := p.args()
 	started := false
 	attempt := func() error {
-		rows, err := m.conn.Query(bound, sql, args...)
+		rows, err := conn.Query(bound, sql, args...)
 		if err != nil {
 			return err
 		}

@@ -26,6 +26,7 @@ type app struct {
 	Import   cli.Import       `cmd:"" help:"Load a deployment history from a file."`
 	Log      logs             `cmd:"" help:"The log as a file: back up, restore, verify, prove."`
 	Accounts cli.Accounts     `cmd:"" help:"Manage the accounts of a server."`
+	Replay   cli.Replay       `cmd:"" help:"Rebuild the read model from the log, verify it, switch to it, go back."`
 	Engine   engine           `cmd:"" help:"Manage the embedded ClickHouse engine."`
 	Version  kong.VersionFlag `help:"Print the version."`
 }

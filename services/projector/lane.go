@@ -1,0 +1,281 @@
+package projector
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/projection"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+// rebuildConfig is for a lane that has the whole log before it.
+var rebuildConfig = projection.Config{MaxRows: 50_000}
+
+// share is the part of the time in which a rebuild stores; the rest is for
+// inserts of the live version and for readers.
+const share = 0.85
+
+// lane projects the log into one version of the tables.
+type lane struct {
+	version uint32
+	stream  string
+	log     eventlog.Reader
+	sink    readmodel.Sink
+	first   event.Offset // where it begins if nothing is stored; 0: with the log
+	project func(event.Recorded, *readmodel.Rows) bool
+	// rebuilding says that it stores as fast as it may, in blocks of its own size.
+	rebuilding atomic.Bool
+	gate       gate
+	observe    func(upTo readmodel.Progress, events, unknown int)
+	logger     *slog.Logger
+
+	mu       sync.Mutex
+	state    State
+	failures int // in a row that are not the store's absence
+	stop     context.CancelFunc
+	done     chan struct{}
+}
+
+// run projects until ctx is done.
+func (l *lane) run(ctx context.Context) {
+	pause := firstPause
+	for ctx.Err() == nil {
+		before := l.State().Progress
+		err := l.follow(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil { // the gate ended it
+			l.gate.park(ctx)
+			continue
+		}
+		if l.State().Progress.Offset > before.Offset {
+			pause = firstPause
+		}
+		l.stopped(err)
+		level := slog.LevelError // a frame that cannot be read or stored stays so until somebody looks
+		if fault.KindOf(err) == fault.Unavailable {
+			level = slog.LevelWarn
+		}
+		l.logger.Log(ctx, level, "projection stopped, trying again", "stream", l.stream, "version", l.version, "pause", pause, "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, maxPause)
+	}
+}
+
+func (l *lane) follow(ctx context.Context) error {
+	from, err := l.sink.Progress(ctx, l.stream)
+	if err != nil {
+		return err
+	}
+	l.resumed(from)
+	after := from.Offset.Seq()
+	if after == 0 && l.first > 0 {
+		after = l.first.Seq() - 1
+	}
+	cfg, sink := projection.DefaultConfig, l.sink
+	if l.rebuilding.Load() {
+		cfg, sink = rebuildConfig, sharing{sink}
+	}
+	cfg.Project = l.project
+	source := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] {
+		return l.gate.through(ctx, l.log, after)
+	}
+	_, err = projection.Pump(ctx, l.stream, source, sink, cfg, l)
+	return err
+}
+
+func (l *lane) resumed(from readmodel.Progress) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.Progress, l.state.Err = from, nil
+}
+
+func (l *lane) stopped(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.Err = err
+	if fault.KindOf(err) != fault.Unavailable {
+		l.failures++
+	}
+}
+
+// Projected implements projection.Observer.
+func (l *lane) Projected(_ string, upTo readmodel.Progress, events, unknown int) {
+	l.mu.Lock()
+	l.state.Progress, l.state.Err, l.failures = upTo, nil, 0
+	l.state.Events += uint64(events)
+	l.state.Unknown += uint64(unknown)
+	l.mu.Unlock()
+	l.observe(upTo, events, unknown)
+}
+
+// State gives how far the lane is.
+func (l *lane) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state
+}
+
+// broken gives why the lane does not get on whatever it tries, nil while it may.
+func (l *lane) broken() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failures >= maxFailures {
+		return l.state.Err
+	}
+	return nil
+}
+
+// sharing leaves the store some time after each block.
+type sharing struct{ readmodel.Sink }
+
+// Store implements readmodel.Sink.
+func (s sharing) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
+	began := time.Now()
+	if err := s.Sink.Store(ctx, rows, upTo); err != nil {
+		return err
+	}
+	took := time.Since(began)
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(float64(took) * (1 - share) / share)):
+	}
+	return nil
+}
+
+// gate lets frames through up to a limit, if there is one. The source of a lane
+// ends at the limit, so the pump stores what came through and ends as well: that
+// is how lanes come to stand between the same two frames without the pump
+// knowing of it.
+type gate struct {
+	mu     sync.Mutex
+	armed  bool
+	limit  uint64
+	given  uint64             // the last sequence that came through
+	wake   context.CancelFunc // ends the wait for the next frame
+	parked chan struct{}      // closed while the lane stands at the limit
+	lifted chan struct{}      // closed when the limit is lifted or raised
+}
+
+// arm sets a limit, which is at least what came through and what was asked for
+// before, and gives it.
+func (g *gate) arm(at uint64) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	limit := max(at, g.given)
+	if g.armed {
+		limit = max(limit, g.limit)
+	}
+	if !g.armed || limit > g.limit {
+		g.lift()
+		g.armed, g.limit = true, limit
+		g.parked, g.lifted = make(chan struct{}), make(chan struct{})
+	}
+	if g.wake != nil && g.given >= g.limit {
+		g.wake()
+	}
+	return g.limit
+}
+
+// disarm lifts the limit.
+func (g *gate) disarm() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lift()
+	g.armed = false
+}
+
+func (g *gate) lift() {
+	if g.lifted != nil {
+		close(g.lifted)
+		g.lifted = nil
+	}
+}
+
+// await returns when the lane stands at the limit.
+func (g *gate) await(ctx context.Context) error {
+	g.mu.Lock()
+	parked := g.parked
+	g.mu.Unlock()
+	select {
+	case <-parked:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the projection to stand still: %w", context.Cause(ctx))
+	}
+}
+
+// park tells that all that came through is stored, and returns when more may.
+func (g *gate) park(ctx context.Context) {
+	g.mu.Lock()
+	if !g.armed || g.given < g.limit {
+		g.mu.Unlock()
+		return
+	}
+	lifted := g.lifted
+	select {
+	case <-g.parked:
+	default:
+		close(g.parked)
+	}
+	g.mu.Unlock()
+	select {
+	case <-lifted:
+	case <-ctx.Done():
+	}
+}
+
+// through yields the frames after a sequence, up to the limit.
+func (g *gate) through(ctx context.Context, log eventlog.Reader, after uint64) iter.Seq2[eventlog.Recorded, error] {
+	return func(yield func(eventlog.Recorded, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		if !g.begin(after, cancel) {
+			return
+		}
+		for r, err := range log.Follow(ctx, after) {
+			if err == nil && !g.pass(r.Seq) {
+				return
+			}
+			if !yield(r, err) || err == nil && g.reached() {
+				return
+			}
+		}
+	}
+}
+
+func (g *gate) begin(after uint64, wake context.CancelFunc) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.given, g.wake = after, wake
+	return !g.armed || g.given < g.limit
+}
+
+func (g *gate) pass(seq uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.armed && seq > g.limit {
+		return false
+	}
+	g.given = seq
+	return true
+}
+
+func (g *gate) reached() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.armed && g.given >= g.limit
+}
