@@ -267,7 +267,12 @@ func searchStreams(t *testing.T, dir string, secrets map[string]string) {
 	ctx, stop := context.WithCancel(context.Background())
 	up, down := make(chan struct{}), make(chan error, 1)
 	go func() { down <- srv.Run(ctx, func() { close(up) }) }()
-	defer func() { stop(); <-down }()
+	defer func() {
+		stop()
+		if err := <-down; err != nil {
+			t.Error(err)
+		}
+	}()
 	select {
 	case <-up:
 	case err := <-down:
@@ -306,7 +311,12 @@ func searchTables(t *testing.T, engine chserver.Engine, dir string, secrets map[
 	ctx, stop := context.WithCancel(context.Background())
 	up, down := make(chan struct{}), make(chan error, 1)
 	go func() { down <- srv.Run(ctx, func() { close(up) }) }()
-	defer func() { stop(); <-down }()
+	defer func() {
+		stop()
+		if err := <-down; err != nil {
+			t.Error(err)
+		}
+	}()
 	select {
 	case <-up:
 	case err := <-down:
