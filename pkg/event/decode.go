@@ -34,6 +34,10 @@ type envelope struct {
 // event alone, as the stream of credentials holds them. One event that cannot be
 // read fails the frame; the error names its place.
 func DecodeFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
+	return shipped.decodeFrame(stream, seq, body)
+}
+
+func (u Upcasters) decodeFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
 	if len(body) > 0 && body[0] == '{' {
 		r, err := DecodeEvent(Position{stream, At(seq, 0)}, body)
 		return []Recorded{r}, err
@@ -45,7 +49,7 @@ func DecodeFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
 	out := make([]Recorded, len(batch))
 	for i := range batch {
 		out[i].Position = Position{stream, At(seq, i)}
-		if err := batch[i].decode(&out[i]); err != nil {
+		if err := batch[i].decode(&out[i], u); err != nil {
 			return nil, fmt.Errorf("decode event %s (%s): %w", out[i].Position, batch[i].Type, err)
 		}
 	}
@@ -59,13 +63,13 @@ func DecodeEvent(position Position, body []byte) (Recorded, error) {
 	if err := json.Unmarshal(body, &e, decodeOptions); err != nil {
 		return r, fmt.Errorf("decode event %s: %w", position, err)
 	}
-	if err := e.decode(&r); err != nil {
+	if err := e.decode(&r, shipped); err != nil {
 		return r, fmt.Errorf("decode event %s (%s): %w", position, e.Type, err)
 	}
 	return r, nil
 }
 
-func (e *envelope) decode(r *Recorded) (err error) {
+func (e *envelope) decode(r *Recorded, u Upcasters) (err error) {
 	if r.ID, err = ulid.ParseStrict(e.ID); err != nil {
 		return fmt.Errorf("id: %w", err)
 	}
@@ -79,6 +83,9 @@ func (e *envelope) decode(r *Recorded) (err error) {
 	r.Account, r.Type, r.Subject = account, Type(e.Type), e.Subject
 	r.Author = Author{e.CredentialID, e.CredentialName, Mode(e.Mode), e.Actor}
 	r.IdempotencyKey, r.Backfilled = e.IdempotencyKey, e.Backfilled
+	if e.DataSchema, e.Data, err = u.upcast(e.DataSchema, e.Data); err != nil {
+		return err
+	}
 	switch e.DataSchema {
 	case "deployment/1":
 		r.Payload, err = e.run(r, Deployment)

@@ -3,7 +3,9 @@ package projection
 import (
 	"cmp"
 	"slices"
+	"strings"
 
+	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/tally"
@@ -54,11 +56,9 @@ func Balance(accepted tally.Counts, held []readmodel.EventCount) []Entry {
 	return out
 }
 
-// known are the types that Project applies.
-var known = func() map[event.Type]bool {
-	types := map[event.Type]bool{
-		event.ProductCreated: true, event.EnvironmentCreated: true, event.VersionCreated: true, event.VersionSHAFixed: true,
-	}
+// runs are the types of events that report a status of a run.
+var runs = func() map[event.Type]bool {
+	types := map[event.Type]bool{}
 	for _, kind := range []event.Kind{event.Deployment, event.Build} {
 		for _, s := range []event.Status{event.Pending, event.Started, event.Completed, event.Failed, event.Aborted, event.PreflightFailed} {
 			types[event.TypeOf(kind, s)] = true
@@ -67,5 +67,16 @@ var known = func() map[event.Type]bool {
 	return types
 }()
 
-// Knows tells whether events of this type are applied, and not only kept.
-func Knows(t event.Type) bool { return known[t] }
+// Knows tells whether events of this type are applied, and not only kept. Of a
+// product, an environment and what is no state, whatever happens is applied
+// alike; Project says the same of every golden event.
+func Knows(t event.Type) bool {
+	family, _, _ := strings.Cut(string(t), ".")
+	switch family {
+	case event.Deployment.String(), event.Build.String():
+		return runs[t]
+	case "product", "environment", "version", "setting":
+		return true
+	}
+	return credential.Known(family + "/1")
+}
