@@ -45,6 +45,7 @@ type Identity struct {
 	Role       string // the owner's role; empty for API keys
 	ExpiresAt  time.Time
 	RotatedAt  time.Time // when it was to make way for a successor; zero: it was not
+	OldDigest  bool      // its digest was made with an old pepper
 	Limits     *Limits   // its own; nil: none
 	FirstStart bool      // made by the first start: the setting pat_write does not bind it
 }

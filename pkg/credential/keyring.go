@@ -83,7 +83,7 @@ func (k *Keyring) applyRecord(r *Record, at event.Position) error {
 	}
 	e := &entry{at.Offset, r, Identity{
 		Kind: r.Kind, Account: r.Account, RecordID: r.ID, PublicID: r.PublicID, Name: r.Name, Mode: r.Mode,
-		Scopes: r.Scopes, UserID: r.UserID, ExpiresAt: r.ExpiresAt, RotatedAt: r.RotatedAt, FirstStart: r.FirstStart, Limits: r.limits(),
+		Scopes: r.Scopes, UserID: r.UserID, ExpiresAt: r.ExpiresAt, RotatedAt: r.RotatedAt, OldDigest: r.Pepper < k.peppers.current, FirstStart: r.FirstStart, Limits: r.limits(),
 	}}
 	if ok && held.record != nil && held.record.Legacy {
 		k.foreign.remove(held.record)

@@ -146,7 +146,7 @@ func (r *Record) Rotate(grace time.Duration, expires time.Time, by *Identity, no
 		case next.Status == Suspended:
 			return fault.New(fault.Conflict, ErrSuspended.Code, "This credential is suspended: resume it before you rotate it.")
 		}
-		next.RotatedAt, next.GraceUntil = at, at.Add(grace)
+		next.RotatedAt, next.GraceUntil, next.DaysLeft = at, at.Add(grace), 0
 		if !next.ExpiresAt.IsZero() && next.ExpiresAt.Before(next.GraceUntil) {
 			next.GraceUntil = next.ExpiresAt
 		}

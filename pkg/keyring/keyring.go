@@ -44,6 +44,9 @@ type Ring struct {
 	logger *slog.Logger
 	limit  time.Duration
 
+	peppers  *credential.Peppers
+	renewals chan renewed // for the rehasher
+
 	mu      sync.RWMutex
 	keys    *credential.Keyring
 	applied uint64
@@ -67,12 +70,20 @@ func New(cfg Config, log eventlog.Reader, peppers *credential.Peppers, now func(
 	}
 	keys := credential.NewKeyring(peppers)
 	keys.TrustSessions(cfg.Sessions)
-	return &Ring{log: log, now: now, logger: logger, limit: cfg.DeafLimit, keys: keys, grown: make(chan struct{})}
+	return &Ring{log: log, now: now, logger: logger, limit: cfg.DeafLimit, keys: keys, peppers: peppers, renewals: make(chan renewed, rehashQueue), grown: make(chan struct{})}
 }
 
 // Verify tells who presents a token. Beside the errors of package credential it
 // returns ErrDeaf.
 func (r *Ring) Verify(token string) (credential.Identity, error) {
+	id, err := r.verify(token)
+	if id.OldDigest {
+		r.renew(token, id.RecordID)
+	}
+	return id, err
+}
+
+func (r *Ring) verify(token string) (credential.Identity, error) {
 	now := r.now()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -80,6 +91,13 @@ func (r *Ring) Verify(token string) (credential.Identity, error) {
 		return credential.Identity{}, ErrDeaf
 	}
 	return r.keys.Verify(token, now)
+}
+
+// Warnings gives the credentials that a warning of their end is due for at now.
+func (r *Ring) Warnings(now time.Time) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.keys.Warnings(now)
 }
 
 // Alive tells whether the credential of a record may still act; it is asked

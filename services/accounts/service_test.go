@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,8 @@ type process struct {
 	admin  string
 	logs   *bytes.Buffer
 	flight *keyring.Flight
+	warn   *accounts.Warnings
+	later  atomic.Int64 // how much later than noon it is
 }
 
 // newProcess starts a process whose changes are stored through its own way to
@@ -64,9 +67,11 @@ func newNode(t *testing.T, log eventlog.Log, table kv.Table, admin string, chang
 		c(&cfg)
 	}
 	nothing := httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health { return httpapi.Health{} })
+	service := accounts.New(cfg, spec, log, p.ring, peppers, sessions, func() time.Time { return noon.Add(time.Duration(p.later.Load())) }, rand.Reader)
+	p.warn = service.Warnings(logger)
 	p.api, err = httpapi.New(
 		httpapi.Config{Spec: spec, Services: []string{"accounts"}, Authenticator: p.ring, Logger: logger},
-		accounts.New(cfg, spec, log, p.ring, peppers, sessions, now, rand.Reader).Handlers(), httpapi.Handlers{"getHealth": nothing},
+		service.Handlers(), httpapi.Handlers{"getHealth": nothing},
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -321,6 +321,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	}
 	registry := telemetry.NewRegistry()
 	registry.MustRegister(slices.Concat(committer.Collectors(), project.Collectors(), audit.Collectors())...)
+	manage := accounts.New(people, spec, credentials, ring, peppers, sessions, time.Now, rand.Reader)
 	var api *httpapi.API
 	agents := mcp.New(mcp.Config{
 		API: "http://" + cfg.Addr, Version: cfg.Version,
@@ -338,7 +339,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 			Accounting(map[string]eventlog.Reader{stream: track}).
 			Exporting(keeper, ring.Operator, archived()...).
 			Handlers(),
-		accounts.New(people, spec, credentials, ring, peppers, sessions, time.Now, rand.Reader).Handlers(),
+		manage.Handlers(),
 		agents.Handlers(),
 		project.Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(health.check)},
@@ -355,6 +356,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		people.Nodes, // before anybody is let in, and after what was let in is done
 		committer,
 		lifecycle.Par(project, live),
+		lifecycle.Par(manage.Warnings(logger), keyring.NewRehasher(ring, credentials, logger)),
 		&httpapi.Server{Addr: cfg.Addr, Handler: api, Grace: stopGrace, Listening: cfg.Listening},
 	), nil
 }
