@@ -193,3 +193,67 @@ func TestEventsOfAnotherAccountAreNotSeen(t *testing.T) {
 		m.get(where(eventsPath, "family", "deployment"), stranger).is(200).shows(body{"items": []any{}})
 	})
 }
+
+func TestPastOfACredentialAndOfARequestIsExplained(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		for _, path := range families {
+			m.people.set(time.Hour) // what follows is an hour old
+			made, _ := m.created(path, wanted("first", body{"scope": "read"}))
+			id := made.id()
+			m.people.set(50 * time.Minute)
+			m.manage(http.MethodPatch, path+id, body{"name": "second"}).is(http.StatusOK)
+			m.people.set(40 * time.Minute)
+			m.manage(http.MethodPost, path+id+"/suspend", nil).is(http.StatusOK)
+			m.people.set(30 * time.Minute)
+			m.manage(http.MethodPost, path+id+"/resume", nil).is(http.StatusOK)
+			m.people.set(20 * time.Minute)
+			m.revoke(path, id)
+			m.people.set(0)
+			for _, c := range []struct {
+				ago              time.Duration
+				ask              []string
+				name, event, why any
+			}{
+				{2 * time.Hour, nil, absent, nil, "AUTH_INVALID_KEY"},
+				{55 * time.Minute, nil, "first", "credential.created", nil},
+				{55 * time.Minute, []string{"scope", "read", "ip", "192.0.2.1"}, "first", "credential.created", nil},
+				{55 * time.Minute, []string{"scope", "write"}, "first", "credential.created", "INSUFFICIENT_SCOPE"},
+				{45 * time.Minute, nil, "second", "credential.updated", nil},
+				{35 * time.Minute, nil, "second", "credential.suspended", "AUTH_SUSPENDED_KEY"},
+				{25 * time.Minute, nil, "second", "credential.resumed", nil},
+				{0, nil, "second", "credential.revoked", "AUTH_REVOKED_KEY"},
+			} {
+				ask := c.ask
+				if c.ago > 0 {
+					ask = append(ask, "at", moment(time.Now().Add(-c.ago)))
+				}
+				a := m.manage(http.MethodGet, where(path+id+"/state", ask...), nil).is(http.StatusOK)
+				a.shows(body{"credential.name": c.name, "explain.code": c.why, "explain.accepted": c.why == nil})
+				if c.event == nil {
+					a.shows(body{"event": nil, "credential": nil})
+					continue
+				}
+				a.shows(body{"event.type": c.event, "event.credential_name": "acme admin"})
+			}
+			differ(t, "at", []string{"query.at"}, m.manage(http.MethodGet, where(path+id+"/state", "at", "yesterday"), nil).faults())
+			differ(t, "ip", []string{"query.ip"}, m.manage(http.MethodGet, where(path+id+"/state", "ip", "here"), nil).faults())
+			differ(t, "scope", []string{"query.scope"}, m.manage(http.MethodGet, where(path+id+"/state", "scope", "all"), nil).faults())
+			m.get(path+id+"/state", as(m.pat)).fails(http.StatusForbidden, "INSUFFICIENT_SCOPE")
+			m.get(path+id+"/state", as(m.tokenOf(other, "pat", "admin"))).fails(http.StatusForbidden, "NOT_OWNER")
+		}
+	})
+}
+
+// Rows: D-18
+func TestEventsOfADeletedProductStayInTheAuditLog(t *testing.T) {
+	everywhere(t, func(t *testing.T, l *ledger) {
+		posted := l.deployed(l.deployment("success"))
+		gone := l.send(http.MethodDelete, "/products/"+posted.text("product_id"), "", as(l.admin)).is(http.StatusNoContent)
+		position := gone.header.Get("X-Shipledger-Position")
+		l.get("/deployments/"+posted.id(), header("X-Shipledger-Position", position)).fails(http.StatusNotFound, "NOT_FOUND")
+		differ(t, "deployments", []string{}, l.read(where("/deployments/", "product", l.product)).each("items", "id"))
+		l.events(position, "subject", posted.id()).shows(body{"items.0.id": posted.text("event_id"), "items.0.data.product_name": l.product, "items.1": absent})
+		differ(t, "of the product", []string{"product.created", "product.deleted"}, l.events(position, "subject", posted.text("product_id")).each("items", "type"))
+		l.read(eventsPath + posted.text("event_id")).shows(body{"type": "deployment.completed"})
+	})
+}

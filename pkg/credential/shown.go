@@ -19,7 +19,7 @@ var shown = map[string]struct {
 		"created_at", "created_by", "expires_at", "legacy", "first_start", "rotated_from", "rotated_to", "grace_until",
 		"ip_allow", "rate_limit", "days_left",
 	)},
-	userSchema:    {"user", set("email", "name", "role", "removed", "created_at")},
+	userSchema:    {"user", set("email", "name", "role", "removed", "created_at", "invited")},
 	sessionSchema: {"session", set("user_id", "started_at", "expires_at", "ended")},
 	accountSchema: {"account", set("name", "created_at")},
 }

@@ -84,8 +84,16 @@ type Reader interface {
 	At(ctx context.Context, seq uint64) (Recorded, error)
 }
 
+// A SubjectReader yields the frames of one subject, in order.
+type SubjectReader interface {
+	// ReadSubject yields the frames of a subject until its end at the time of the
+	// call. An error ends the iteration.
+	ReadSubject(ctx context.Context, subject string) iter.Seq2[Recorded, error]
+}
+
 // A Log is what adapters implement: one stream.
 type Log interface {
 	Appender
 	Reader
+	SubjectReader
 }

@@ -109,6 +109,7 @@ func (s *Service) Handlers() httpapi.Handlers {
 		all["rotate"+f.operations] = s.rotation(f)
 		all["list"+f.operations+"Callers"] = s.callers(f)
 		all["get"+f.operations+"Propagation"] = s.propagation(f)
+		all["get"+f.operations+"State"] = s.stateAt(f)
 	}
 	return all
 }

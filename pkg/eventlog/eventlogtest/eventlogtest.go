@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(*testing.T) eventlog.Log) {
 		"FollowSeesWhatComesLater":                  follow,
 		"FollowEndsWithItsContext":                  followEnds,
 		"AFrameIsFoundAtItsSequence":                at,
+		"ASubjectIsReadApart":                       readSubject,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
 	}
@@ -243,5 +244,31 @@ func at(t *testing.T, log eventlog.Log) {
 	}
 	if _, err := log.At(t.Context(), 9); !errors.Is(err, eventlog.ErrNoFrame) {
 		t.Errorf("at 9 = %v, want ErrNoFrame", err)
+	}
+}
+
+func readSubject(t *testing.T, log eventlog.Log) {
+	const one, other = "cred.acme.sk.k1", "cred.acme.sk.k2"
+	last := map[string]uint64{}
+	for i, subject := range []string{one, other, one, other, one} {
+		f := frame(fmt.Sprint("s", i))
+		f.Subject = subject
+		seq, err := log.AppendToSubject(t.Context(), f, last[subject])
+		if err != nil {
+			t.Fatal(err)
+		}
+		last[subject] = seq
+	}
+	for subject, want := range map[string][]string{one: {"s0 1", "s2 3", "s4 5"}, other: {"s1 2", "s3 4"}, "cred.acme.sk.k9": nil} {
+		var got []string
+		for r, err := range log.ReadSubject(t.Context(), subject) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint(r.ID, " ", r.Seq))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", subject, diff)
+		}
 	}
 }

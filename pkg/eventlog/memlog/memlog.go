@@ -118,3 +118,15 @@ func (l *Log) since(after uint64) ([]eventlog.Recorded, <-chan struct{}) {
 	}
 	return l.frames[after:len(l.frames):len(l.frames)], l.grown
 }
+
+// ReadSubject implements eventlog.SubjectReader.
+func (l *Log) ReadSubject(_ context.Context, subject string) iter.Seq2[eventlog.Recorded, error] {
+	frames, _ := l.since(0)
+	return func(yield func(eventlog.Recorded, error) bool) {
+		for _, f := range frames {
+			if f.Subject == subject && !yield(f, nil) {
+				return
+			}
+		}
+	}
+}

@@ -218,6 +218,50 @@ func (l *Log) consume(ctx context.Context, after uint64, yield func(eventlog.Rec
 	}
 }
 
+// ReadSubject implements eventlog.SubjectReader. The server picks the frames, so
+// that a long stream of many subjects is not read for one.
+func (l *Log) ReadSubject(ctx context.Context, subject string) iter.Seq2[eventlog.Recorded, error] {
+	return func(yield func(eventlog.Recorded, error) bool) {
+		fail := func(err error) { yield(eventlog.Recorded{}, fmt.Errorf("read the subject %s: %w", subject, err)) }
+		last, err := l.stream.GetLastMsgForSubject(ctx, subject)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+			return
+		case err != nil:
+			fail(err)
+			return
+		}
+		c, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+			DeliverPolicy: jetstream.DeliverAllPolicy, FilterSubjects: []string{subject},
+		})
+		if err != nil {
+			fail(err)
+			return
+		}
+		messages, err := c.Messages(jetstream.PullMaxBytes(maxBuffered))
+		if err != nil {
+			fail(err)
+			return
+		}
+		defer messages.Stop()
+		for {
+			m, err := messages.Next(jetstream.NextContext(ctx))
+			if err != nil {
+				fail(err)
+				return
+			}
+			meta, err := m.Metadata()
+			if err != nil {
+				fail(err)
+				return
+			}
+			if !yield(recorded(meta.Sequence.Stream, m.Subject(), m.Headers(), m.Data()), nil) || meta.Sequence.Stream >= last.Sequence {
+				return
+			}
+		}
+	}
+}
+
 // At implements eventlog.Reader.
 func (l *Log) At(ctx context.Context, seq uint64) (eventlog.Recorded, error) {
 	m, err := l.stream.GetMsg(ctx, seq)
