@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 
 	"github.com/nats-io/nats.go"
@@ -69,8 +71,8 @@ func openKeeper(ctx context.Context, cfg Config, js jetstream.JetStream, logs ma
 }
 
 // Restore stores an archive, opened by open, in the empty logs of a ledger that
-// does not run: those in the data directory, or those of cfg.NATSURL. Nothing is
-// stored of an archive that is not sound.
+// does not run: those of a new data directory, or those of cfg.NATSURL. Nothing
+// is stored of an archive that is not sound.
 func Restore(ctx context.Context, cfg Config, open func() (io.ReadCloser, error), expect logarchive.Expect, progress func(done, total uint64)) (result logarchive.Result, err error) {
 	nc, closeAll, err := dialLog(ctx, cfg)
 	if err != nil {
@@ -102,7 +104,12 @@ func dialLog(ctx context.Context, cfg Config) (*nats.Conn, func() error, error) 
 		}
 		return nc, func() error { nc.Close(); return nil }, nil
 	}
-	srv, err := natsserver.New(natsserver.Config{Dir: filepath.Join(cfg.Data, "nats")}, slog.New(slog.DiscardHandler))
+	dir := filepath.Join(cfg.Data, "nats")
+	if held, err := os.ReadDir(dir); len(held) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// A server may be running on it, and two on one directory destroy it.
+		return nil, nil, errors.Join(fmt.Errorf("%w: %s holds one already; restore into a new data directory", logarchive.ErrNotEmpty, dir), err)
+	}
+	srv, err := natsserver.New(natsserver.Config{Dir: dir}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, nil, err
 	}
