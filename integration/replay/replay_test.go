@@ -170,10 +170,10 @@ func (w *world) post(n int) {
 	for range n {
 		i := int(w.n.Add(1))
 		product, version := fmt.Sprintf("svc-%d", i%products), fmt.Sprintf("1.%d", i)
-		switch status := []string{"success", "failed", "aborted"}[i%3]; {
-		case i%4 == 0:
+		status := []string{"success", "failed", "aborted"}[i%3]
+		if i%4 == 0 {
 			fmt.Fprintf(&b, `{"type":"build","product_name":%q,"version":%q,"status":%q,"scm_sha":"%040x","build_number":"%d"}`+"\n", product, version, "success", i, i)
-		default:
+		} else {
 			fmt.Fprintf(&b, `{"type":"deployment","product_name":%q,"version":%q,"environment_name":%q,"status":%q,"invoke_id":"%d","deployed_by":"ada"}`+"\n",
 				product, version, environments[i/products%len(environments)], status, i)
 		}

@@ -205,15 +205,15 @@ func (b *Book) Apply(e *event.Recorded) error {
 	}
 	b.byID[r.ID] = r
 	b.highest = max(b.highest, r.Version)
-	switch e.Type {
-	case WasSwitched:
+	if e.Type == WasSwitched {
 		b.active = r.Version
 		for _, other := range b.byID { // of two switches only the last can be undone
 			if other.ID != r.ID {
 				other.KeepUntil = time.Time{}
 			}
 		}
-	case WasUndone:
+	}
+	if e.Type == WasUndone {
 		b.active = r.Previous
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -200,7 +201,7 @@ func (c *replayDiff) Run(ctx context.Context, app *kong.Context) error {
 		return err
 	}
 	var diff jsontext.Value
-	if err := c.call(ctx, http.MethodGet, "replays/"+r.ID+"/diff", url.Values{"limit": {fmt.Sprint(c.Limit)}}, nil, &diff); err != nil {
+	if err := c.call(ctx, http.MethodGet, "replays/"+r.ID+"/diff", url.Values{"limit": {strconv.Itoa(c.Limit)}}, nil, &diff); err != nil {
 		return err
 	}
 	if c.JSON {
@@ -342,7 +343,7 @@ func willSwitch(r *replayState) bool {
 
 func describeReplay(r *replayState) string {
 	if r.State == "verifying" {
-		return fmt.Sprintf("%s events, comparing", group(r.Events))
+		return group(r.Events) + " events, comparing"
 	}
 	if r.Total == 0 {
 		return "starting"

@@ -17,7 +17,7 @@ import (
 
 const (
 	// near is how many frames a rebuild may lack when both are asked to stand still.
-	near = 200
+	near = 20
 	// stillTimeout bounds how long versions may be made to wait.
 	stillTimeout = 30 * time.Second
 	// look is how often a rebuild is looked at while it catches up.

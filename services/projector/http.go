@@ -265,7 +265,7 @@ func (s *Service) switchReplay(w http.ResponseWriter, r *httpapi.Request) error 
 			return err
 		}
 	}
-	return s.decide(w, r, func(b *replay.Book, stands *replay.Replay, now time.Time) (replay.Change, error) {
+	return s.decide(w, r, func(_ *replay.Book, stands *replay.Replay, now time.Time) (replay.Change, error) {
 		return stands.SwitchTo(asked.Consent, s.cfg.Keep, now)
 	})
 }

@@ -1,0 +1,147 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/shipledger/shipledger/services/cli"
+)
+
+// replays is a server with one replay that is verified after some looks.
+type replays struct {
+	*httptest.Server
+	looks   int
+	verdict string
+	asked   []string
+}
+
+const replayJSON = `{"id":"R1","state":%q,"projection":"ledger","version":2,"previous_version":1,"switch":"manual","account":null,"from":null,
+"events":%d,"total":100,"rate":50,"seconds_left":1,"verdict":%s,"started_at":"2026-05-24T14:06:06Z","started_by":"ada","verified_at":null,
+"switched_at":null,"undo_until":null,"ended_at":null,"reason":null}`
+
+func newReplays(t *testing.T, verdict string) *replays {
+	t.Helper()
+	s := &replays{verdict: verdict}
+	s.Server = httptest.NewServer(http.HandlerFunc(s.answer))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *replays) answer(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	s.asked = append(s.asked, fmt.Sprintf("%s %s %s", r.Method, r.URL.Path, body))
+	running := fmt.Sprintf(replayJSON, "running", 50, "null")
+	ready := fmt.Sprintf(replayJSON, "ready", 100, `"`+s.verdict+`"`)
+	switch r.Method + " " + r.URL.Path {
+	case "POST /replays/":
+		_, _ = io.WriteString(w, running)
+	case "GET /replays/":
+		_, _ = io.WriteString(w, `{"items":[`+running+`],"next_cursor":null,"as_of":{"position":"o.1.0","time":null}}`)
+	case "GET /replays/R1":
+		s.looks++
+		switch s.looks {
+		case 1:
+			_, _ = io.WriteString(w, running)
+		case 2:
+			http.Error(w, `{"detail":"Service temporarily unavailable"}`, http.StatusServiceUnavailable)
+		default:
+			_, _ = io.WriteString(w, ready)
+		}
+	case "GET /replays/R1/certificate":
+		first := ""
+		if s.verdict == "different" {
+			first = `,"first_difference":{"table":"events","account":"acme","key":{"pos":"1024"},"columns":["flag"],"old":{"flag":""},"new":{"flag":"odd"},` +
+				`"event":{"position":"t0.1.0","id":"E1","type":"deployment.completed","subject":"D1"}}`
+		}
+		_, _ = io.WriteString(w, `{"replay_id":"R1","verdict":"`+s.verdict+`","from":"t0.1.0","to":"t0.9.0","events":12345,"deployments":40,"seconds":2,`+
+			`"stood_still_seconds":0.02,"tables":[{"name":"events","rows":12345,"hash_old":"aa","hash_new":"aa"}]`+first+`}`)
+	case "POST /replays/R1/switch":
+		w.WriteHeader(http.StatusConflict)
+		_, _ = io.WriteString(w, `{"detail":"They differ.","message":"They differ.","error":"conflict","code":"REPLAY_DIFFERS","success":false}`)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// command runs a command line of `shipledger replay`.
+func (s *replays) command(t *testing.T, args ...string) (out, failure string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	var app struct {
+		Replay cli.Replay `cmd:""`
+	}
+	parser, err := kong.New(&app, kong.Writers(&stdout, &stderr), kong.BindTo(t.Context(), (*context.Context)(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := parser.Parse(append(append([]string{"replay"}, args...), "--url", s.URL, "--token", "pat_secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Run(); err != nil {
+		failure = err.Error()
+	}
+	if strings.Contains(stdout.String()+stderr.String()+failure, "pat_secret") {
+		t.Error("the token is printed")
+	}
+	return stdout.String(), failure
+}
+
+func TestAReplayIsWatchedUntilItIsVerified(t *testing.T) {
+	s := newReplays(t, "equal")
+	out, failure := s.command(t, "start", "--watch", "--every", "1ms")
+	if failure != "" {
+		t.Fatal(failure)
+	}
+	for _, want := range []string{"state        ready", "verdict      equal", "12,345", "shipledger replay switch"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing:\n%s", want, out)
+		}
+	}
+	if s.asked[0] != `POST /replays/ {"switch":"manual"}` {
+		t.Error(s.asked[0])
+	}
+}
+
+func TestAReplayThatDiffersNamesTheRowTheEventAndWhatToDo(t *testing.T) {
+	s := newReplays(t, "different")
+	out, failure := s.command(t, "watch", "--every", "1ms")
+	for _, want := range []string{`"" -> "odd"`, "deployment.completed of D1 at t0.1.0", "shipledger replay diff", "--consent"} {
+		if !strings.Contains(out, want) || failure != "" {
+			t.Errorf("%q is missing: %s\n%s", want, failure, out)
+		}
+	}
+	if _, failure = s.command(t, "switch", "R1"); !strings.Contains(failure, "REPLAY_DIFFERS") && !strings.Contains(failure, "shipledger replay diff") {
+		t.Errorf("the error does not say what to do: %s", failure)
+	}
+}
+
+func TestAReplayForMachinesIsOneJSONValue(t *testing.T) {
+	s := newReplays(t, "equal")
+	s.looks = 2
+	out, failure := s.command(t, "status", "R1", "--json")
+	var got struct {
+		Replay      struct{ ID, State string }
+		Certificate struct{ Events int }
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || failure != "" || got.Replay.State != "ready" || got.Certificate.Events != 12345 {
+		t.Errorf("%v %s\n%s", err, failure, out)
+	}
+}
+
+func TestACommandWithoutAServerSaysHowToStartOne(t *testing.T) {
+	s := newReplays(t, "equal")
+	s.Close()
+	if _, failure := s.command(t, "status"); !strings.Contains(failure, "shipledger up") {
+		t.Error(failure)
+	}
+}
