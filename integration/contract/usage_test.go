@@ -1,6 +1,7 @@
 package contract_test
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"testing"
@@ -145,5 +146,33 @@ func TestARotationWarnsTheOldKeyAndFailsNoCall(t *testing.T) {
 			// Refusals tell it too.
 			differ(t, "status", http.StatusNotFound, m.send(http.MethodGet, "/deployments/01JW2C5R3V0E6H7Q8S9T0A1B2C", "", as(m.pat)).status)
 		}
+	})
+}
+
+// Rows: VT-05, VT-06
+func TestTrafficOfTestKeysIsApartFromTheUsage(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		_, live := m.created(keysPath, wanted("live one"))
+		_, test := m.created(keysPath, wanted("test one").with(body{"mode": "test"}))
+		var answers []int
+		for i, secret := range []string{live, test, test, test} {
+			answers = append(answers, m.post("/deployment-events/", m.deployment("started", body{"invoke_id": strconv.Itoa(i), "environment_name": strconv.Itoa(i)}), as(secret)).status)
+			m.send(http.MethodGet, "/matrix", "", as(secret)) // refused alike, and not counted
+		}
+		differ(t, "answers", []int{200, 200, 200, 200}, answers)
+		m.usage.Share(t.Context())
+		for query, want := range map[string]map[string]any{
+			"": {"live one": float64(1)}, "?mode=live": {"live one": float64(1)}, "?mode=test": {"test one": float64(3)},
+			"?to=2001-01-01": {}, "?mode=test&from=2001-01-01&to=2999-01-01": {"test one": float64(3)}, "?from=2999-01-01": {},
+		} {
+			got := map[string]any{}
+			for _, item := range m.manage(http.MethodGet, "/usage/"+query, nil).is(200).list("items") {
+				if u, ok := item.(map[string]any); ok && (u["name"] == "live one" || u["name"] == "test one") {
+					got[u["name"].(string)] = must(strconv.ParseFloat(fmt.Sprint(u["requests"]), 64))
+				}
+			}
+			differ(t, query, want, got)
+		}
+		m.manage(http.MethodGet, "/usage/?from=yesterday", nil).faults()
 	})
 }
