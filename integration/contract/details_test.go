@@ -1,6 +1,7 @@
 package contract_test
 
 import (
+	"net/http"
 	"testing"
 	"time"
 )
@@ -74,5 +75,37 @@ func TestVersionTellsWhereItIsAndHowItGotThere(t *testing.T) {
 			"promotions.1.to_environment": "dev", "promotions.1.seconds": 10800.0, "promotions.2": absent,
 			"shipped_with.0.product_name": l.name("other"), "shipped_with.0.version": "7", "shipped_with.0.invoke_id": l.name("b"), "shipped_with.1": absent,
 		})
+	})
+}
+
+func TestProductAndEnvironmentTellWhatIsLive(t *testing.T) {
+	everywhere(t, func(t *testing.T, l *ledger) {
+		here := l.name("production")
+		first := l.deployed(l.deployment("success", body{"environment_name": here, "invoke_id": l.name("1"), "deployed_by": "ada"}))
+		l.deployed(l.deployment("success", body{"environment_name": l.name("staging"), "version": "2", "invoke_id": l.name("2")}))
+		l.deployed(l.deployment("failed", body{"environment_name": here, "version": "2", "invoke_id": l.name("3")}))
+		open := l.deployed(l.deployment("started", body{"environment_name": here, "version": "3", "invoke_id": l.name("4")}))
+		product := l.read("/products/" + first.text("product_id"))
+		product.shows(body{
+			"name": l.product, "drift": true, "live.0.environment_name": l.name("staging"), "live.0.version": "2",
+			"live.1.environment_name": here, "live.1.version": "1.2.3", "live.1.deployment_id": first.id(), "live.1.deployed_by": "ada", "live.2": absent,
+			"deployments.total": 4.0, "deployments.completed": 2.0, "deployments.failed": 1.0, "deployments.started": 1.0,
+			"last_deployment.deployment_id": open.id(), "last_deployment.status": "started",
+		})
+		environment := l.read("/environments/" + first.text("environment_id"))
+		environment.shows(body{
+			"name": here, "live.0.product_name": l.product, "live.0.version": "1.2.3", "live.1": absent, "live_more": false,
+			"open.0.deployment_id": open.id(), "open.0.version": "3", "open.1": absent, "deployments.total": 3.0, "last_deployment.deployment_id": open.id(),
+		})
+		for path, a := range map[string]answer{
+			"/products/" + first.text("product_id"): product, "/environments/" + first.text("environment_id"): environment,
+			"/versions/" + first.text("version_id"): l.read("/versions/" + first.text("version_id")), "/deployments/" + first.id(): l.read("/deployments/" + first.id()),
+		} {
+			tag := header("If-None-Match", a.header.Get("ETag"))
+			differ(t, path, http.StatusNotModified, l.get(path, tag).status)
+			l.get(path, tag, as("")).fails(401, "AUTH_MISSING")
+		}
+		l.deployed(l.deployment("success", body{"environment_name": here, "version": "3", "invoke_id": l.name("4")}))
+		l.get("/products/"+first.text("product_id"), header("If-None-Match", product.header.Get("ETag"))).is(200).shows(body{"live.1.version": "3", "drift": true})
 	})
 }

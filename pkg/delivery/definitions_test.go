@@ -114,6 +114,7 @@ func figure(t *delivery.Tally, m delivery.Metric) string {
 		return strconv.Itoa(counted)
 	case delivery.ChangeFailureRate, delivery.ReworkRate:
 		return fmt.Sprintf("%d/%d", hit, counted)
+	case delivery.LeadTime, delivery.RecoveryTime:
 	}
 	if counted == 0 {
 		return "none"

@@ -235,9 +235,9 @@ func (r *recorder) Errorf(string, ...any) { r.failed = true }
 
 func TestCheckResponseFindsWhatTheDocumentDoesNotAllow(t *testing.T) {
 	s := spec(t)
-	good := `{"id":"2f9cabf2-105e-5671-9b62-5f0a651b0848","name":"svc","description":null,"extra_metadata":null,"created_at":"2026-05-24T14:06:06.12Z"}`
+	good := `{"id":"2f9cabf2-105e-5671-9b62-5f0a651b0848","name":"svc","description":null,"extra_metadata":null,"created_at":"2026-05-24T14:06:06.12Z","drift":false,"live":[],"deployments":{"total":0},"last_deployment":null}`
 	header := func() http.Header {
-		return http.Header{"Content-Type": {"application/json"}, "X-Request-Id": {"req_1"}}
+		return http.Header{"Content-Type": {"application/json"}, "X-Request-Id": {"req_1"}, "Etag": {`W/"x"`}}
 	}
 	rows := []struct {
 		what   string

@@ -25,6 +25,15 @@ type States interface {
 	// Stays gives how long each version was live in a cell, newest first. A
 	// product or environment that the account does not have had none.
 	Stays(ctx context.Context, account string, f StayFilter, p Page) ([]Stay, error)
+	// CountRuns counts the deployments of a product, of an environment, or of
+	// both; zero ids do not narrow.
+	CountRuns(ctx context.Context, account string, product event.ProductID, environment event.EnvironmentID) (Counts, error)
+}
+
+// Counts are of deployments.
+type Counts struct {
+	ByStatus map[event.Status]int // those that there are
+	Newest   ulid.ULID            // the one with the highest id; zero without any
 }
 
 // ChangeFilter says what Changes compares: the moments From and To, or, where

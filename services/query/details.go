@@ -122,13 +122,13 @@ type promotion struct {
 }
 
 type companion struct {
-	DeploymentID    string     `json:"deployment_id"`
-	ProductName     string     `json:"product_name"`
-	Version         string     `json:"version"`
-	EnvironmentName string     `json:"environment_name"`
-	Status          string     `json:"status"`
-	At              *time.Time `json:"at"`
-	InvokeID        string     `json:"invoke_id"`
+	DeploymentID    string       `json:"deployment_id"`
+	ProductName     string       `json:"product_name"`
+	Version         string       `json:"version"`
+	EnvironmentName string       `json:"environment_name"`
+	Status          string       `json:"status"`
+	At              *time.Time   `json:"at"`
+	InvokeID        httpapi.Text `json:"invoke_id"`
 }
 
 type versionDetail struct {
@@ -148,7 +148,7 @@ const (
 	maxSharedRuns = 5
 )
 
-func (s *Service) versionDetail(r *httpapi.Request, row *readmodel.VersionRow) error {
+func (s *Service) versionDetail(w http.ResponseWriter, r *httpapi.Request, row *readmodel.VersionRow) error {
 	ctx, account := r.Context(), r.Identity.Account
 	out := versionDetail{version: versionItem(row), LiveIn: []place{}, WasIn: []place{}, Promotions: []promotion{}, ShippedWith: []companion{}}
 	type arrival struct {
@@ -191,7 +191,7 @@ func (s *Service) versionDetail(r *httpapi.Request, row *readmodel.VersionRow) e
 	if out.ShippedWith, err = s.companions(ctx, account, of); err != nil {
 		return err
 	}
-	return r.JSON(http.StatusOK, out)
+	return tag(w, r, out, out)
 }
 
 // companions gives what else went out in the runs that deployed a version.
@@ -214,9 +214,7 @@ func (s *Service) companions(ctx context.Context, account string, of readmodel.R
 		}
 		for j := range rows {
 			if rec := &rows[j].Record; rec.ProductID != of.Product && len(out) < maxCompanions {
-				out = append(out, companion{
-					rec.ID.String(), rec.ProductName, rec.Version, rec.EnvironmentName, rec.Status.String(), httpapi.Moment(rows[j].At()), run,
-				})
+				out = append(out, companionOf(&rows[j]))
 			}
 		}
 	}

@@ -55,7 +55,7 @@ func (s *Service) listVersions(_ http.ResponseWriter, r *httpapi.Request) error 
 	return list(r, at, rows, (*readmodel.VersionRow).Key, versionItem)
 }
 
-func (s *Service) getProduct(_ http.ResponseWriter, r *httpapi.Request) error {
+func (s *Service) getProduct(w http.ResponseWriter, r *httpapi.Request) error {
 	id, err := s.entity(r, readmodel.ProductObject)
 	if err != nil {
 		return err
@@ -64,10 +64,10 @@ func (s *Service) getProduct(_ http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return s.missing(r, readmodel.ProductObject, id.String(), err)
 	}
-	return r.JSON(http.StatusOK, productItem(&row))
+	return s.productDetail(w, r, &row)
 }
 
-func (s *Service) getEnvironment(_ http.ResponseWriter, r *httpapi.Request) error {
+func (s *Service) getEnvironment(w http.ResponseWriter, r *httpapi.Request) error {
 	id, err := s.entity(r, readmodel.EnvironmentObject)
 	if err != nil {
 		return err
@@ -76,10 +76,10 @@ func (s *Service) getEnvironment(_ http.ResponseWriter, r *httpapi.Request) erro
 	if err != nil {
 		return s.missing(r, readmodel.EnvironmentObject, id.String(), err)
 	}
-	return r.JSON(http.StatusOK, environmentItem(&row))
+	return s.environmentDetail(w, r, &row)
 }
 
-func (s *Service) getVersion(_ http.ResponseWriter, r *httpapi.Request) error {
+func (s *Service) getVersion(w http.ResponseWriter, r *httpapi.Request) error {
 	id, err := s.entity(r, readmodel.VersionObject)
 	if err != nil {
 		return err
@@ -88,7 +88,7 @@ func (s *Service) getVersion(_ http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return s.missing(r, readmodel.VersionObject, id.String(), err)
 	}
-	return s.versionDetail(r, &row)
+	return s.versionDetail(w, r, &row)
 }
 
 // entity waits for the position and reads the id in the path; no object has an

@@ -92,7 +92,7 @@ func filter(r *httpapi.Request, by string) (readmodel.RunFilter, error) {
 	return f, nil
 }
 
-func (s *Service) getDeployment(_ http.ResponseWriter, r *httpapi.Request) error {
+func (s *Service) getDeployment(w http.ResponseWriter, r *httpapi.Request) error {
 	if _, err := s.fresh(r); err != nil {
 		return err
 	}
@@ -112,7 +112,8 @@ func (s *Service) getDeployment(_ http.ResponseWriter, r *httpapi.Request) error
 	if err != nil {
 		return err
 	}
-	return r.JSON(http.StatusOK, deploymentDetail{deploymentItem(&row), show(history, eventItem), around})
+	out := deploymentDetail{deploymentItem(&row), show(history, eventItem), around}
+	return tag(w, r, out, out)
 }
 
 func (s *Service) getBuild(_ http.ResponseWriter, r *httpapi.Request) error {

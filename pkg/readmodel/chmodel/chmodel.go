@@ -20,6 +20,8 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +61,13 @@ type Config struct {
 	DialTimeout time.Duration
 	// QueryTimeout bounds one question, waiting for a connection included. Default: 10 s.
 	QueryTimeout time.Duration
+	// MaxQueryTime bounds the time that the server spends on one statement. It is
+	// less than QueryTimeout, so that a dear question is told from a server that
+	// does not answer. Default: nine tenths of QueryTimeout.
+	MaxQueryTime time.Duration
+	// MaxQueryMemory bounds the bytes that the server uses for one statement.
+	// Default: 1 GiB.
+	MaxQueryMemory int64
 	// StoreTimeout bounds one insert. Default: 60 s.
 	StoreTimeout time.Duration
 	// FollowInterval is the time between two looks at the active version. Default: 500 ms.
@@ -81,6 +90,8 @@ func (c Config) withDefaults() Config {
 	c.Database = orDefault(c.Database, "shipledger")
 	c.DialTimeout = orDefault(c.DialTimeout, time.Second)
 	c.QueryTimeout = orDefault(c.QueryTimeout, 10*time.Second)
+	c.MaxQueryTime = orDefault(c.MaxQueryTime, c.QueryTimeout*9/10)
+	c.MaxQueryMemory = orDefault(c.MaxQueryMemory, 1<<30)
 	c.StoreTimeout = orDefault(c.StoreTimeout, time.Minute)
 	c.FollowInterval = orDefault(c.FollowInterval, 500*time.Millisecond)
 	c.MaxReaders = orDefault(c.MaxReaders, 32)
@@ -109,6 +120,9 @@ func (c Config) Validate() error {
 		if !plainName.MatchString(name) { // it becomes part of statements
 			errs = append(errs, fmt.Errorf("%q is no name for a database or cluster", name))
 		}
+	}
+	if c.MaxQueryTime < 0 || c.MaxQueryMemory < 0 {
+		errs = append(errs, errors.New("limits of a query must not be negative"))
 	}
 	if c.DialTimeout < 0 || c.QueryTimeout < 0 || c.StoreTimeout < 0 || c.FollowInterval < 0 {
 		errs = append(errs, errors.New("durations must not be negative"))
@@ -176,8 +190,7 @@ func (m *Model) options() *clickhouse.Options {
 		MaxOpenConns: m.cfg.MaxReaders,
 		MaxIdleConns: m.cfg.MaxReaders,
 		Settings: clickhouse.Settings{
-			// The server gives up a little later than we do.
-			"max_execution_time": int(m.cfg.QueryTimeout/time.Second) + 1,
+			"max_memory_usage": strconv.FormatInt(m.cfg.MaxQueryMemory, 10),
 		},
 	}
 }
@@ -285,6 +298,14 @@ var passing = map[int32]bool{
 	999: true, // the keeper does not answer
 }
 
+// tooDear tells whether the server gave a statement up for what it would cost:
+// it took longer, or needed more memory, than one statement may. Of memory there
+// is also a limit that all statements share; what that one ends passes.
+func tooDear(err error) bool {
+	code, _ := serverCode(err)
+	return code == 159 || code == 160 || code == 241 && !strings.Contains(err.Error(), "(total)")
+}
+
 // serverCode gives the code of an answer that is an error; false where there
 // was no answer.
 func serverCode(err error) (int32, bool) {
@@ -305,6 +326,10 @@ func classify(ctx context.Context, doing string, err error) error {
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", doing, ctx.Err())
+	}
+	if tooDear(err) {
+		return fault.New(fault.Unavailable, "QUERY_TOO_EXPENSIVE", "this question takes more time or memory than one question may").
+			WithHint("Ask for less: a shorter time, fewer products or environments, or a smaller page.").Because(fmt.Errorf("%s: %w", doing, err))
 	}
 	if code, answered := serverCode(err); answered && !passing[code] {
 		return fmt.Errorf("%s: %w", doing, err)

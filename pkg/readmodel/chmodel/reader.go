@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +26,9 @@ type params map[string]any
 
 // ask runs a question and hands each row to scan.
 func (m *Model) ask(ctx context.Context, doing, sql string, p params, scan func(scanner) error) error {
+	// The limit stands in the statement itself: the driver puts a time of its own
+	// over the setting of a connection wherever the context has a deadline.
+	sql += " SETTINGS max_execution_time = " + strconv.FormatFloat(max(m.cfg.MaxQueryTime, time.Millisecond).Seconds(), 'f', -1, 64)
 	return askOn(ctx, m.conn, m.cfg.QueryTimeout, doing, sql, p, scan)
 }
 
@@ -452,9 +456,11 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 		where += " AND " + storedSHA + " != '' AND " + commitMatches
 		b["sha"] = f.SHA
 	}
+	wanted := make([]string, len(f.Meta))
 	for i, m := range f.Meta {
-		where += " AND " + metaMatches(i, m, b)
+		wanted[i] = " AND " + metaMatches(i, m, b)
 	}
+	where += strings.Join(wanted, "")
 	if f.Changed > 0 {
 		where += " AND pos > {changed:UInt64}"
 		b["changed"] = uint64(f.Changed)

@@ -245,3 +245,26 @@ func (q question) livingCell(ctx context.Context, account string, product event.
 	n, err = q.namesOf(ctx, account, []identity{{product: product, environment: environment}})
 	return uint32(n.products[product].Incarnation)<<16 | uint32(n.environments[environment].Incarnation), n, err
 }
+
+// CountRuns implements readmodel.States. It reads the narrow table only.
+func (m *Model) CountRuns(ctx context.Context, account string, product event.ProductID, environment event.EnvironmentID) (readmodel.Counts, error) {
+	out := readmodel.Counts{ByStatus: map[event.Status]int{}}
+	where, b := runsWhere(account, "dep_by_env_vN", readmodel.RunFilter{Product: product, Environment: environment})
+	err := m.now().ask(ctx, "count deployments", "SELECT status, count(), max(id) FROM dep_by_env_vN FINAL WHERE "+where+`
+		AND (product_id, `+productOf+`) IN `+livingProducts+` AND (environment_id, `+environmentOf+`) IN `+livingEnvironments+`
+		GROUP BY status`, b, func(s scanner) error {
+		var word string
+		var n uint64
+		var newest ulid.ULID
+		if err := s.Scan(&word, &n, (*[16]byte)(&newest)); err != nil {
+			return err
+		}
+		status, _ := event.StatusOf(word)
+		out.ByStatus[status] = int(n)
+		if newest.Compare(out.Newest) > 0 {
+			out.Newest = newest
+		}
+		return nil
+	})
+	return out, err
+}

@@ -104,3 +104,22 @@ func (m *Model) Stays(_ context.Context, account string, f readmodel.StayFilter,
 	}
 	return all[:min(len(all), max(p.Limit, 0))], nil
 }
+
+// CountRuns implements readmodel.States.
+func (m *Model) CountRuns(_ context.Context, account string, product event.ProductID, environment event.EnvironmentID) (readmodel.Counts, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	t := m.view(account)
+	out := readmodel.Counts{ByStatus: map[event.Status]int{}}
+	f := readmodel.RunFilter{Product: product, Environment: environment}
+	for _, r := range t.deployments {
+		if !t.dress(&r.Record) || !f.Matches(&r, event.Other) {
+			continue
+		}
+		out.ByStatus[r.Record.Status]++
+		if r.Record.ID.Compare(out.Newest) > 0 {
+			out.Newest = r.Record.ID
+		}
+	}
+	return out, nil
+}

@@ -43,6 +43,11 @@ func (a *account) deliveryQuestions(ctx context.Context) []question {
 			versions = append(versions, event.VersionIDOf(a.name, p, v))
 		}
 	}
+	for _, of := range []readmodel.Place{{}, {Product: a.products[0]}, {Environment: a.environments[1]}, {Product: a.products[1], Environment: a.environments[0]}} {
+		out = append(out, question{fmt.Sprintf("counts of %s %+v", a.name, of), func(r readmodel.Reader) (any, error) {
+			return r.CountRuns(ctx, a.name, of.Product, of.Environment)
+		}})
+	}
 	return append(out,
 		question{"the first cell of " + a.name, func(r readmodel.Reader) (any, error) {
 			n := 0

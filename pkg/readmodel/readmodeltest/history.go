@@ -226,8 +226,12 @@ func (h *history) run(t *rapid.T, a *account, kind event.Kind) {
 	}
 	rec.Attributes[event.SCMSHA] = rapid.SampledFrom(commits).Draw(t, "sha")
 	if rapid.Bool().Draw(t, "has extra") {
-		rec.Extra = map[string]event.Extra{"a \"key\"": {Value: []byte(`{"n":[1, 2.50,null]}`)}, "commit_time": {Value: []byte(rapid.SampledFrom([]string{`"2026-09-01T11:00:00.1234+01:00"`, `"2026-09-01T10:00:00Z"`, `"yesterday"`, `7`}).Draw(t, "commit time"))}, "z": {Value: []byte(`"é"`), Stamp: event.Stamp{Rank: 3}},
-			"o": {Value: []byte(`{"n":-7,"b":true,"f":2.50,"s":"it's 'x'"}`)}}
+		rec.Extra = map[string]event.Extra{
+			"a \"key\"":   {Value: []byte(`{"n":[1, 2.50,null]}`)},
+			"commit_time": {Value: []byte(rapid.SampledFrom([]string{`"2026-09-01T11:00:00.1234+01:00"`, `"2026-09-01T10:00:00Z"`, `"yesterday"`, `7`}).Draw(t, "commit time"))},
+			"z":           {Value: []byte(`"é"`), Stamp: event.Stamp{Rank: 3}},
+			"o":           {Value: []byte(`{"n":-7,"b":true,"f":2.50,"s":"it's 'x'"}`)},
+		}
 	}
 	position, at := h.next(), drawMoment(t, "at")
 	rows := readmodel.Rows{}

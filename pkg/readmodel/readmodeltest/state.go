@@ -3,6 +3,7 @@ package readmodeltest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,18 +86,18 @@ func staysAndChanges(t *testing.T, open func(t *testing.T) (readmodel.Sink, read
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := ""
-		for _, c := range changes {
-			if c.From != nil {
-				got += c.From.Version
+		got := []string{}
+		version := func(o *readmodel.Occupant) string {
+			if o == nil {
+				return ""
 			}
-			got += " "
-			if c.To != nil {
-				got += c.To.Version
-			}
+			return o.Version
 		}
-		if got != step.want {
-			t.Errorf("from %d to %d: %q, want %q", step.from, step.to, got, step.want)
+		for _, c := range changes {
+			got = append(got, version(c.From)+" "+version(c.To))
+		}
+		if text := strings.Join(got, ","); text != step.want {
+			t.Errorf("from %d to %d: %q, want %q", step.from, step.to, text, step.want)
 		}
 	}
 }

@@ -6,4 +6,4 @@ CREATE TABLE IF NOT EXISTS cells{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "ver"}}
 ORDER BY (account, product_id, environment_id, inc, at_ms, stream, pos)
-SETTINGS index_granularity = 1024, {{.Window}}
+SETTINGS index_granularity = 256, {{.Window}}

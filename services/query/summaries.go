@@ -1,0 +1,141 @@
+package query
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+// resident is a version that is live in a cell, seen from the product or from
+// the environment.
+type resident struct {
+	ProductID       string       `json:"product_id"`
+	ProductName     string       `json:"product_name"`
+	EnvironmentID   string       `json:"environment_id"`
+	EnvironmentName string       `json:"environment_name"`
+	Version         string       `json:"version"`
+	DeploymentID    string       `json:"deployment_id"`
+	From            *time.Time   `json:"from"`
+	DeployedBy      httpapi.Text `json:"deployed_by"`
+}
+
+// residentsOf gives what is live in the cells of a page of the matrix.
+func residentsOf(m *readmodel.Matrix) []resident {
+	out := []resident{}
+	for i := range m.Items {
+		for j := range m.Items[i].Cells {
+			live := m.Items[i].Cells[j].Live
+			if live == nil {
+				continue
+			}
+			rec := &live.Record
+			out = append(out, resident{
+				rec.ProductID.String(), rec.ProductName, rec.EnvironmentID.String(), rec.EnvironmentName, rec.Version, rec.ID.String(),
+				httpapi.Moment(live.EffectiveAt), httpapi.Text(rec.Attributes[event.By]),
+			})
+		}
+	}
+	return out
+}
+
+// activity is what was deployed to a product's or an environment's cells.
+type activity struct {
+	Deployments    map[string]int `json:"deployments"` // by status
+	LastDeployment *companion     `json:"last_deployment"`
+}
+
+func (s *Service) activity(r *httpapi.Request, product event.ProductID, environment event.EnvironmentID) (activity, error) {
+	counts, err := s.model.CountRuns(r.Context(), r.Identity.Account, product, environment)
+	if err != nil {
+		return activity{}, err
+	}
+	out := activity{Deployments: map[string]int{}}
+	total := 0
+	for status, n := range counts.ByStatus {
+		out.Deployments[status.String()] = n
+		total += n
+	}
+	out.Deployments["total"] = total
+	if total == 0 {
+		return out, nil
+	}
+	last, err := s.model.Deployment(r.Context(), r.Identity.Account, counts.Newest)
+	if errors.Is(err, readmodel.ErrNotFound) { // deleted since
+		return out, nil
+	}
+	if err != nil {
+		return out, err
+	}
+	shown := companionOf(&last)
+	out.LastDeployment = &shown
+	return out, nil
+}
+
+func companionOf(r *readmodel.RunRow) companion {
+	rec := &r.Record
+	return companion{
+		rec.ID.String(), rec.ProductName, rec.Version, rec.EnvironmentName, rec.Status.String(), httpapi.Moment(r.At()),
+		httpapi.Text(rec.Attributes[event.InvokeID]),
+	}
+}
+
+type productDetail struct {
+	httpapi.Product `json:",inline"`
+	Drift           bool       `json:"drift"`
+	Live            []resident `json:"live"`
+	activity        `json:",inline"`
+}
+
+// productDetail answers with a product and what is live of it.
+func (s *Service) productDetail(w http.ResponseWriter, r *httpapi.Request, row *readmodel.ProductRow) error {
+	m, err := s.model.Matrix(r.Context(), r.Identity.Account, readmodel.MatrixFilter{Product: row.ID}, readmodel.Page{Limit: 1})
+	if err != nil {
+		return err
+	}
+	out := productDetail{Product: productItem(row), Live: residentsOf(&m)}
+	for i := range m.Items {
+		out.Drift = out.Drift || m.Items[i].Drift
+	}
+	if out.activity, err = s.activity(r, row.ID, event.EnvironmentID{}); err != nil {
+		return err
+	}
+	return tag(w, r, out, out)
+}
+
+type environmentDetail struct {
+	httpapi.Environment `json:",inline"`
+	Live                []resident  `json:"live"`
+	LiveMore            bool        `json:"live_more"`
+	Open                []companion `json:"open"`
+	activity            `json:",inline"`
+}
+
+// What an environment's answer shows at most.
+const (
+	maxResidents = 500
+	maxOpen      = 50
+)
+
+// environmentDetail answers with an environment, what is live and what runs in it.
+func (s *Service) environmentDetail(w http.ResponseWriter, r *httpapi.Request, row *readmodel.EnvironmentRow) error {
+	ctx, account := r.Context(), r.Identity.Account
+	m, err := s.model.Matrix(ctx, account, readmodel.MatrixFilter{Environment: row.ID}, readmodel.Page{Limit: maxResidents})
+	if err != nil {
+		return err
+	}
+	open, err := s.model.Deployments(ctx, account, readmodel.RunFilter{
+		Environment: row.ID, Statuses: []event.Status{event.Pending, event.Started},
+	}, readmodel.Page{Limit: maxOpen})
+	if err != nil {
+		return err
+	}
+	out := environmentDetail{Environment: environmentItem(row), Live: residentsOf(&m), LiveMore: m.More, Open: show(open, companionOf)}
+	if out.activity, err = s.activity(r, event.ProductID{}, row.ID); err != nil {
+		return err
+	}
+	return tag(w, r, out, out)
+}
