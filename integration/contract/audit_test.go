@@ -257,3 +257,35 @@ func TestEventsOfADeletedProductStayInTheAuditLog(t *testing.T) {
 		l.read(eventsPath + posted.text("event_id")).shows(body{"type": "deployment.completed"})
 	})
 }
+
+func TestWhatACredentialWroteIsSummedUp(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		made, secret := m.created(keysPath, wanted("leaked"))
+		for i := range 3 {
+			m.deployed(m.deployment("success", body{"invoke_id": fmt.Sprint(i)}), as(secret))
+		}
+		m.clock.pass(time.Hour)
+		m.built(m.build("success"), as(secret))
+		last := m.deployed(m.deployment("success", body{"environment_name": absent, "environment": "qa"}), as(secret))
+		m.deployed(m.deployment("success", body{"invoke_id": "another"})) // of another key
+		ask := func(pairs ...string) answer {
+			return m.manage(http.MethodGet, where(keysPath+made.id()+"/writes", pairs...), nil, header("X-Shipledger-Position", last.header.Get("X-Shipledger-Position"))).is(http.StatusOK)
+		}
+		whole := ask()
+		whole.shows(body{
+			"groups.0.type": "deployment.completed", "groups.0.product_name": m.product, "groups.0.environment_name": "production", "groups.0.events": 3,
+			"groups.0.first_at": startTime, "groups.0.last_at": startTime, "items.0.id": last.text("event_id"), "next_cursor": nil,
+		})
+		if !slices.Contains(whole.each("groups", "environment_name"), "qa") || !slices.Contains(whole.each("groups", "type"), "build.completed") {
+			t.Errorf("groups: %s", whole.raw)
+		}
+		middle := moment(startTime.Add(time.Minute))
+		differ(t, "before", 3, len(slices.DeleteFunc(ask("before", middle).each("items", "type"), func(s string) bool { return s != "deployment.completed" })))
+		differ(t, "after", []string{"deployment.completed"}, slices.DeleteFunc(ask("after", middle).each("items", "type"), func(s string) bool { return s != "deployment.completed" }))
+		page := ask("limit", "2")
+		next := ask("limit", "2", "cursor", page.text("next_cursor"))
+		differ(t, "paged", whole.each("items", "id")[:4], append(page.each("items", "id"), next.each("items", "id")...))
+		m.get(keysPath+made.id()+"/writes", as(m.pat)).fails(http.StatusForbidden, "INSUFFICIENT_SCOPE")
+		m.get(keysPath+made.id()+"/writes", as(m.tokenOf(other, "pat", "admin"))).fails(http.StatusForbidden, "NOT_OWNER")
+	})
+}

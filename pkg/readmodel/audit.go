@@ -17,6 +17,9 @@ type Audit interface {
 	// Events gives up to limit events that f lets through, drawn from a span of
 	// each stream. They come in the order of EventsInOrder.
 	Events(ctx context.Context, account string, f EventFilter, spans Spans, newest bool, limit int) ([]EventRow, error)
+	// Writes sums up the events that f lets through, up to limit groups: the
+	// largest first, then by Type, Product and Environment.
+	Writes(ctx context.Context, account string, f EventFilter, limit int) ([]WriteGroup, error)
 	// Event gives the event with an id.
 	Event(ctx context.Context, account string, id ulid.ULID) (EventRow, error)
 }
@@ -105,4 +108,14 @@ func (s Spans) Rest(rows []EventRow, newest bool) Spans {
 		rest[p.Stream] = span
 	}
 	return rest
+}
+
+// A WriteGroup is what events of a type said of a product and an environment, by
+// the names that the requests gave; those are empty for what is no request.
+type WriteGroup struct {
+	Type        event.Type
+	Product     string
+	Environment string
+	Events      int
+	First, Last time.Time // receipt
 }

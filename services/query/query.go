@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/shipledger/shipledger/pkg/apidocs"
+	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
@@ -41,6 +42,7 @@ type Service struct {
 	archive *archive                       // what may be exported; nil: nothing
 	asOf    singleflight.Group
 
+	keys      func(recordID string) (credential.Held, bool)
 	feed      *feed.Feed
 	heartbeat time.Duration
 }
@@ -62,6 +64,13 @@ func (s *Service) Following(stream string, reached func() event.Offset) *Service
 // called before the service is used.
 func (s *Service) Auditing(streams ...string) *Service {
 	s.audited = streams
+	return s
+}
+
+// Keys names who knows credentials by their record ids. It must be called before
+// the service is used; without it no credential exists.
+func (s *Service) Keys(record func(id string) (credential.Held, bool)) *Service {
+	s.keys = record
 	return s
 }
 
@@ -99,6 +108,8 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"exportDeployments": s.exportDeployments,
 		"exportBuilds":      s.exportBuilds,
 		"exportEvents":      s.exportEvents,
+		"getAPIKeyWrites":   s.writes(credential.APIKey, "API key"),
+		"getTokenWrites":    s.writes(credential.PAT, "personal access token"),
 		"exportCells":       s.exportCells,
 		"exportLog":         s.exportLog,
 	}

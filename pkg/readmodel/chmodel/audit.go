@@ -102,3 +102,22 @@ func (m *Model) Event(ctx context.Context, account string, id ulid.ULID) (readmo
 		params{"account": account, "id": ulidHex(id)},
 		func(s scanner) (readmodel.EventRow, error) { return scanEvent(s, account) })
 }
+
+// Writes implements readmodel.Audit. Copies of an event count once.
+func (m *Model) Writes(ctx context.Context, account string, f readmodel.EventFilter, limit int) ([]readmodel.WriteGroup, error) {
+	where, b := eventsWhere(f)
+	b["account"], b["limit"] = account, uint32(limit)
+	return list(ctx, m.now(), "sum up events", `
+		SELECT type AS kind, JSONExtractString(request, 'product_name') AS product,
+			if(JSONExtractString(request, 'environment_name') = '', JSONExtractString(request, 'environment'), JSONExtractString(request, 'environment_name')) AS environment,
+			uniqExact(stream, pos) AS n, min(received_ms), max(received_ms)
+		FROM events_vN WHERE account = {account:String}`+where+`
+		GROUP BY kind, product, environment ORDER BY n DESC, kind, product, environment LIMIT {limit:UInt32}`, b,
+		func(s scanner) (g readmodel.WriteGroup, err error) {
+			var n uint64
+			var first, last int64
+			err = s.Scan((*string)(&g.Type), &g.Product, &g.Environment, &n, &first, &last)
+			g.Events, g.First, g.Last = int(n), moment(first), moment(last)
+			return g, err
+		})
+}

@@ -1,7 +1,9 @@
 package memmodel
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 
@@ -41,4 +43,39 @@ func (m *Model) Event(_ context.Context, account string, id ulid.ULID) (readmode
 		}
 	}
 	return readmodel.EventRow{}, readmodel.ErrNotFound
+}
+
+// Writes implements readmodel.Audit.
+func (m *Model) Writes(_ context.Context, account string, f readmodel.EventFilter, limit int) ([]readmodel.WriteGroup, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	type key struct{ kind, product, environment string }
+	groups := map[key]readmodel.WriteGroup{}
+	for _, e := range m.view(account).events {
+		if !f.Matches(&e) {
+			continue
+		}
+		var said struct {
+			Product     string `json:"product_name"`
+			Name        string `json:"environment_name"`
+			Environment string `json:"environment"`
+		}
+		_ = json.Unmarshal([]byte(e.Request), &said) // what is no request names nothing
+		k := key{string(e.Type), said.Product, cmp.Or(said.Name, said.Environment)}
+		g, known := groups[k]
+		if !known {
+			g = readmodel.WriteGroup{Type: e.Type, Product: k.product, Environment: k.environment, First: e.ReceivedAt, Last: e.ReceivedAt}
+		}
+		g.Events++
+		if e.ReceivedAt.Before(g.First) {
+			g.First = e.ReceivedAt
+		}
+		if e.ReceivedAt.After(g.Last) {
+			g.Last = e.ReceivedAt
+		}
+		groups[k] = g
+	}
+	return first(slices.SortedFunc(maps.Values(groups), func(a, b readmodel.WriteGroup) int {
+		return cmp.Or(cmp.Compare(b.Events, a.Events), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Product, b.Product), cmp.Compare(a.Environment, b.Environment))
+	}), limit), nil
 }

@@ -29,6 +29,9 @@ func (h *history) auditQuestions(ctx context.Context, a *account, limit int) []q
 	middle := event.At(uint64(len(h.events)/6+1), 1)
 	var out []question
 	for _, f := range filters {
+		out = append(out, question{fmt.Sprintf("writes of %s %+v by %d", a.name, f, limit), func(r readmodel.Reader) (any, error) {
+			return r.Writes(ctx, a.name, f, limit)
+		}})
 		for _, span := range []readmodel.Span{{UpTo: math.MaxInt64}, {After: middle, UpTo: math.MaxInt64}, {UpTo: middle}} {
 			for _, newest := range []bool{true, false} {
 				text := fmt.Sprintf("events of %s %+v in %+v, newest first %t, by %d", a.name, f, span, newest, limit)
