@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -118,7 +119,7 @@ func order(t *testing.T, open Open) {
 		before, newest[e.Key] = e.Revision, string(e.Value)
 	}
 	for i := rounds - 3; i < rounds; i++ {
-		if key := fmt.Sprint("k.", i%3); newest[key] != fmt.Sprint(i) {
+		if key := fmt.Sprint("k.", i%3); newest[key] != strconv.Itoa(i) {
 			t.Errorf("%s is %q, want %d", key, newest[key], i)
 		}
 	}
