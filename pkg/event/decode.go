@@ -95,6 +95,8 @@ func (e *envelope) decode(r *Recorded, u Upcasters) (err error) {
 		r.Payload, err = e.product(r)
 	case "environment/1":
 		r.Payload, err = e.environment(r)
+	case "release/1":
+		r.Payload, err = e.release(r)
 	case "setting/1":
 		r.Payload, err = e.settings(r)
 	case "version/1":

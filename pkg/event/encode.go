@@ -91,6 +91,8 @@ func (w *writer) data(e *Event, at Offset) {
 		w.number("concurrency_limit", uint64(p.ConcurrencyLimit))
 		w.number("stale_after", uint64(p.StaleAfter/time.Minute))
 		w.living(p.Incarnation, p.Deleted, p.CreatedAt, e)
+	case *Release:
+		w.release(p, e)
 	case *Settings:
 		w.settings(p, e)
 	case *Version:

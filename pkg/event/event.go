@@ -72,7 +72,8 @@ type Recorded struct {
 	Position Position
 }
 
-// A Payload is the data of an event: *Run, *Product, *Environment, *Version, *Settings, or
+// A Payload is the data of an event: *Run, *Product, *Environment, *Version, *Settings,
+// *Release, or
 // Opaque for what another package defines.
 type Payload interface{ schema() string }
 

@@ -180,6 +180,7 @@ func TestInvalidExamplesFailForTheReasonInTheirName(t *testing.T) {
 		"product-of-incarnation-zero":             {"/0/data/product/incarnation", "minimum"},
 		"product-deleted-and-not-so":              {"/0/data/product/deleted", "const"},
 		"product-with-metadata-that-is-a-list":    {"/0/data/product/extra_metadata", "type"},
+		"release-of-unknown-status":               {"/0/data/release/status", "enum"},
 		"setting-that-is-a-word":                  {"/0/data/settings/pat_write", "type"},
 		"environment-of-limit-zero":               {"/0/data/environment/concurrency_limit", "minimum"},
 		"environment-of-unknown-type":             {"/0/data/environment/type", "enum"},

@@ -68,14 +68,14 @@ var runs = func() map[event.Type]bool {
 }()
 
 // Knows tells whether events of this type are applied, and not only kept. Of a
-// product, an environment and what is no state, whatever happens is applied
+// product, an environment, a release and what is no state, whatever happens is applied
 // alike; Project says the same of every golden event.
 func Knows(t event.Type) bool {
 	family, _, _ := strings.Cut(string(t), ".")
 	switch family {
 	case event.Deployment.String(), event.Build.String():
 		return runs[t]
-	case "product", "environment", "version", "setting":
+	case "product", "environment", "version", "setting", "release":
 		return true
 	}
 	return credential.Known(family + "/1")

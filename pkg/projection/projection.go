@@ -25,6 +25,8 @@ func Project(r event.Recorded, rows *readmodel.Rows) (known bool) {
 	case *event.Environment:
 		projectName(r, readmodel.EnvironmentObject, p.Name, [16]byte(p.ID), [16]byte(event.EnvironmentIDOf(r.Account, p.Name)), rows)
 		rows.Environments = append(rows.Environments, readmodel.EnvironmentRow{Environment: *p, Account: r.Account, Position: r.Position})
+	case *event.Release:
+		rows.Releases = append(rows.Releases, readmodel.ReleaseRow{Release: *p, Account: r.Account, Position: r.Position})
 	case *event.Settings: // in the audit log only: the write side answers what they are
 	case *event.Version:
 		rows.Versions = append(rows.Versions, readmodel.VersionRow{Version: *p, Account: r.Account, Position: r.Position})

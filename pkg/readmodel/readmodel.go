@@ -37,12 +37,13 @@ type Rows struct {
 	Environments []EnvironmentRow
 	Versions     []VersionRow
 	Names        []NameRow
+	Releases     []ReleaseRow
 }
 
 // Len gives the number of rows of all tables.
 func (r *Rows) Len() int {
 	return len(r.Events) + len(r.Deployments) + len(r.Builds) + len(r.Cells) + len(r.Attempts) +
-		len(r.Products) + len(r.Environments) + len(r.Versions) + len(r.Names)
+		len(r.Products) + len(r.Environments) + len(r.Versions) + len(r.Names) + len(r.Releases)
 }
 
 // Reset empties r and keeps its memory.
@@ -50,7 +51,7 @@ func (r *Rows) Reset() {
 	r.Events, r.Deployments, r.Builds = r.Events[:0], r.Deployments[:0], r.Builds[:0]
 	r.Cells, r.Attempts = r.Cells[:0], r.Attempts[:0]
 	r.Products, r.Environments, r.Versions = r.Products[:0], r.Environments[:0], r.Versions[:0]
-	r.Names = r.Names[:0]
+	r.Names, r.Releases = r.Names[:0], r.Releases[:0]
 }
 
 // EventRow is one event of the log. Key: account and position.
@@ -250,7 +251,7 @@ type MatrixCell struct {
 // and a fault of kind Unavailable when the store does not answer.
 type Reader interface {
 	Names
-
+	Releases
 	States
 	Deliveries
 	Ledger

@@ -83,6 +83,7 @@ func (s *State) applyProduct(r event.Recorded, p *event.Product) {
 	s.place(&s.products, uuid.UUID(p.ID), &object{
 		account: r.Account, name: p.Name, offset: r.Position.Offset, incarnation: p.Incarnation, deleted: p.Deleted,
 	})
+	s.incarnations = max(s.incarnations, p.Incarnation) // a bound, so a roll-back may leave it
 	if p.Deleted {
 		s.forgetOpen(func(rec *event.Record) bool { return rec.ProductID == p.ID })
 	}

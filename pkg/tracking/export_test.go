@@ -18,6 +18,6 @@ func (s *State) Sizes() map[string]int {
 		"environments": len(s.environments.byID), "environment names": len(s.environments.byName), "versions": len(s.versions),
 		"open": len(s.open), "byRun": len(s.byRun), "byTriple": len(s.byTriple), "byCell": len(s.byCell),
 		"closed": s.closed.n, "refused": len(s.refused), "refusedQueue": len(s.refusedQueue),
-		"settings": len(s.settings), "keys": len(s.keys), "keyQueue": len(s.keyQueue),
+		"releases": len(s.releases), "settings": len(s.settings), "keys": len(s.keys), "keyQueue": len(s.keyQueue),
 	}
 }

@@ -27,8 +27,10 @@ type State struct {
 	byCell   map[cellKey][]ulid.ULID   // open deployments, oldest first
 	closed   runIndex
 
-	settings map[string]setting // by account
-	defaults event.Settings
+	releases     map[ulid.ULID]release
+	incarnations uint16             // the highest of any product
+	settings     map[string]setting // by account
+	defaults     event.Settings
 
 	refused      map[uint64]refused // by hash of credential, endpoint and body
 	refusedQueue []uint64
@@ -50,7 +52,8 @@ type (
 	version struct {
 		sha     string
 		fixed   bool
-		created int64 // Unix milliseconds
+		created int64        // Unix milliseconds
+		offset  event.Offset // of its last event
 	}
 	tripleKey struct {
 		kind    event.Kind
@@ -96,7 +99,7 @@ func NewState() *State {
 		products: newDirectory(), environments: newDirectory(), versions: map[versionKey]version{},
 		open: map[ulid.ULID]*run{}, byRun: map[runKey]ulid.ULID{},
 		byTriple: map[tripleKey][]ulid.ULID{}, byCell: map[cellKey][]ulid.ULID{},
-		settings: map[string]setting{}, defaults: event.DefaultSettings(),
+		releases: map[ulid.ULID]release{}, settings: map[string]setting{}, defaults: event.DefaultSettings(),
 		refused: map[uint64]refused{}, keys: map[idempotencyKey]keyUse{},
 	}
 }
@@ -166,7 +169,10 @@ func (s *State) Apply(r event.Recorded) {
 		s.applyEnvironment(r, p)
 		s.rememberKey(r)
 	case *event.Version:
-		put(s, s.versions, versionKey{p.ID, p.Incarnation}, version{p.SHA, p.SHAFixed, p.CreatedAt.UnixMilli()})
+		put(s, s.versions, versionKey{p.ID, p.Incarnation}, version{p.SHA, p.SHAFixed, p.CreatedAt.UnixMilli(), r.Position.Offset})
+	case *event.Release:
+		s.applyRelease(r, p)
+		s.rememberKey(r)
 	case *event.Settings:
 		s.applySettings(r, p)
 		s.rememberKey(r)

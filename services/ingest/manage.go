@@ -23,6 +23,9 @@ var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.Allo
 // a pipeline. It needs no read model.
 func (s *Service) managing() httpapi.Handlers {
 	return httpapi.Handlers{
+		"createRelease":     s.create(readRelease),
+		"updateRelease":     s.update(readReleasePatch),
+		"addReleaseVersion": s.addReleaseVersion, "removeReleaseVersion": s.removeReleaseVersion,
 		"getSettings":       s.getSettings,
 		"updateSettings":    s.update(readSettings),
 		"createProduct":     s.create(readProduct),
@@ -250,6 +253,8 @@ func shown(p event.Payload) any {
 	switch p := p.(type) {
 	case *event.Product:
 		return httpapi.ProductOf(p)
+	case *event.Release:
+		return httpapi.ReleaseOf(p)
 	case *event.Settings:
 		return p
 	case *event.Environment:

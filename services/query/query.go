@@ -85,6 +85,8 @@ func (s *Service) Streaming(f *feed.Feed, heartbeat time.Duration) *Service {
 // Handlers gives the handler of each operation, for the API to mount.
 func (s *Service) Handlers() httpapi.Handlers {
 	handlers := httpapi.Handlers{
+		"listReleases": s.listReleases, "getRelease": s.getRelease,
+		"listReleaseVersions": s.listReleaseVersions, "listReleaseDeployments": s.listReleaseDeployments,
 		"listDeployments":   s.listDeployments,
 		"getDeployment":     s.getDeployment,
 		"listBuilds":        s.listBuilds,

@@ -1005,7 +1005,7 @@ func shows(attempt, live *readmodel.Cell) bool {
 func (m *Model) Owner(ctx context.Context, object readmodel.Object, id string) (string, error) {
 	var table, where string
 	switch object {
-	case readmodel.DeploymentObject, readmodel.BuildObject, readmodel.EventObject:
+	case readmodel.DeploymentObject, readmodel.BuildObject, readmodel.EventObject, readmodel.ReleaseObject:
 		run, err := ulid.ParseStrict(id)
 		if err != nil {
 			return "", readmodel.ErrNotFound

@@ -25,7 +25,7 @@ const projection = "ledger"
 
 // tables are those of one version.
 var tables = []string{
-	"names", "events", "deployments", "dep_by_env", "builds", "cells", "current", "past_attempts", "attempts",
+	"names", "releases", "events", "deployments", "dep_by_env", "builds", "cells", "current", "past_attempts", "attempts",
 	"products", "environments", "versions",
 }
 

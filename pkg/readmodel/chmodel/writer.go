@@ -47,6 +47,7 @@ type Writer struct {
 	environments *environmentColumns
 	versions     *versionColumns
 	names        *meaningColumns
+	releases     *releaseColumns
 	blocks       []block
 }
 
@@ -62,7 +63,7 @@ func (m *Model) Writer(version uint32) *Writer {
 		events: newEventColumns(), deployments: newRunColumns(false), byEnv: newByEnvironmentColumns(), builds: newRunColumns(true),
 		cells: newCellColumns(), current: newCellColumns(), pastAttempts: newCellColumns(), attempts: newCellColumns(),
 		environments: newEnvironmentColumns(),
-		versions:     newVersionColumns(), names: newMeaningColumns(),
+		versions:     newVersionColumns(), names: newMeaningColumns(), releases: newReleaseColumns(),
 	}
 	products := newNameColumns()
 	w.products = &products
@@ -83,6 +84,7 @@ func (m *Model) Writer(version uint32) *Writer {
 		{"products", w.products.input()},
 		{"environments", w.environments.input()},
 		{"names", w.names.input()},
+		{"releases", w.releases.input()},
 	}
 	return w
 }
@@ -159,6 +161,9 @@ func (w *Writer) fill(rows *readmodel.Rows) {
 	}
 	for i := range rows.Versions {
 		w.versions.append(&rows.Versions[i])
+	}
+	for i := range rows.Releases {
+		w.releases.append(&rows.Releases[i])
 	}
 	for i := range rows.Names {
 		w.names.append(&rows.Names[i])

@@ -47,6 +47,7 @@ type tables struct {
 	environments map[event.EnvironmentID]readmodel.EnvironmentRow
 	versions     map[event.VersionID]readmodel.VersionRow
 	names        map[nameKey]readmodel.NameRow
+	releases     map[ulid.ULID]readmodel.ReleaseRow
 }
 
 type cellKey struct {
@@ -73,6 +74,7 @@ func (m *Model) account(name string) *tables {
 			environments: map[event.EnvironmentID]readmodel.EnvironmentRow{},
 			versions:     map[event.VersionID]readmodel.VersionRow{},
 			names:        map[nameKey]readmodel.NameRow{},
+			releases:     map[ulid.ULID]readmodel.ReleaseRow{},
 		}
 		m.accounts[name] = t
 	}
@@ -130,6 +132,7 @@ func (m *Model) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.
 		put(m.account(r.Account).versions, r.ID, r, func(r *readmodel.VersionRow) event.Offset { return r.Position.Offset })
 	}
 	m.storeNames(rows.Names)
+	m.storeReleases(rows.Releases)
 	upTo.Time = readmodel.Moment(upTo.Time)
 	if upTo.Stream != "" {
 		put(m.progress, upTo.Stream, upTo, func(p *readmodel.Progress) event.Offset { return p.Offset })
@@ -517,6 +520,12 @@ func (t *tables) has(object readmodel.Object, id string) bool {
 		} else {
 			_, ok = t.deployments[run]
 		}
+	case readmodel.ReleaseObject:
+		of, err := ulid.ParseStrict(id)
+		if err != nil {
+			return false
+		}
+		_, ok = t.releases[of]
 	case readmodel.ProductObject, readmodel.EnvironmentObject, readmodel.VersionObject:
 		of, err := uuid.Parse(id)
 		if err != nil {
