@@ -431,7 +431,14 @@ func TestKnownCredentialsWithoutTheRightAre403(t *testing.T) {
 				forbidden(op.Method, path, m.token("sk", "read"), "INSUFFICIENT_SCOPE")
 				forbidden(http.MethodDelete, path, m.pat, "INSUFFICIENT_SCOPE")
 			default:
-				forbidden(op.Method, path, m.key, "INSUFFICIENT_SCOPE")
+				code := "INSUFFICIENT_SCOPE"
+				if !slices.Contains(op.Kinds, credential.APIKey) {
+					code = "WRONG_CREDENTIAL_KIND"
+				}
+				forbidden(op.Method, path, m.key, code)
+				if code != "INSUFFICIENT_SCOPE" {
+					continue
+				}
 				forbidden(http.MethodPatch, path, m.key, "INSUFFICIENT_SCOPE")
 				forbidden(http.MethodPut, path, m.pat, "INSUFFICIENT_SCOPE")
 				for _, grant := range []string{"read", "sync-trigger", "write", "admin"} {
