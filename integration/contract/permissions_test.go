@@ -167,7 +167,10 @@ func TestNoItemRouteReachesAnotherAccountsObject(t *testing.T) {
 		}
 		// By the first segment of the path: an object of the account other, and
 		// what an answer calls it.
+		release := m.manage(http.MethodPost, "/releases/", body{"name": "of other"}, owner).is(http.StatusCreated)
+		m.read("/releases/", owner)
 		objects := map[string]struct{ id, kind string }{
+			"releases":               {release.id(), "release"},
 			"deployments":            {deployment.id(), "deployment"},
 			"builds":                 {build.id(), "build"},
 			"products":               {deployment.text("product_id"), "product"},
@@ -186,21 +189,25 @@ func TestNoItemRouteReachesAnotherAccountsObject(t *testing.T) {
 		asked := 0
 		for _, op := range document.Operations() {
 			segments := strings.Split(op.Path, "/")
-			if op.Public || len(segments) < 3 || segments[2] != "{id}" {
-				continue
+			if op.Public || len(segments) < 3 || segments[2] != "{id}" || op.Service == "projector" {
+				continue // replays have a test of their own, with tables to rebuild
 			}
 			object, known := objects[segments[1]]
 			if !known {
 				t.Errorf("%s %s: this test knows no object of that kind", op.Method, op.Path)
 				continue
 			}
-			path := strings.Replace(op.Path, "{id}", object.id, 1)
+			path := strings.NewReplacer("{id}", object.id, "{version_id}", deployment.text("version_id")).Replace(op.Path)
+			text := "" // one that every operation would take
+			if op.Method != http.MethodGet && op.Method != http.MethodDelete {
+				text = body{"name": "n", "role": "qa", "version_id": deployment.text("version_id")}.String()
+			}
 			for _, stranger := range strangers {
 				if status, _ := stranger.says(op); status != 0 {
 					continue
 				}
 				asked++
-				a := m.send(op.Method, path, "", as(stranger.token), header("Content-Type", "application/json"))
+				a := m.send(op.Method, path, text, as(stranger.token), header("Content-Type", "application/json"))
 				if a.status != http.StatusForbidden || a.at("error.code") != "NOT_OWNER" ||
 					a.at("error.message") != "access denied: this "+object.kind+" does not belong to your account" {
 					t.Errorf("%s %s with %s: %d %s", op.Method, op.Path, stranger.name, a.status, a.raw)

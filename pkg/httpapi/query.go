@@ -112,7 +112,7 @@ func (r *Request) parseQuery() error {
 		r.query[i].n = op.parameters[i].preset
 	}
 	var faults []FieldFault
-	if raw := r.URL.RawQuery; raw != "" {
+	if raw := r.URL.RawQuery; raw != "" && (len(op.parameters) > 0 || !op.Public) { // probes and browsers add what they like to a public page
 		values, err := url.ParseQuery(raw)
 		if err != nil {
 			faults = append(faults, FieldFault{[]string{"query"}, "the query string cannot be read", "value_error"})
