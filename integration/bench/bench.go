@@ -4,7 +4,8 @@
 //
 //	bench ──┬─ raw connections ─► decode-only handler    (process of its own)
 //	        ├─ raw connections ─► shipledger up          (process of its own, with its ClickHouse)
-//	        └─ cli.Load ────────► shipledger up
+//	        ├─ cli.Load ────────► shipledger up
+//	        └─ revocations ─────► shipledger up, three processes on one NATS (a process of its own)
 //
 // Both sides get the same bytes from the same client in turns (A B A B …), and
 // a figure is the median of its rounds. It prints, it does not judge: there is
@@ -39,6 +40,8 @@ type Config struct {
 	MaxRequests int           // bound of a round
 	MaxItems    int           // bound of an import
 	MaxImport   time.Duration // bound of an import
+	Revocations int           // keys revoked, quiet and under load each
+	Only        string        // one section by its name; empty: all of them
 	Log         io.Writer     // progress, for people
 }
 
@@ -46,11 +49,11 @@ type Config struct {
 var (
 	Full = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 5, Round: 3 * time.Second, Batch: 8 * time.Second, Paced: 6 * time.Second,
-		Reads: 300, MaxRequests: 200_000, MaxItems: 1_000_000, MaxImport: 40 * time.Second,
+		Reads: 300, MaxRequests: 200_000, MaxItems: 1_000_000, MaxImport: 40 * time.Second, Revocations: 200,
 	}
 	Quick = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: time.Second, Batch: 2 * time.Second, Paced: 2 * time.Second,
-		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second,
+		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second, Revocations: 30,
 	}
 )
 
@@ -75,16 +78,33 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return report, err
 	}
 	b := &bench{cfg, report, dir}
-	if err := b.singles(ctx); err != nil {
-		return report, err
-	}
-	if err := b.imported(ctx, "generated history of two years", "demo", demoItems); err != nil {
-		return report, err
-	}
-	if cfg.History != "" {
-		return report, b.imported(ctx, "history "+filepath.Base(cfg.History), "history", fileItems(cfg.History))
+	for _, section := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"singles", b.singles},
+		{"revocations", b.revocations},
+		{"imports", b.imports},
+	} {
+		if cfg.Only != "" && cfg.Only != section.name {
+			continue
+		}
+		if err := section.run(ctx); err != nil {
+			return report, err
+		}
 	}
 	return report, nil
+}
+
+// imports measures histories.
+func (b *bench) imports(ctx context.Context) error {
+	if err := b.imported(ctx, "generated history of two years", "demo", demoItems); err != nil {
+		return err
+	}
+	if b.History != "" {
+		return b.imported(ctx, "history "+filepath.Base(b.History), "history", fileItems(b.History))
+	}
+	return nil
 }
 
 type bench struct {

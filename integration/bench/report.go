@@ -18,6 +18,7 @@ type Report struct {
 	Paced        []Paced    `json:"paced"`
 	Readable     []Readable `json:"readable"`
 	Batches      []Batch    `json:"batches"`
+	Revoked      []Revoked  `json:"revoked"`
 	Imports      []Import   `json:"imports"`
 	Stored       []Stored   `json:"stored"`
 }
@@ -154,6 +155,11 @@ func (r *Report) Print(w io.Writer) error {
 	for _, a := range r.Batches {
 		fmt.Fprintf(&b, "  %-36s %8.0f events/s   %.1f µs CPU an event   %d events, readable %.1f s after the last\n",
 			fmt.Sprintf("%d connections", a.Connections), a.PerSecond, a.CPUMicros, a.Events, a.ReadableSeconds)
+	}
+	heading(&b, len(r.Revoked), "Revoked in every process, from the request to its answer")
+	for _, a := range r.Revoked {
+		fmt.Fprintf(&b, "  %-36s p50 %.1f ms   p90 %.1f ms   p99 %.1f ms   max %.1f ms   %d keys, %d processes: %d told to all before the answer, %d let in after it\n",
+			a.Name, a.P50, a.P90, a.P99, a.Max, a.Keys, a.Processes, a.Propagated, a.Violations)
 	}
 	heading(&b, len(r.Imports), "Import into an empty ledger")
 	for _, a := range r.Imports {

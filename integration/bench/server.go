@@ -86,12 +86,15 @@ func decodeOnly(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func startDecoder(ctx context.Context) (*server, error) {
+func startDecoder(ctx context.Context) (*server, error) { return startSelf(ctx, DecoderArg) }
+
+// startSelf starts this binary as something else, which prints where it listens.
+func startSelf(ctx context.Context, args ...string) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this binary: %w", err)
 	}
-	s := &server{cmd: exec.CommandContext(ctx, self, DecoderArg)}
+	s := &server{cmd: exec.CommandContext(ctx, self, args...)}
 	if s.input, err = s.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -104,7 +107,7 @@ func startDecoder(ctx context.Context) (*server, error) {
 	}
 	addr, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start the decode-only handler: %w", err), s.stop())
+		return nil, errors.Join(fmt.Errorf("start the %s: %w", args[0], err), s.stop())
 	}
 	s.addr = strings.TrimSpace(addr)
 	return s, nil
@@ -189,6 +192,18 @@ type ledger struct {
 }
 
 func startLedger(ctx context.Context, binary, data string) (*ledger, error) {
+	l, err := startProcess(ctx, binary, data)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.readCredentials(); err != nil {
+		return nil, errors.Join(err, l.stop())
+	}
+	return l, nil
+}
+
+// startProcess starts one process of a ledger, which need not be the first.
+func startProcess(ctx context.Context, binary, data string, env ...string) (*ledger, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -196,15 +211,11 @@ func startLedger(ctx context.Context, binary, data string) (*ledger, error) {
 	l := &ledger{data: data, server: server{addr: addr}}
 	l.cmd = exec.CommandContext(ctx, binary, "up", "--data", data, "--addr", addr)
 	// What is measured is what an event costs, not how many are allowed.
-	l.cmd.Env = append(os.Environ(), "SHIPLEDGER_RATE_LIMIT=off", "SHIPLEDGER_LOG_LEVEL=warn")
+	l.cmd.Env = append(append(os.Environ(), "SHIPLEDGER_RATE_LIMIT=off", "SHIPLEDGER_LOG_LEVEL=warn"), env...)
 	if err := l.start(); err != nil {
 		return nil, err
 	}
-	err = l.untilReady(ctx)
-	if err == nil {
-		err = l.readCredentials()
-	}
-	if err != nil {
+	if err := l.untilReady(ctx); err != nil {
 		return nil, errors.Join(err, l.stop())
 	}
 	return l, nil

@@ -20,10 +20,14 @@ func main() {
 	if len(os.Args) == 2 && os.Args[1] == bench.DecoderArg {
 		exit(bench.ServeDecoder(os.Stdin, os.Stdout))
 	}
+	if len(os.Args) == 3 && os.Args[1] == bench.LogArg {
+		exit(bench.ServeLog(os.Args[2], os.Stdin, os.Stdout))
+	}
 	quick := flag.Bool("quick", false, "less than 90 seconds instead of less than 6 minutes")
 	binary := flag.String("binary", "bin/shipledger", "what to measure")
 	dir := flag.String("dir", "", "where data directories are made, on the disk to measure; default: the system's temporary directory")
 	connections := flag.String("connections", "", "numbers of connections for single events, joined by commas; default: 1,16,64,256")
+	only := flag.String("only", "", "measure one section: singles, revocations or imports")
 	out := flag.String("json", "", "write the figures to this file as well")
 	flag.Parse()
 
@@ -31,7 +35,7 @@ func main() {
 	if *quick {
 		cfg = bench.Quick
 	}
-	cfg.Binary, cfg.Dir, cfg.History, cfg.Log = *binary, *dir, os.Getenv("SHIPLEDGER_HISTORY"), os.Stderr
+	cfg.Binary, cfg.Dir, cfg.History, cfg.Only, cfg.Log = *binary, *dir, os.Getenv("SHIPLEDGER_HISTORY"), *only, os.Stderr
 	if *connections != "" {
 		cfg.Connections = nil
 		for text := range strings.SplitSeq(*connections, ",") {
