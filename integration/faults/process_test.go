@@ -75,6 +75,8 @@ type setup struct {
 	dir  string // its data; kept from one run to the next
 	args []string
 	env  []string
+	// logOnly runs it without a read model, for what needs none.
+	logOnly bool
 }
 
 // start runs the product until it answers.
@@ -90,7 +92,9 @@ func start(t *testing.T, s setup) *server {
 // launch runs the product, and fails with its last words where it does not come up.
 func launch(t *testing.T, s setup) (*server, error) {
 	t.Helper()
-	chservertest.Engine(t) // installs it on a fresh machine, or skips
+	if !s.logOnly {
+		chservertest.Engine(t) // installs it on a fresh machine, or skips
+	}
 	if err := build(); err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +105,9 @@ func launch(t *testing.T, s setup) (*server, error) {
 		}
 	}
 	cmd.Env = append(append(cmd.Env, "SHIPLEDGER_RATE_LIMIT=off", "SHIPLEDGER_METRICS_ADDR="), s.env...)
+	if s.logOnly {
+		cmd.Env = append(cmd.Env, "SHIPLEDGER_CLICKHOUSE_DSN=clickhouse://127.0.0.1:1/absent")
+	}
 	var engine int
 	t.Cleanup(func() { awaitGone(t, engine) }) // after the server is killed, which is cleaned up first
 	p, out := spawn(t, cmd)
@@ -121,7 +128,9 @@ func launch(t *testing.T, s setup) (*server, error) {
 		return nil, fmt.Errorf("the server did not start: %s: %s", p.cmd.ProcessState, p.errors)
 	}
 	srv.url = url
-	engine = srv.engine(t)
+	if !s.logOnly {
+		engine = srv.engine(t)
+	}
 	return srv, nil
 }
 
@@ -146,8 +155,9 @@ func (s *server) interrupt(t *testing.T) {
 
 // keys are the first credentials, as the operator finds them.
 type keys struct {
-	APIKey string `json:"api_key"`
-	PAT    string `json:"pat"`
+	APIKey   string `json:"api_key"`
+	PAT      string `json:"pat"`
+	AdminPAT string `json:"admin_pat"`
 }
 
 func (s *server) keys(t *testing.T) keys {

@@ -1,0 +1,320 @@
+//go:build linux
+
+package faults_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// A manager changes credentials through one process.
+type manager struct {
+	t     *testing.T
+	url   string
+	token string
+	http  *http.Client
+}
+
+func newManager(t *testing.T, srv *server, token string) *manager {
+	t.Helper()
+	return &manager{t, srv.url, token, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: answerWithin}}
+}
+
+// ask may be called from any goroutine.
+func (m *manager) ask(method, path, token, body string) (response, error) {
+	req, err := http.NewRequestWithContext(m.t.Context(), method, m.url+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		return response{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := m.http.Do(req)
+	if err != nil {
+		return response{}, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return response{res.StatusCode, res.Header, text}, err
+}
+
+// keyAnswer is what answers tell of a key.
+type keyAnswer struct {
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Description string `json:"description"`
+	Status      string `json:"status"`
+	RotatedFrom string `json:"rotated_from"`
+	RotatedTo   string `json:"rotated_to"`
+	Secret      string `json:"secret"`
+}
+
+// must asks as the admin for something that succeeds.
+func (m *manager) must(status int, method, path, body string, into any) http.Header {
+	m.t.Helper()
+	res, err := m.ask(method, path, m.token, body)
+	if err != nil || res.status != status {
+		m.t.Fatalf("%s %s: answered %d, want %d: %v %s", method, path, res.status, status, err, res.body)
+	}
+	if into != nil {
+		if err := json.Unmarshal(res.body, into); err != nil {
+			m.t.Fatalf("%s %s: %v: %s", method, path, err, res.body)
+		}
+	}
+	return res.header
+}
+
+func (m *manager) create(name string) (k keyAnswer) {
+	m.t.Helper()
+	m.must(http.StatusCreated, http.MethodPost, "/api-keys/", fmt.Sprintf(`{"name":%q,"scope":"events:write","expires":"30d"}`, name), &k)
+	return k
+}
+
+// letIn tells whether a key may send events, by something that is none.
+func (m *manager) letIn(secret string) (bool, error) {
+	res, err := m.ask(http.MethodPost, "/deployment-events/", secret, `{}`)
+	if err == nil && res.status != http.StatusUnprocessableEntity && res.status != http.StatusUnauthorized {
+		err = fmt.Errorf("answered %d: %s", res.status, res.body)
+	}
+	return res.status == http.StatusUnprocessableEntity, err
+}
+
+// successors are the keys that came from one, however they stand.
+func (m *manager) successors(of string) (out []keyAnswer) {
+	m.t.Helper()
+	for next := "/api-keys/?limit=200"; next != ""; {
+		var page struct {
+			Items      []keyAnswer `json:"items"`
+			NextCursor string      `json:"next_cursor"`
+		}
+		m.must(http.StatusOK, http.MethodGet, next, "", &page)
+		for _, k := range page.Items {
+			if k.RotatedFrom == of {
+				out = append(out, k)
+			}
+		}
+		next = ""
+		if page.NextCursor != "" {
+			next = "/api-keys/?limit=200&cursor=" + page.NextCursor
+		}
+	}
+	return out
+}
+
+// twoManagers runs two processes on one log.
+func twoManagers(t *testing.T) [2]*manager {
+	t.Helper()
+	nats := startNATS(t, natsOptions{Dir: t.TempDir(), SyncAlways: true})
+	env := append(nats.env(true), "SHIPLEDGER_PEPPER="+strings.Repeat("5e", 32))
+	var out [2]*manager
+	var first *server
+	for i := range out {
+		srv := start(t, setup{dir: t.TempDir(), env: env, logOnly: true})
+		if i == 0 {
+			first = srv
+		}
+		out[i] = newManager(t, srv, first.keys(t).AdminPAT)
+	}
+	return out
+}
+
+// atOnce sends the same request, twice through each process, and gives the answers.
+func atOnce(t *testing.T, managers [2]*manager, method, path, body string) []response {
+	t.Helper()
+	const each = 2
+	answers := make([]response, each*len(managers))
+	errs := make([]error, len(answers))
+	gate := make(chan struct{})
+	var all sync.WaitGroup
+	for i := range answers {
+		m := managers[i%len(managers)]
+		all.Go(func() {
+			<-gate
+			answers[i], errs[i] = m.ask(method, path, m.token, body)
+		})
+	}
+	close(gate)
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	return answers
+}
+
+// winner gives the place of the one answer with a status, where all others are 409.
+func winner(t *testing.T, answers []response, status int) int {
+	t.Helper()
+	won := -1
+	for i, a := range answers {
+		switch {
+		case a.status == status && won < 0:
+			won = i
+		case a.status == status:
+			t.Fatalf("two of %d won", len(answers))
+		case a.status != http.StatusConflict:
+			t.Fatalf("one is answered %d: %s", a.status, a.body)
+		}
+	}
+	if won < 0 {
+		t.Fatalf("nobody won: %s", answers[0].body)
+	}
+	return won
+}
+
+// Rows: VR-23, VO-17
+func TestOfSimultaneousRotationsOneWinsAndTheOthersAreTold(t *testing.T) {
+	managers := twoManagers(t)
+	var through [2]int
+	for n := range rounds(40, 5) {
+		old := managers[0].create(fmt.Sprintf("rotated %d", n))
+		answers := atOnce(t, managers, http.MethodPost, "/api-keys/"+old.ID+"/rotate", `{"grace":"7d"}`)
+		won := winner(t, answers, http.StatusCreated)
+		through[won%2]++
+		var successor keyAnswer
+		if err := json.Unmarshal(answers[won].body, &successor); err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range managers {
+			var now keyAnswer
+			m.must(http.StatusOK, http.MethodGet, "/api-keys/"+old.ID, "", &now)
+			if now.RotatedTo != successor.ID || now.Status != "active" {
+				t.Fatalf("round %d: process %d has %+v, want a way to %s", n, i+1, now, successor.ID)
+			}
+			active := slices.DeleteFunc(m.successors(old.ID), func(k keyAnswer) bool { return k.Status == "revoked" })
+			if len(active) != 1 || active[0].ID != successor.ID {
+				t.Fatalf("round %d: process %d has the successors %+v", n, i+1, active)
+			}
+			for _, secret := range []string{old.Secret, successor.Secret} {
+				if in, err := m.letIn(secret); err != nil || !in {
+					t.Fatalf("round %d: process %d refuses one of two keys in their grace: %v", n, i+1, err)
+				}
+			}
+		}
+	}
+	t.Logf("won through process 1: %d, through process 2: %d", through[0], through[1])
+}
+
+// Rows: VR-23
+func TestOfSimultaneousRevocationsOneWinsAndTheOthersAreTold(t *testing.T) {
+	managers := twoManagers(t)
+	var through [2]int
+	for n := range rounds(100, 10) {
+		key := managers[0].create(fmt.Sprintf("revoked %d", n))
+		answers := atOnce(t, managers, http.MethodDelete, "/api-keys/"+key.ID, "")
+		through[winner(t, answers, http.StatusNoContent)%2]++
+		for i, m := range managers {
+			if in, err := m.letIn(key.Secret); err != nil || in {
+				t.Fatalf("round %d: process %d lets in a revoked key: %v", n, i+1, err)
+			}
+		}
+	}
+	t.Logf("won through process 1: %d, through process 2: %d", through[0], through[1])
+}
+
+// Rows: VR-23
+func TestNoSimultaneousChangeOfAKeyIsLost(t *testing.T) {
+	managers := twoManagers(t)
+	for n := range rounds(40, 5) {
+		key := managers[n%2].create(fmt.Sprintf("changed %d", n))
+		path := "/api-keys/" + key.ID
+		changes := []struct {
+			method, body string
+			status       int
+		}{
+			{http.MethodPatch, fmt.Sprintf(`{"name":"name %d"}`, n), http.StatusOK},
+			{http.MethodPatch, fmt.Sprintf(`{"description":"description %d"}`, n), http.StatusOK},
+		}
+		var both sync.WaitGroup
+		var errs [2]error
+		gate := make(chan struct{})
+		for i, c := range changes {
+			both.Go(func() {
+				<-gate
+				res, err := managers[i].ask(c.method, path, managers[i].token, c.body)
+				if err == nil && res.status != c.status {
+					err = fmt.Errorf("answered %d: %s", res.status, res.body)
+				}
+				errs[i] = err
+			})
+		}
+		close(gate)
+		both.Wait()
+		if err := errors.Join(errs[:]...); err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range managers {
+			var now keyAnswer
+			m.must(http.StatusOK, http.MethodGet, path, "", &now)
+			if now.Name != fmt.Sprintf("name %d", n) || now.Description != fmt.Sprintf("description %d", n) {
+				t.Fatalf("round %d: process %d lost a change: %+v", n, i+1, now)
+			}
+		}
+	}
+}
+
+// Rows: VR-23, VF-20
+func TestAProcessThatIsDeafToTheLogRefusesUntilItHearsAgain(t *testing.T) {
+	nats := startNATS(t, natsOptions{Dir: t.TempDir(), SyncAlways: true})
+	env := []string{"SHIPLEDGER_PEPPER=" + strings.Repeat("5e", 32), "SHIPLEDGER_DEAF_LIMIT=2s"}
+	hears := start(t, setup{dir: t.TempDir(), env: append(nats.env(true), env...), logOnly: true})
+	wire := newWire(t, fmt.Sprintf("127.0.0.1:%d", nats.Port))
+	deaf := start(t, setup{dir: t.TempDir(), env: append(env, "SHIPLEDGER_NATS_URL=nats://"+wire.Addr().String()), logOnly: true})
+	token := hears.keys(t).AdminPAT
+	m, d := newManager(t, hears, token), newManager(t, deaf, token)
+	revoked, kept := m.create("revoked meanwhile"), m.create("kept")
+	for _, k := range []keyAnswer{revoked, kept} {
+		if in, err := d.letIn(k.Secret); err != nil || !in {
+			t.Fatalf("a process that hears refuses a key: %v", err)
+		}
+	}
+
+	wire.silence()
+	m.must(http.StatusNoContent, http.MethodDelete, "/api-keys/"+revoked.ID, "", nil)
+	for _, c := range []struct{ what, method, path, token, body string }{
+		{"a write", http.MethodPost, "/deployment-events/", kept.Secret, `{}`},
+		{"a read", http.MethodGet, "/settings", token, ""},
+		{"what was revoked meanwhile", http.MethodPost, "/deployment-events/", revoked.Secret, `{}`},
+	} {
+		eventually(t, c.what+" is refused", func() error {
+			res, err := d.ask(c.method, c.path, c.token, c.body)
+			if err != nil {
+				return err
+			}
+			if res.status != http.StatusServiceUnavailable {
+				return fmt.Errorf("answered %d: %s", res.status, res.body)
+			}
+			if _, fault := unavailable(res); fault != nil {
+				t.Error(fault)
+			}
+			return nil
+		})
+	}
+	if in, err := m.letIn(kept.Secret); err != nil || !in {
+		t.Errorf("the process that hears refuses too: %v", err)
+	}
+	health, err := d.ask(http.MethodGet, "/health", "", "")
+	if err != nil || health.status != http.StatusServiceUnavailable {
+		t.Errorf("the health of a deaf process: %d %v: %s", health.status, err, health.body)
+	}
+
+	wire.restore()
+	eventually(t, "it answers again", func() error {
+		in, err := d.letIn(kept.Secret)
+		if err == nil && !in {
+			err = errors.New("a key is refused that was never revoked")
+		}
+		return err
+	})
+	if in, err := d.letIn(revoked.Secret); err != nil || in {
+		t.Errorf("it lets in what was revoked while it was deaf: %v", err)
+	}
+}
