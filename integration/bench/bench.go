@@ -42,6 +42,9 @@ type Config struct {
 	MaxImport   time.Duration // bound of an import
 	Revocations int           // keys revoked, quiet and under load each
 	Only        string        // one section by its name; empty: all of them
+	Events      int           // that the questions of readers are asked on; 0: none are
+	Wide        int           // the same where the big account has 1,500 environments; 0: none are
+	Samples     int           // of each question
 	Log         io.Writer     // progress, for people
 }
 
@@ -50,10 +53,12 @@ var (
 	Full = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 5, Round: 3 * time.Second, Batch: 8 * time.Second, Paced: 6 * time.Second,
 		Reads: 300, MaxRequests: 200_000, MaxItems: 1_000_000, MaxImport: 40 * time.Second, Revocations: 200,
+		Events: 1_000_000, Samples: 200,
 	}
 	Quick = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: time.Second, Batch: 2 * time.Second, Paced: 2 * time.Second,
 		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second, Revocations: 30,
+		Events: 100_000, Samples: 30,
 	}
 )
 
@@ -85,6 +90,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		{"singles", b.singles},
 		{"revocations", b.revocations},
 		{"imports", b.imports},
+		{"reads", b.allReads},
 	} {
 		if cfg.Only != "" && cfg.Only != section.name {
 			continue
@@ -94,6 +100,22 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		}
 	}
 	return report, nil
+}
+
+func (b *bench) allReads(ctx context.Context) error {
+	for _, r := range []struct {
+		shape
+		events int
+	}{{readShape, b.Events}, {wideShape, b.Wide}} {
+		if r.events == 0 {
+			continue
+		}
+		b.logf("reads on %d events", r.events)
+		if err := b.reads(ctx, r.shape, r.events); err != nil {
+			return fmt.Errorf("reads on %d events: %w", r.events, err)
+		}
+	}
+	return nil
 }
 
 // imports measures histories.

@@ -21,6 +21,7 @@ type Report struct {
 	Revoked      []Revoked  `json:"revoked"`
 	Imports      []Import   `json:"imports"`
 	Stored       []Stored   `json:"stored"`
+	Reads        []Reads    `json:"reads"`
 }
 
 // Single compares requests of one event each.
@@ -84,6 +85,36 @@ type Stored struct {
 	Events    int     `json:"events"`
 	Log       float64 `json:"log_bytes"`
 	ReadModel float64 `json:"read_model_bytes"` // parts that are merged and not yet removed included
+}
+
+// Reads are the times of questions on one read model.
+type Reads struct {
+	Events          int        `json:"events"`
+	Products        int        `json:"products"`     // of the account that has half of the deployments
+	Environments    int        `json:"environments"` // the same
+	SmallAccounts   int        `json:"small_accounts"`
+	StoredPerSecond float64    `json:"stored_per_second"` // events made and stored
+	MergedSeconds   float64    `json:"merged_seconds"`    // until the engine merged no more
+	Parts           uint64     `json:"parts"`
+	Rows            uint64     `json:"rows"`
+	Bytes           uint64     `json:"bytes"`
+	Floor           Times      `json:"floor"` // SELECT 1 by the same driver
+	Questions       []Question `json:"questions"`
+	LoadAfter       string     `json:"load_after"` // of the machine, in the last minute
+}
+
+// Question is one question over HTTP. A question of several pages is asked page
+// by page, and its time is that of all.
+type Question struct {
+	Account    string  `json:"account"`
+	Name       string  `json:"name"`
+	Samples    int     `json:"samples"`
+	Pages      int     `json:"pages"`
+	Bytes      int     `json:"bytes"`      // of the largest answer, all pages, not compressed
+	RowsRead   float64 `json:"rows_read"`  // by the engine, as it says itself, all statements of a sample
+	Statements float64 `json:"statements"` // a sample
+	P90        float64 `json:"p90_ms"`
+	Times
 }
 
 func storedPer(name string, before, after size, events int) Stored {
@@ -173,8 +204,23 @@ func (r *Report) Print(w io.Writer) error {
 	for _, s := range r.Stored {
 		fmt.Fprintf(&b, "  %-36s %8.0f in the log   %6.0f in the read model   %d events\n", s.Name, s.Log, s.ReadModel, s.Events)
 	}
+	for i := range r.Reads {
+		r.Reads[i].print(&b)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func (r *Reads) print(b *strings.Builder) {
+	fmt.Fprintf(b, "\nReads over HTTP, %d events: %d products × %d environments beside %d small accounts; made and stored at %.0f events/s,\n"+
+		"%d rows in %d parts, %.1f GB; load after the run %s; times in ms\n",
+		r.Events, r.Products, r.Environments, r.SmallAccounts, r.StoredPerSecond, r.Rows, r.Parts, float64(r.Bytes)/1e9, r.LoadAfter)
+	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s │ %8s %8s %8s %8s\n", "account", "question", "samples", "pages", "KB", "rows read", "statements", "p50", "p90", "p99", "max")
+	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s │ %8.1f %8s %8.1f %8.1f\n", "", "SELECT 1", "", "", "", "", "1", r.Floor.P50, "", r.Floor.P99, r.Floor.Max)
+	for _, q := range r.Questions {
+		fmt.Fprintf(b, "  %-12s %-40s %7d %5d %9.1f %10.0f %10.1f │ %8.1f %8.1f %8.1f %8.1f\n",
+			q.Account, q.Name, q.Samples, q.Pages, float64(q.Bytes)/1000, q.RowsRead, q.Statements, q.P50, q.P90, q.P99, q.Max)
+	}
 }
 
 func heading(b *strings.Builder, rows int, text string) {

@@ -14,9 +14,11 @@ import (
 	"syscall"
 
 	"github.com/shipledger/shipledger/integration/bench"
+	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 )
 
 func main() {
+	chserver.MaybeRunChild() // the engine is this binary, started a second time
 	if len(os.Args) == 2 && os.Args[1] == bench.DecoderArg {
 		exit(bench.ServeDecoder(os.Stdin, os.Stdout))
 	}
@@ -27,8 +29,10 @@ func main() {
 	binary := flag.String("binary", "bin/shipledger", "what to measure")
 	dir := flag.String("dir", "", "where data directories are made, on the disk to measure; default: the system's temporary directory")
 	connections := flag.String("connections", "", "numbers of connections for single events, joined by commas; default: 1,16,64,256")
-	only := flag.String("only", "", "measure one section: singles, revocations or imports")
+	only := flag.String("only", "", "measure one section: singles, revocations, imports or reads")
 	out := flag.String("json", "", "write the figures to this file as well")
+	events := flag.Int("events", 0, "events that reads are measured on; default: 1,000,000, or 100,000 with --quick")
+	wide := flag.Int("wide", 0, "events of a second such run, with 1,000 products in 1,500 environments; default: none")
 	flag.Parse()
 
 	cfg := bench.Full
@@ -36,6 +40,10 @@ func main() {
 		cfg = bench.Quick
 	}
 	cfg.Binary, cfg.Dir, cfg.History, cfg.Only, cfg.Log = *binary, *dir, os.Getenv("SHIPLEDGER_HISTORY"), *only, os.Stderr
+	cfg.Wide = *wide
+	if *events > 0 {
+		cfg.Events = *events
+	}
 	if *connections != "" {
 		cfg.Connections = nil
 		for text := range strings.SplitSeq(*connections, ",") {

@@ -1,0 +1,529 @@
+package bench
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	hdr "github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/embedded/chserver"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+	"github.com/shipledger/shipledger/schemas"
+	"github.com/shipledger/shipledger/services/accounts"
+	"github.com/shipledger/shipledger/services/query"
+)
+
+const (
+	fillAtOnce   = 40_000           // events a store
+	mergeLimit   = 3 * time.Minute  // until the engine has merged what was stored
+	readLimit    = 20 * time.Second // of the samples of one question
+	leastSamples = 20
+	milliseconds = "2006-01-02T15:04:05.000Z"
+)
+
+// reads measures questions over HTTP, on a read model of as many generated
+// events: the real services of query and its keyring, with the embedded engine
+// as a process of its own. The log is left out, since reads do not touch it.
+func (b *bench) reads(ctx context.Context, s shape, events int) (err error) {
+	r, err := b.openReads(ctx, s, events)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	out := Reads{Products: s.products, Environments: s.environments, SmallAccounts: s.small}
+	if err := r.load(ctx, &out, b.logf); err != nil {
+		return err
+	}
+	if out.Floor, err = r.floor(ctx, b.Samples); err != nil {
+		return err
+	}
+	for _, account := range []string{bigAccount, smallAccount(7)} {
+		questions, err := r.questions(ctx, account)
+		if err != nil {
+			return err
+		}
+		for _, q := range questions {
+			b.logf("%s: %s", account, q.name)
+			row, err := r.measure(ctx, account, q, b.Samples)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", account, q.name, err)
+			}
+			out.Questions = append(out.Questions, row)
+		}
+	}
+	out.LoadAfter = machineLoad()
+	b.report.Reads = append(b.report.Reads, out)
+	return nil
+}
+
+// readServer is the read side: an engine, the model on it, and an API.
+type readServer struct {
+	stops   []func() error
+	model   *chmodel.Model
+	writer  *chmodel.Writer
+	conn    driver.Conn // for the floor, and to ask how the engine is
+	history *history
+	random  *mathrand.Rand
+	client  *http.Client
+	base    map[string]string // by account
+	pat     map[string]string
+	rows    readmodel.Rows
+	events  int
+
+	read, statements atomic.Uint64
+}
+
+func (r *readServer) close() error {
+	var errs []error
+	for i := len(r.stops) - 1; i >= 0; i-- {
+		errs = append(errs, r.stops[i]())
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bench) openReads(ctx context.Context, s shape, events int) (r *readServer, err error) {
+	r = &readServer{
+		events: events, history: newHistory(s, events, time.Now().UTC().Truncate(time.Hour)), random: mathrand.New(mathrand.NewPCG(5, 6)),
+		client: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 1}},
+		base:   map[string]string{}, pat: map[string]string{},
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.close())
+		}
+	}()
+	logger := slog.New(slog.NewTextHandler(b.Log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	engine, err := chserver.Locate(chserver.LocateConfig{})
+	if err != nil {
+		return r, fmt.Errorf("find the engine: %w", err)
+	}
+	dir, err := os.MkdirTemp(b.dir, "reads-")
+	if err != nil {
+		return r, err
+	}
+	r.stops = append(r.stops, func() error { return os.RemoveAll(dir) })
+	srv, err := chserver.New(chserver.Config{Dir: filepath.Join(dir, "clickhouse"), Engine: engine}, logger)
+	if err != nil {
+		return r, err
+	}
+	if err := r.run(ctx, srv.Run); err != nil {
+		return r, fmt.Errorf("start the engine: %w", err)
+	}
+	auth := srv.Auth()
+	if r.model, err = chmodel.Open(ctx, chmodel.Config{
+		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database,
+	}, logger); err != nil {
+		return r, err
+	}
+	r.stops = append(r.stops, r.model.Close)
+	if err := r.model.Migrate(ctx); err != nil {
+		return r, err
+	}
+	r.writer = r.model.Writer(r.model.Active())
+	r.stops = append(r.stops, r.writer.Close)
+	if r.conn, err = clickhouse.Open(&clickhouse.Options{
+		DialContext: srv.DialContext, Auth: clickhouse.Auth{Username: auth.User, Password: auth.Password, Database: auth.Database},
+	}); err != nil {
+		return r, err
+	}
+	r.stops = append(r.stops, r.conn.Close)
+	service := query.New(r.model, event.TrackStream(0))
+	for _, account := range []string{bigAccount, smallAccount(7)} {
+		if err := r.serve(ctx, service, account, filepath.Join(dir, account), logger); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// run runs something until r is closed, and returns when it is ready.
+func (r *readServer) run(ctx context.Context, run func(context.Context, func()) error) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- run(ctx, func() { close(ready) }) }()
+	r.stops = append(r.stops, func() error { cancel(); return <-ended })
+	select {
+	case <-ready:
+		return nil
+	case err := <-ended:
+		ended <- err
+		return fmt.Errorf("it ended: %w", err)
+	case <-time.After(startLimit):
+		return errors.New("it is not ready")
+	}
+}
+
+// serve starts an API whose first account is this one, as a first start makes it.
+func (r *readServer) serve(ctx context.Context, service *query.Service, account, dir string, logger *slog.Logger) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	peppers, err := credential.NewPeppers(map[int][]byte{1: make([]byte, 32)})
+	if err != nil {
+		return err
+	}
+	log := memlog.New()
+	if _, err := accounts.Bootstrap(ctx, accounts.BootstrapConfig{DataDir: dir, Account: account}, log, peppers, time.Now, rand.Reader); err != nil {
+		return err
+	}
+	ring := keyring.New(keyring.Config{}, log, peppers, time.Now, logger)
+	if err := r.run(ctx, ring.Run); err != nil {
+		return fmt.Errorf("follow the credentials: %w", err)
+	}
+	spec, err := httpapi.ParseSpec(schemas.OpenAPI)
+	if err != nil {
+		return err
+	}
+	api, err := httpapi.New(httpapi.Config{Spec: spec, Services: []string{"query"}, Authenticator: ring, Logger: logger}, service.Handlers(),
+		httpapi.Handlers{"getHealth": httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health { return httpapi.Health{Status: httpapi.HealthOK} })})
+	if err != nil {
+		return err
+	}
+	counted := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		ctx := clickhouse.Context(req.Context(),
+			clickhouse.WithProgress(func(p *clickhouse.Progress) { r.read.Add(p.Rows) }),
+			clickhouse.WithProfileInfo(func(*clickhouse.ProfileInfo) { r.statements.Add(1) }))
+		api.ServeHTTP(w, req.WithContext(ctx))
+	})
+	listening := make(chan net.Addr, 1)
+	server := &httpapi.Server{Addr: "127.0.0.1:0", Handler: counted, Grace: time.Second, Listening: func(a net.Addr) { listening <- a }}
+	if err := r.run(ctx, server.Run); err != nil {
+		return err
+	}
+	r.base[account] = "http://" + (<-listening).String()
+	l := ledger{data: dir}
+	if err := l.readCredentials(); err != nil {
+		return err
+	}
+	r.pat[account] = l.pat
+	return nil
+}
+
+// load generates and stores the events, then waits until the engine has merged
+// what it will merge by itself.
+func (r *readServer) load(ctx context.Context, out *Reads, logf func(string, ...any)) error {
+	type portion struct {
+		rows *readmodel.Rows
+		upTo readmodel.Progress
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	began := time.Now()
+	made, free := make(chan portion, 1), make(chan *readmodel.Rows, 2)
+	free <- &readmodel.Rows{}
+	free <- &readmodel.Rows{}
+	go func() {
+		defer close(made)
+		for r.history.events < r.events {
+			rows := <-free
+			upTo, err := r.history.fill(rows, min(fillAtOnce, r.events-r.history.events))
+			select {
+			case made <- portion{rows, upTo, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	stored, said := 0, time.Now()
+	for p := range made {
+		if p.err != nil {
+			return p.err
+		}
+		if err := r.writer.Store(ctx, p.rows, p.upTo); err != nil {
+			return err
+		}
+		stored += len(p.rows.Events)
+		free <- p.rows
+		if time.Since(said) > 10*time.Second {
+			logf("%d of %d events, %.0f a second", stored, r.events, float64(stored)/time.Since(began).Seconds())
+			said = time.Now()
+		}
+	}
+	out.Events, out.StoredPerSecond = stored, float64(stored)/time.Since(began).Seconds()
+	began = time.Now()
+	for time.Since(began) < mergeLimit {
+		var merging uint64
+		if err := r.conn.QueryRow(ctx, "SELECT count() FROM system.merges").Scan(&merging); err != nil {
+			return err
+		}
+		if merging == 0 {
+			break
+		}
+		time.Sleep(time.Second)
+	}
+	out.MergedSeconds = time.Since(began).Seconds()
+	return r.conn.QueryRow(ctx, "SELECT count(), sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()").
+		Scan(&out.Parts, &out.Rows, &out.Bytes)
+}
+
+// floor is what the least statement costs, beside which the others stand.
+func (r *readServer) floor(ctx context.Context, n int) (Times, error) {
+	h := hdr.New(1, maxMicros, significant)
+	for range n {
+		began := time.Now()
+		var one uint8
+		if err := r.conn.QueryRow(ctx, "SELECT 1").Scan(&one); err != nil {
+			return Times{}, err
+		}
+		if err := h.RecordValue(max(1, time.Since(began).Microseconds())); err != nil {
+			return Times{}, err
+		}
+	}
+	return times(h), nil
+}
+
+// readQuestion is what is asked again and again: one path, or the pages of one answer.
+type readQuestion struct {
+	name  string
+	path  func() string
+	all   bool // every page, added up
+	write bool // an event of every account is stored before each sample
+	have  bool // the caller has the answer: 304
+}
+
+// questions are those of an account.
+func (r *readServer) questions(ctx context.Context, account string) ([]readQuestion, error) {
+	fixed := func(path string) func() string { return func() string { return path } }
+	past := func() string { // any moment of the second year, never twice the same
+		return r.history.begin.Add(years2/2 + time.Duration(r.random.Int64N(int64(years2/2)))).Format(milliseconds)
+	}
+	var newest struct {
+		Items []struct {
+			ID              string `json:"id"`
+			ProductName     string `json:"product_name"`
+			EnvironmentName string `json:"environment_name"`
+			VersionID       string `json:"version_id"`
+		} `json:"items"`
+	}
+	if err := r.get(ctx, account, "/deployments/", &newest); err != nil {
+		return nil, err
+	}
+	if len(newest.Items) == 0 {
+		return nil, errors.New("it has no deployments")
+	}
+	n := &newest.Items[0]
+	of := "product=" + url.QueryEscape(n.ProductName)
+	in := of + "&environment=" + url.QueryEscape(n.EnvironmentName)
+	middle, err := r.middle(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	quarter := "from=" + r.history.begin.Add(years2-90*24*time.Hour).Format(time.RFC3339) + "&to=" + r.history.begin.Add(years2).Format(time.RFC3339)
+	all := []readQuestion{
+		{name: "matrix, whole, after an event", path: fixed("/matrix?limit=500"), all: true, write: true},
+		{name: "matrix, whole", path: fixed("/matrix?limit=500"), all: true},
+		{name: "matrix, whole, 304", path: fixed("/matrix?limit=500"), all: true, have: true},
+		{name: "matrix, 50 products, after an event", path: fixed("/matrix?limit=50"), write: true},
+		{name: "matrix, 50 products", path: fixed("/matrix?limit=50")},
+		{name: "matrix, 50 products, 304", path: fixed("/matrix?limit=50"), have: true},
+		{name: "matrix, one product, after an event", path: fixed("/matrix?" + of), write: true},
+		{name: "matrix, whole, at a past moment", path: func() string { return "/matrix?limit=500&at=" + past() }, all: true},
+		{name: "matrix, 50 products, at a past moment", path: func() string { return "/matrix?limit=50&at=" + past() }},
+		{name: "matrix, whole, as known then", path: func() string { return "/matrix?limit=500&known_at=" + past() }, all: true},
+		{name: "timeline", path: fixed("/deployments/")},
+		{name: "timeline, product and environment", path: fixed("/deployments/?" + in)},
+		{name: "timeline, environment", path: fixed("/deployments/?environment=" + url.QueryEscape(n.EnvironmentName))},
+		{name: "timeline, product", path: fixed("/deployments/?" + of)},
+		{name: "timeline, failed", path: fixed("/deployments/?status=failed")},
+		{name: "timeline, a rare hand", path: fixed("/deployments/?deployed_by=" + rareHand)},
+		{name: "timeline, in metadata", path: fixed("/deployments/?meta.change.id=CHG-7")},
+		{name: "timeline, page in the middle", path: fixed(middle)},
+		{name: "deployment", path: fixed("/deployments/" + n.ID)},
+		{name: "version", path: fixed("/versions/" + n.VersionID)},
+		{name: "cell history", path: fixed("/matrix/history?" + in)},
+		{name: "diff of two moments", path: func() string { return "/matrix/diff?from=" + past() + "&to=" + past() }},
+		{name: "dora, 90 days, one environment", path: fixed("/metrics/dora?" + quarter + "&environment=" + url.QueryEscape(n.EnvironmentName))},
+		{name: "environments", path: fixed("/environments/")},
+		{name: "products", path: fixed("/products/")},
+		{name: "versions", path: fixed("/versions/?" + of)},
+		{name: "events", path: fixed("/events/")},
+	}
+	if account == bigAccount {
+		return all, nil
+	}
+	few := map[string]bool{
+		"matrix, whole, after an event": true, "matrix, whole": true, "matrix, whole, 304": true, "matrix, whole, at a past moment": true,
+		"timeline": true, "timeline, product and environment": true, "timeline, failed": true, "deployment": true, "version": true,
+		"cell history": true, "dora, 90 days, one environment": true, "events": true,
+	}
+	var out []readQuestion
+	for _, q := range all {
+		if few[q.name] {
+			out = append(out, q)
+		}
+	}
+	return out, nil
+}
+
+// middle gives a page of the timeline that a reader comes to by cursors: the
+// cursor of a list that ends half-way.
+func (r *readServer) middle(ctx context.Context, account string) (string, error) {
+	var id ulid.ULID
+	_ = id.SetTime(ulid.Timestamp(r.history.begin.Add(years2 / 2))) // the years of a history always fit
+	var page struct {
+		NextCursor string `json:"next_cursor"`
+	}
+	if err := r.get(ctx, account, "/deployments/?limit=1", &page); err != nil {
+		return "", err
+	}
+	return "/deployments/?cursor=" + url.QueryEscape(withKey(page.NextCursor, id.String())), nil
+}
+
+func (r *readServer) get(ctx context.Context, account, path string, into any) error {
+	a, err := r.ask(ctx, account, path, "")
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(a.body, into)
+}
+
+type readAnswer struct {
+	status int
+	body   []byte
+	tag    string
+}
+
+func (r *readServer) ask(ctx context.Context, account, path, have string) (readAnswer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base[account]+path, http.NoBody)
+	if err != nil {
+		return readAnswer{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+r.pat[account])
+	if have != "" {
+		req.Header.Set("If-None-Match", have)
+	}
+	res, err := r.client.Do(req)
+	if err != nil {
+		return readAnswer{}, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK && (have == "" || res.StatusCode != http.StatusNotModified) {
+		err = fmt.Errorf("%s answered %d: %.300s", path, res.StatusCode, body)
+	}
+	return readAnswer{res.StatusCode, body, res.Header.Get("ETag")}, err
+}
+
+// measure asks until it has the samples, or the time is up.
+func (r *readServer) measure(ctx context.Context, account string, q readQuestion, samples int) (Question, error) {
+	h := hdr.New(1, maxMicros, significant)
+	out := Question{Account: account, Name: q.name}
+	tags := map[string]string{}
+	var read, statements uint64
+	began := time.Now()
+	for i := -2; i < samples; i++ { // two to warm up
+		if i > leastSamples && time.Since(began) > readLimit {
+			break
+		}
+		if q.write {
+			upTo, err := r.history.fill(&r.rows, 4)
+			if err != nil {
+				return out, err
+			}
+			if err := r.writer.Store(ctx, &r.rows, upTo); err != nil {
+				return out, err
+			}
+		}
+		r.read.Store(0)
+		r.statements.Store(0)
+		var took time.Duration
+		size, pages := 0, 0
+		for path := q.path(); path != ""; {
+			start := time.Now()
+			have := ""
+			if q.have {
+				have = tags[path]
+			}
+			a, err := r.ask(ctx, account, path, have)
+			took += time.Since(start)
+			if err != nil {
+				return out, err
+			}
+			if i >= 0 && q.have && a.status != http.StatusNotModified {
+				return out, fmt.Errorf("%s answered %d to a caller that has it", path, a.status)
+			}
+			size += len(a.body)
+			pages++
+			path = nextPage(q, path, tags, a)
+		}
+		if i < 0 {
+			continue
+		}
+		if err := h.RecordValue(max(1, took.Microseconds())); err != nil {
+			return out, err
+		}
+		out.Samples++
+		out.Bytes, out.Pages = max(out.Bytes, size), pages
+		read, statements = read+r.read.Load(), statements+r.statements.Load()
+	}
+	out.Times, out.P90 = times(h), float64(h.ValueAtQuantile(90))/1000
+	out.RowsRead, out.Statements = float64(read)/float64(out.Samples), float64(statements)/float64(out.Samples)
+	return out, nil
+}
+
+// nextPage gives the path of the page that follows, "" behind the last. A 304
+// has no cursor, so its next page is the one that followed when there was a body.
+func nextPage(q readQuestion, path string, tags map[string]string, a readAnswer) string {
+	tags[path] = a.tag
+	if !q.all {
+		return ""
+	}
+	following := "next of " + path
+	if a.status == http.StatusNotModified {
+		return tags[following]
+	}
+	tags[following] = ""
+	if cursor := lastCursor(a.body[max(0, len(a.body)-1000):]); cursor != "" { // it stands at the end
+		first, _, _ := strings.Cut(path, "&cursor=")
+		tags[following] = first + "&cursor=" + url.QueryEscape(cursor)
+	}
+	return tags[following]
+}
+
+// nextCursor is where a list tells its next page.
+var nextCursor = regexp.MustCompile(`"next_cursor":"([^"]+)"`)
+
+func lastCursor(end []byte) string {
+	if m := nextCursor.FindSubmatch(end); m != nil {
+		return string(m[1])
+	}
+	return ""
+}
+
+// withKey gives the cursor of the same list that goes on after key.
+func withKey(cursor, key string) string {
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil || len(b) < 8 {
+		return cursor
+	}
+	return base64.RawURLEncoding.EncodeToString(append(b[:8:8], key...))
+}
