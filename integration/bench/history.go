@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -158,8 +159,8 @@ func (h *history) command(kind event.Kind, account string, product, environment,
 	a[event.SourceSystem], a[event.SCMBranch] = "github", "main"
 	a[event.SCMSHA] = fmt.Sprintf("%016x%016x%08x", uint64(product)*0x9e3779b97f4a7c15, uint64(version)*0xc2b2ae3d27d4eb4f, len(account))
 	a[event.SCMRepository] = account + "/" + c.ProductName
-	a[event.InvokeID] = fmt.Sprint(16_000_000_000 + h.seq)
-	a[event.BuildNumber] = fmt.Sprint(version)
+	a[event.InvokeID] = strconv.FormatUint(16_000_000_000+h.seq, 10)
+	a[event.BuildNumber] = strconv.Itoa(version)
 	a[event.By] = fmt.Sprintf("user-%d", h.random.IntN(200))
 	if kind == event.Deployment {
 		c.EnvironmentName = environmentName(environment)
@@ -193,7 +194,8 @@ func (h *history) body(c *tracking.Command) {
 	if c.Extra != nil {
 		b = append(append(b, `,"extra_metadata":`...), c.Extra...)
 	}
-	c.Body = append(b, '}')
+	b = append(b, '}')
+	c.Body = b
 	c.BodyHash = max(1, maphash.Bytes(seeded, c.Body))
 	c.Hash = max(1, c.BodyHash^maphash.String(seeded, c.Account))
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -100,8 +101,8 @@ type readServer struct {
 
 func (r *readServer) close() error {
 	var errs []error
-	for i := len(r.stops) - 1; i >= 0; i-- {
-		errs = append(errs, r.stops[i]())
+	for _, stop := range slices.Backward(r.stops) {
+		errs = append(errs, stop())
 	}
 	return errors.Join(errs...)
 }
