@@ -113,7 +113,7 @@ func (w *world) start(tables projector.Tables) {
 	w.t.Helper()
 	service := projector.New(projector.Config{
 		Streams: []projector.Stream{{Name: "t0", Log: w.track}}, CodeVersion: "test", Entropy: rand.Reader,
-		Project: func(r event.Recorded, rows *readmodel.Rows) bool { return (*w.project.Load())(r, rows) },
+		Project: func(r event.Recorded, rows *readmodel.Rows) (bool, error) { return (*w.project.Load())(r, rows), nil },
 	}, w.ops, tables, w.spec, w.logger())
 	w.stop = run(w.t, service.Run)
 	api, err := httpapi.New(

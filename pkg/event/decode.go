@@ -70,17 +70,20 @@ func DecodeEvent(position Position, body []byte) (Recorded, error) {
 }
 
 func (e *envelope) decode(r *Recorded, u Upcasters) (err error) {
+	account, ok := strings.CutPrefix(e.Source, "/accounts/")
+	if ok {
+		r.Account = account
+	}
+	r.Type, r.Subject = Type(e.Type), e.Subject // also of an event that cannot be read
 	if r.ID, err = ulid.ParseStrict(e.ID); err != nil {
 		return fmt.Errorf("id: %w", err)
 	}
 	if r.Time, err = time.Parse(time.RFC3339, e.Time); err != nil {
 		return fmt.Errorf("time: %w", err)
 	}
-	account, ok := strings.CutPrefix(e.Source, "/accounts/")
 	if !ok {
 		return fmt.Errorf("source %q is no account", e.Source)
 	}
-	r.Account, r.Type, r.Subject = account, Type(e.Type), e.Subject
 	r.Author = Author{e.CredentialID, e.CredentialName, Mode(e.Mode), e.Actor}
 	r.IdempotencyKey, r.Backfilled = e.IdempotencyKey, e.Backfilled
 	if e.DataSchema, e.Data, err = u.upcast(e.DataSchema, e.Data); err != nil {

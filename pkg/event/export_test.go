@@ -4,3 +4,7 @@ package event
 func DecodeFrameWith(u Upcasters, stream string, seq uint64, body []byte) ([]Recorded, error) {
 	return u.decodeFrame(stream, seq, body)
 }
+
+func DecodeEachWith(u Upcasters, stream string, seq uint64, body []byte) ([]Recorded, map[int]error, error) {
+	return u.decodeEach(stream, seq, body)
+}

@@ -19,13 +19,14 @@ type Entry struct {
 	Accepted    uint64
 	Projected   uint64 // applied
 	Quarantined uint64 // set aside because they could not be applied
+	Discarded   uint64 // set aside, and never to be applied, as people decided
 	Skipped     uint64 // of a type that this version does not know: kept, and applied nowhere
 }
 
 // Difference gives how many accepted events are not accounted for; below zero,
 // how many are that were never accepted.
 func (e *Entry) Difference() int64 {
-	return int64(e.Accepted) - int64(e.Projected+e.Quarantined+e.Skipped) //nolint:gosec // counts of events
+	return int64(e.Accepted) - int64(e.Projected+e.Quarantined+e.Discarded+e.Skipped) //nolint:gosec // counts of events
 }
 
 // Balance holds what was accepted up to a position against what the read model
@@ -38,7 +39,7 @@ func Balance(accepted tally.Counts, held []readmodel.EventCount) []Entry {
 	for _, c := range held {
 		k := tally.Key{Account: c.Account, Type: c.Type}
 		e := entries[k]
-		e.Account, e.Type, e.Quarantined = c.Account, c.Type, c.Quarantined
+		e.Account, e.Type, e.Quarantined, e.Discarded = c.Account, c.Type, c.Quarantined, c.Discarded
 		if Knows(c.Type) {
 			e.Projected = c.Stored
 		} else {

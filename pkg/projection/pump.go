@@ -9,6 +9,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/tally"
 )
 
 // Config says in what portions Pump stores.
@@ -20,7 +21,27 @@ type Config struct {
 	// time is stored at once.
 	Pause time.Duration
 	// Project is what projects an event; nil: the function of that name.
-	Project func(r event.Recorded, rows *readmodel.Rows) (known bool)
+	Project Func
+	// Shelf is what was set aside of the stream; nil: it is read from the sink.
+	Shelf *Shelf
+	// Decisions are those about what was set aside; nil: there are none.
+	Decisions Decisions
+	// CodeVersion and Now, the time of day, are noted of what is set aside; nil: time.Now.
+	CodeVersion string
+	Now         func() time.Time
+}
+
+func (c Config) withDefaults() Config {
+	if c.Project == nil {
+		c.Project = infallible
+	}
+	if c.Decisions == nil {
+		c.Decisions = undecided{}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
 }
 
 // DefaultConfig is for live projection: under load rows are readable about a
@@ -56,10 +77,14 @@ func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cf
 	}()
 
 	done := readmodel.Progress{Stream: stream}
-	p := portion{project: cfg.Project}
-	if p.project == nil {
-		p.project = Project
+	cfg = cfg.withDefaults()
+	if cfg.Shelf == nil {
+		var err error
+		if cfg.Shelf, err = LoadShelf(ctx, dst, stream); err != nil {
+			return done, err
+		}
 	}
+	p := portion{stream: stream, cfg: cfg, shelf: cfg.Shelf, upTo: readmodel.Progress{Stream: stream, Time: cfg.Shelf.since}}
 	var last time.Time
 	for {
 		f, ok := <-frames
@@ -70,7 +95,7 @@ func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cf
 		p.gather(frames, cfg, last.Add(cfg.Pause))
 		last = time.Now()
 		if p.events > 0 {
-			if err := dst.Store(ctx, &p.rows, p.upTo); err != nil {
+			if err := p.store(ctx, dst); err != nil {
 				return done, fmt.Errorf("store up to %s.%d: %w", stream, p.upTo.Offset.Seq(), err)
 			}
 			done = p.upTo
@@ -86,16 +111,20 @@ func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cf
 // decoded is a frame's events, or why there are none.
 type decoded struct {
 	events []event.Recorded
-	err    error
+	faults map[int]error // why an event cannot be read, by index
+	unread error         // why the frame cannot
+	counts tally.Counts  // what a frame holds that cannot be read
+	seq    uint64
+	err    error // of the source
 }
 
 // decode reads ahead, so that storing and decoding use a core each.
 func decode(ctx context.Context, stream string, src iter.Seq2[eventlog.Recorded, error], out chan<- decoded) {
 	defer close(out)
 	for r, err := range src {
-		d := decoded{err: err}
+		d := decoded{err: err, seq: r.Seq}
 		if err == nil {
-			d.events, d.err = event.DecodeFrame(stream, r.Seq, r.Body)
+			d = decodeOne(stream, r)
 		}
 		select {
 		case out <- d:
@@ -108,9 +137,19 @@ func decode(ctx context.Context, stream string, src iter.Seq2[eventlog.Recorded,
 	}
 }
 
+func decodeOne(stream string, r eventlog.Recorded) decoded {
+	d := decoded{seq: r.Seq}
+	if d.events, d.faults, d.unread = event.DecodeEach(stream, r.Seq, r.Body); d.unread != nil {
+		d.counts, d.err = tally.InFrame(stream, r)
+	}
+	return d
+}
+
 // portion is what one store takes.
 type portion struct {
-	project         func(event.Recorded, *readmodel.Rows) bool
+	stream          string
+	cfg             Config
+	shelf           *Shelf
 	rows            readmodel.Rows
 	upTo            readmodel.Progress
 	events, unknown int
@@ -127,13 +166,23 @@ func (p *portion) add(f decoded) {
 		p.err = f.err
 		return
 	}
-	for _, r := range f.events {
-		if !p.project(r, &p.rows) {
-			p.unknown++
-		}
-		p.upTo = readmodel.Progress{Stream: r.Position.Stream, Offset: r.Position.Offset, Time: r.Time}
-		p.events++
+	if f.unread != nil {
+		p.setFrameAside(f)
+		return
 	}
+	for i := range f.events {
+		r := &f.events[i]
+		p.offer(r, f.faults[i])
+		p.passed(r.Position, r.Time)
+	}
+}
+
+func (p *portion) passed(at event.Position, received time.Time) {
+	p.upTo.Stream, p.upTo.Offset = at.Stream, at.Offset
+	if received.After(p.upTo.Time) {
+		p.upTo.Time = received
+	}
+	p.events++
 }
 
 // gather adds what is there already, and what comes until the moment at which

@@ -144,18 +144,6 @@ func TestAStoreThatFailsEndsThePumpThoughNothingFollows(t *testing.T) {
 	}
 }
 
-func TestAFrameThatCannotBeReadStopsAfterWhatCameBefore(t *testing.T) {
-	log := memlog.New()
-	fill(t, log, 2, 1)
-	appendBody(t, log, []byte(`[{"specversion":"1.0","id":"nonsense"}]`))
-	fill(t, log, 1, 1)
-	sink := &recordingSink{Model: memmodel.New()}
-	done, c, err := pump(t, log, 0, sink, projection.DefaultConfig)
-	if err == nil || c.events != 2 || done.Offset != event.At(2, 0) {
-		t.Errorf("done = %+v, %+v, %v; want the first two and an error that names the third", done, c, err)
-	}
-}
-
 func TestEventsOfUnknownTypeAreKeptAndCounted(t *testing.T) {
 	log := memlog.New()
 	appendBody(t, log, []byte(`[{"specversion":"1.0","id":"01JW2C5R3V0E6H7Q8S9T0A1B2D","source":"/accounts/acme","type":"deployment.teleported",`+

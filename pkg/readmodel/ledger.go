@@ -10,8 +10,9 @@ import (
 type EventCount struct {
 	Account     string
 	Type        event.Type
-	Stored      uint64 // rows of events
+	Stored      uint64 // rows of events that count as applied
 	Quarantined uint64 // set aside because they could not be applied
+	Discarded   uint64 // set aside, never to be applied
 }
 
 // A Ledger accounts for every event, so that what was accepted can be held

@@ -19,6 +19,7 @@ package readmodel
 import (
 	"context"
 	"errors"
+	"sort"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -38,12 +39,13 @@ type Rows struct {
 	Versions     []VersionRow
 	Names        []NameRow
 	Releases     []ReleaseRow
+	Quarantine   []QuarantineRow // what is not among the others
 }
 
 // Len gives the number of rows of all tables.
 func (r *Rows) Len() int {
 	return len(r.Events) + len(r.Deployments) + len(r.Builds) + len(r.Cells) + len(r.Attempts) +
-		len(r.Products) + len(r.Environments) + len(r.Versions) + len(r.Names) + len(r.Releases)
+		len(r.Products) + len(r.Environments) + len(r.Versions) + len(r.Names) + len(r.Releases) + len(r.Quarantine)
 }
 
 // Reset empties r and keeps its memory.
@@ -51,7 +53,31 @@ func (r *Rows) Reset() {
 	r.Events, r.Deployments, r.Builds = r.Events[:0], r.Deployments[:0], r.Builds[:0]
 	r.Cells, r.Attempts = r.Cells[:0], r.Attempts[:0]
 	r.Products, r.Environments, r.Versions = r.Products[:0], r.Environments[:0], r.Versions[:0]
-	r.Names, r.Releases = r.Names[:0], r.Releases[:0]
+	r.Names, r.Releases, r.Quarantine = r.Names[:0], r.Releases[:0], r.Quarantine[:0]
+}
+
+// Between gives those rows of events from one offset until before another, but
+// none of Quarantine. The rows must be in the order of the log; they are shared.
+func (r *Rows) Between(from, until event.Offset) Rows {
+	run := func(r *RunRow) event.Offset { return r.Position.Offset }
+	return Rows{
+		Events:       between(r.Events, from, until, func(r *EventRow) event.Offset { return r.Position.Offset }),
+		Deployments:  between(r.Deployments, from, until, run),
+		Builds:       between(r.Builds, from, until, run),
+		Cells:        between(r.Cells, from, until, func(r *Cell) event.Offset { return r.Position.Offset }),
+		Attempts:     between(r.Attempts, from, until, func(r *Attempt) event.Offset { return r.Position.Offset }),
+		Products:     between(r.Products, from, until, func(r *ProductRow) event.Offset { return r.Position.Offset }),
+		Environments: between(r.Environments, from, until, func(r *EnvironmentRow) event.Offset { return r.Position.Offset }),
+		Versions:     between(r.Versions, from, until, func(r *VersionRow) event.Offset { return r.Position.Offset }),
+		Names:        between(r.Names, from, until, func(r *NameRow) event.Offset { return r.Position.Offset }),
+		Releases:     between(r.Releases, from, until, func(r *ReleaseRow) event.Offset { return r.Position.Offset }),
+	}
+}
+
+func between[R any](rows []R, from, until event.Offset, at func(*R) event.Offset) []R {
+	first := sort.Search(len(rows), func(i int) bool { return at(&rows[i]) >= from })
+	end := sort.Search(len(rows), func(i int) bool { return at(&rows[i]) >= until })
+	return rows[first:end:end]
 }
 
 // EventRow is one event of the log. Key: account and position.
@@ -137,10 +163,15 @@ type Progress struct {
 // A Sink stores what a projection makes.
 //
 // Implementations must store all rows before the progress, so that after a
-// crash at any moment the same rows are offered again and change nothing.
-// An error that fault.KindOf calls Unavailable may be tried again.
+// crash at any moment the same rows are offered again and change nothing; those
+// of Quarantine after the others, for they may say that others are there.
+// An error that fault.KindOf calls Unavailable may be tried again. ErrRefused,
+// wrapped or not, says that what some rows hold will never be taken.
 type Sink interface {
+	// Store stores rows, and how far the stream is; Stream "" is no progress.
 	Store(ctx context.Context, rows *Rows, upTo Progress) error
+	// Quarantine lists what was set aside, by stream and offset.
+	Quarantine(ctx context.Context, f QuarantineFilter, p Page) ([]QuarantineRow, error)
 	// Progress gives what was last stored of a stream; the zero Offset for none.
 	Progress(ctx context.Context, stream string) (Progress, error)
 }

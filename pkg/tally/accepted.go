@@ -89,6 +89,18 @@ func lineOf(stream string, r eventlog.Recorded) (l Line, tallied bool, err error
 		}
 		return l, true, nil
 	}
-	events, err := event.DecodeFrame(stream, r.Seq, r.Body)
-	return Line{Counts: Of(events)}, false, err
+	// What cannot be read was accepted all the same; of nobody and of no type, if
+	// not even that can be read.
+	events, _, err := event.DecodeEach(stream, r.Seq, r.Body)
+	if err != nil {
+		return Line{Counts: Counts{Key{}: 1}}, false, nil
+	}
+	return Line{Counts: Of(events)}, false, nil
+}
+
+// InFrame tells how many events of which account and type a frame holds, whether
+// they can be read or not: as the write side counted them, else by its body.
+func InFrame(stream string, r eventlog.Recorded) (Counts, error) {
+	l, _, err := lineOf(stream, r)
+	return l.Counts, err
 }

@@ -246,12 +246,12 @@ func behind(ctx context.Context, stream Stream, after uint64) (events uint64, ol
 		if err != nil {
 			return 0, oldest, err
 		}
-		decoded, err := event.DecodeFrame(stream.Name, f.Seq, f.Body)
+		decoded, _, err := event.DecodeEach(stream.Name, f.Seq, f.Body)
 		if err != nil {
 			decoded = make([]event.Recorded, 1) // at least one, whatever it is
 		}
 		events += uint64(len(decoded))
-		if oldest.IsZero() && err == nil && len(decoded) > 0 {
+		if oldest.IsZero() && err == nil {
 			oldest = decoded[0].Time
 		}
 		if frames++; frames == countedFrames && last > f.Seq {

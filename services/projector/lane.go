@@ -29,8 +29,8 @@ type lane struct {
 	stream  string
 	log     eventlog.Reader
 	sink    readmodel.Sink
-	first   event.Offset // where it begins if nothing is stored; 0: with the log
-	project func(event.Recorded, *readmodel.Rows) bool
+	first   event.Offset      // where it begins if nothing is stored; 0: with the log
+	config  projection.Config // but for how it stores
 	// rebuilding says that it stores as fast as it may, in blocks of its own size.
 	rebuilding atomic.Bool
 	gate       gate
@@ -39,7 +39,8 @@ type lane struct {
 
 	mu       sync.Mutex
 	state    State
-	failures int // in a row that are not the store's absence
+	shelf    *projection.Shelf // nil before the lane has begun
+	failures int               // in a row that are not the store's absence
 	stop     context.CancelFunc
 	done     chan struct{}
 }
@@ -61,7 +62,7 @@ func (l *lane) run(ctx context.Context) {
 			pause = firstPause
 		}
 		l.stopped(err)
-		level := slog.LevelError // a frame that cannot be read or stored stays so until somebody looks
+		level := slog.LevelError // it stays so until somebody looks
 		if fault.KindOf(err) == fault.Unavailable {
 			level = slog.LevelWarn
 		}
@@ -89,7 +90,11 @@ func (l *lane) follow(ctx context.Context) error {
 	if l.rebuilding.Load() {
 		cfg, sink = rebuildConfig, sharing{sink}
 	}
-	cfg.Project = l.project
+	cfg.Project, cfg.CodeVersion, cfg.Now = l.config.Project, l.config.CodeVersion, l.config.Now
+	if cfg.Shelf, err = projection.LoadShelf(ctx, l.sink, l.stream); err != nil {
+		return err
+	}
+	l.shelved(cfg.Shelf)
 	source := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] {
 		return l.gate.through(ctx, l.log, after)
 	}
@@ -101,6 +106,13 @@ func (l *lane) resumed(from readmodel.Progress) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.state.Progress, l.state.Err = from, nil
+}
+
+// shelved says what counts the events that are set aside from now on.
+func (l *lane) shelved(s *projection.Shelf) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shelf, l.state.Quarantined = s, s.Open()
 }
 
 func (l *lane) stopped(err error) {
@@ -118,6 +130,7 @@ func (l *lane) Projected(_ string, upTo readmodel.Progress, events, unknown int)
 	l.state.Progress, l.state.Err, l.failures = upTo, nil, 0
 	l.state.Events += uint64(events)
 	l.state.Unknown += uint64(unknown)
+	l.state.Quarantined = l.shelf.Open()
 	l.mu.Unlock()
 	l.observe(upTo, events, unknown)
 }

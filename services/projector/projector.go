@@ -87,7 +87,7 @@ type Config struct {
 	// CodeVersion names this build in certificates.
 	CodeVersion string
 	// Project is what projects an event; nil: projection.Project.
-	Project func(event.Recorded, *readmodel.Rows) bool
+	Project projection.Func
 	Now     func() time.Time // nil: time.Now
 	Entropy io.Reader        // for ids; safe for concurrent use
 }
@@ -120,6 +120,7 @@ type Service struct {
 	replayEvents       prometheus.Gauge
 	replayTotal        prometheus.Gauge
 	replayRunning      prometheus.Gauge
+	quarantined        prometheus.GaugeFunc
 }
 
 // State is how far a projector is, for health and metrics.
@@ -128,6 +129,8 @@ type State struct {
 	Events   uint64 // projected since the start
 	Unknown  uint64 // of them of a type that this version does not know
 	Err      error  // why it does not go on; nil while it does
+	// Quarantined is how many events are set aside and wait for a decision.
+	Quarantined int
 }
 
 // New returns a projector into tables, which it makes. Decisions about replays
@@ -137,7 +140,7 @@ func New(cfg Config, ops eventlog.Log, tables Tables, spec *httpapi.Spec, logger
 		cfg.Keep = 24 * time.Hour
 	}
 	if cfg.Project == nil {
-		cfg.Project = projection.Project
+		cfg.Project = func(r event.Recorded, rows *readmodel.Rows) (bool, error) { return projection.Project(r, rows), nil }
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -152,7 +155,7 @@ func New(cfg Config, ops eventlog.Log, tables Tables, spec *httpapi.Spec, logger
 	counters := func(name, help string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"stream"})
 	}
-	return &Service{
+	s := &Service{
 		cfg: cfg, ops: newOperations(ops, cfg.Now, newID, logger), tables: tables, spec: spec, logger: logger,
 		versions: map[uint32]*version{}, progress: make(chan struct{}), poke: make(chan struct{}, 1),
 		projected:     counters("shipledger_events_projected_total", "Events stored in the live read model since the start."),
@@ -163,11 +166,15 @@ func New(cfg Config, ops eventlog.Log, tables Tables, spec *httpapi.Spec, logger
 		replayEvents:  gauge("shipledger_replay_events", "Events that the replay has projected."),
 		replayTotal:   gauge("shipledger_replay_events_total", "Events that it has to project, about."),
 	}
+	s.quarantined = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "shipledger_quarantined_events", Help: "Events that the live read model could not apply, or that wait behind one.",
+	}, func() float64 { return float64(s.State().Quarantined) })
+	return s
 }
 
 // Collectors gives the projector's metrics, for registering.
 func (s *Service) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received, s.replayRunning, s.replayEvents, s.replayTotal}
+	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received, s.replayRunning, s.replayEvents, s.replayTotal, s.quarantined}
 }
 
 // Run projects until ctx is done. It is ready once the tables are there, or
@@ -321,7 +328,8 @@ func (s *Service) startVersion(ctx context.Context, number uint32, part replay.P
 		closing = append(closing, closeSink)
 		l := &lane{
 			version: number, stream: stream.Name, log: stream.Log, sink: sink,
-			project: narrowed(s.cfg.Project, part), logger: s.logger, done: make(chan struct{}),
+			config: projection.Config{Project: narrowed(s.cfg.Project, part), CodeVersion: s.cfg.CodeVersion, Now: s.cfg.Now},
+			logger: s.logger, done: make(chan struct{}),
 		}
 		if part.From.Stream == stream.Name {
 			l.first = part.From.Offset
@@ -348,15 +356,15 @@ func (s *Service) startVersion(ctx context.Context, number uint32, part replay.P
 }
 
 // narrowed projects a part of the events; the progress is that of all.
-func narrowed(project func(event.Recorded, *readmodel.Rows) bool, part replay.Part) func(event.Recorded, *readmodel.Rows) bool {
+func narrowed(project projection.Func, part replay.Part) projection.Func {
 	if !part.Check() {
 		return project
 	}
-	return func(r event.Recorded, rows *readmodel.Rows) bool {
+	return func(r event.Recorded, rows *readmodel.Rows) (bool, error) {
 		from := part.From
 		if part.Account != "" && r.Account != part.Account ||
 			from.Stream != "" && (r.Position.Stream != from.Stream || r.Position.Offset < from.Offset) {
-			return true
+			return true, nil
 		}
 		return project(r, rows)
 	}
@@ -432,6 +440,14 @@ func (s *Service) State() State {
 // Healthy tells why the live read model falls behind, nil while it does not. A
 // replay that fails is no matter of health.
 func (s *Service) Healthy() error { return s.State().Err }
+
+// Quarantine tells that events are set aside, nil while none is.
+func (s *Service) Quarantine() error {
+	if n := s.State().Quarantined; n > 0 {
+		return fmt.Errorf("%d events could not be applied, or wait behind one", n)
+	}
+	return nil
+}
 
 // when returns when cond holds, which is asked whenever something moves.
 func (s *Service) when(ctx context.Context, cond func() bool) error {

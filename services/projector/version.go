@@ -37,6 +37,7 @@ func (v *version) state() State {
 		}
 		all.Events += s.Events
 		all.Unknown += s.Unknown
+		all.Quarantined += s.Quarantined
 		errs = append(errs, s.Err)
 	}
 	all.Err = joined(errs)

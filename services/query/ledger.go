@@ -21,6 +21,7 @@ type balance struct {
 	Accepted    uint64         `json:"accepted"`
 	Projected   uint64         `json:"projected"`
 	Quarantined uint64         `json:"quarantined"`
+	Discarded   uint64         `json:"discarded"`
 	Skipped     uint64         `json:"skipped"`
 	Items       []balanceEntry `json:"items"`
 }
@@ -31,6 +32,7 @@ type balanceEntry struct {
 	Accepted    uint64     `json:"accepted"`
 	Projected   uint64     `json:"projected"`
 	Quarantined uint64     `json:"quarantined"`
+	Discarded   uint64     `json:"discarded"`
 	Skipped     uint64     `json:"skipped"`
 	Difference  int64      `json:"difference"`
 }
@@ -57,12 +59,13 @@ func (s *Service) getBalance(_ http.ResponseWriter, r *httpapi.Request) error {
 			reached = append(reached, upTo)
 		}
 		for _, e := range entries {
-			item := balanceEntry{stream, e.Type, e.Accepted, e.Projected, e.Quarantined, e.Skipped, e.Difference()}
+			item := balanceEntry{stream, e.Type, e.Accepted, e.Projected, e.Quarantined, e.Discarded, e.Skipped, e.Difference()}
 			out.Items = append(out.Items, item)
 			out.Balanced = out.Balanced && item.Difference == 0
 			out.Accepted += item.Accepted
 			out.Projected += item.Projected
 			out.Quarantined += item.Quarantined
+			out.Discarded += item.Discarded
 			out.Skipped += item.Skipped
 		}
 	}

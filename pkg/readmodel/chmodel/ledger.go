@@ -27,14 +27,22 @@ func (m *Model) EventCounts(ctx context.Context, account, stream string) (readmo
 	if account != "" {
 		p["account"], ofAccount = account, `account = {account:String} AND `
 	}
+	// A store may have taken some rows of an event and refused others.
 	counts, err := list(ctx, q, "count events", `
-		SELECT account, type, count() FROM events_vN FINAL
-		WHERE `+ofAccount+`stream = {stream:String} AND pos <= {pos:UInt64}
-		GROUP BY account, type ORDER BY account, type`,
+		SELECT account, kind, sum(stored), sum(quarantined), sum(discarded) FROM (
+			SELECT account, type AS kind, count() AS stored, 0 AS quarantined, 0 AS discarded FROM events_vN FINAL
+			WHERE `+ofAccount+`stream = {stream:String} AND pos <= {pos:UInt64}
+				AND pos NOT IN (SELECT pos FROM quarantine_vN FINAL WHERE stream = {stream:String} AND state != 'redriven')
+			GROUP BY account, kind
+			UNION ALL
+			SELECT account, type AS kind, 0, sumIf(events, state = 'quarantined'), sumIf(events, state = 'discarded') FROM quarantine_vN FINAL
+			WHERE `+ofAccount+`stream = {stream:String} AND pos <= {pos:UInt64} AND state != 'redriven'
+			GROUP BY account, kind)
+		GROUP BY account, kind ORDER BY account, kind`,
 		p, func(s scanner) (readmodel.EventCount, error) {
 			var c readmodel.EventCount
 			var is string
-			err := s.Scan(&c.Account, &is, &c.Stored)
+			err := s.Scan(&c.Account, &is, &c.Stored, &c.Quarantined, &c.Discarded)
 			c.Type = event.Type(is)
 			return c, err
 		})

@@ -23,10 +23,12 @@ import (
 // projection, the ledger; its tables are always rebuilt together.
 const projection = "ledger"
 
+const quarantineTable = "quarantine"
+
 // tables are those of one version.
 var tables = []string{
 	"names", "releases", "events", "deployments", "dep_by_env", "builds", "cells", "current", "past_attempts", "attempts",
-	"products", "environments", "versions",
+	"products", "environments", "versions", quarantineTable,
 }
 
 // Migrate makes the database, the fixed tables and those of the active version,

@@ -26,8 +26,8 @@ var insertSettings = []ch.Setting{
 
 // Writer stores rows in one version of the tables. It is a readmodel.Sink.
 //
-// Store sends each non-empty table as one block, several at a time, and the
-// progress after all of them. It may be called by several goroutines, which
+// Store sends each non-empty table as one block, several at a time, what was set
+// aside after the others, and the progress after all of them. It may be called by several goroutines, which
 // then wait for each other.
 type Writer struct {
 	model   *Model
@@ -48,6 +48,7 @@ type Writer struct {
 	versions     *versionColumns
 	names        *meaningColumns
 	releases     *releaseColumns
+	quarantine   *quarantineColumns
 	blocks       []block
 }
 
@@ -63,7 +64,7 @@ func (m *Model) Writer(version uint32) *Writer {
 		events: newEventColumns(), deployments: newRunColumns(false), byEnv: newByEnvironmentColumns(), builds: newRunColumns(true),
 		cells: newCellColumns(), current: newCellColumns(), pastAttempts: newCellColumns(), attempts: newCellColumns(),
 		environments: newEnvironmentColumns(),
-		versions:     newVersionColumns(), names: newMeaningColumns(), releases: newReleaseColumns(),
+		versions:     newVersionColumns(), names: newMeaningColumns(), releases: newReleaseColumns(), quarantine: newQuarantineColumns(),
 	}
 	products := newNameColumns()
 	w.products = &products
@@ -85,6 +86,7 @@ func (m *Model) Writer(version uint32) *Writer {
 		{"environments", w.environments.input()},
 		{"names", w.names.input()},
 		{"releases", w.releases.input()},
+		{quarantineTable, w.quarantine.input()},
 	}
 	return w
 }
@@ -113,12 +115,17 @@ func (w *Writer) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(cap(w.conns))
 	for _, b := range w.blocks {
-		if b.input[0].Data.Rows() > 0 {
+		if b.input[0].Data.Rows() > 0 && b.table != quarantineTable {
 			group.Go(func() error { return w.insert(groupCtx, b.table+suffix(w.version), b.input) })
 		}
 	}
 	if err := group.Wait(); err != nil {
-		return classify(ctx, "store rows", err)
+		return refusal(classify(ctx, "store rows", err))
+	}
+	if len(rows.Quarantine) > 0 {
+		if err := w.insert(ctx, quarantineTable+suffix(w.version), w.quarantine.input()); err != nil {
+			return classify(ctx, "store what is set aside", err)
+		}
 	}
 	if upTo.Stream == "" {
 		return nil
@@ -167,6 +174,9 @@ func (w *Writer) fill(rows *readmodel.Rows) {
 	}
 	for i := range rows.Names {
 		w.names.append(&rows.Names[i])
+	}
+	for i := range rows.Quarantine {
+		w.quarantine.append(&rows.Quarantine[i])
 	}
 }
 

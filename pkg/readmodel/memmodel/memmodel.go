@@ -29,11 +29,12 @@ type Model struct {
 	mu       sync.RWMutex
 	accounts map[string]*tables
 	progress map[string]readmodel.Progress
+	aside    map[event.Position]readmodel.QuarantineRow
 }
 
 // New returns an empty model.
 func New() *Model {
-	return &Model{accounts: map[string]*tables{}, progress: map[string]readmodel.Progress{}}
+	return &Model{accounts: map[string]*tables{}, progress: map[string]readmodel.Progress{}, aside: map[event.Position]readmodel.QuarantineRow{}}
 }
 
 // tables are what one account has, by key.
@@ -133,6 +134,7 @@ func (m *Model) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.
 	}
 	m.storeNames(rows.Names)
 	m.storeReleases(rows.Releases)
+	m.storeQuarantine(rows.Quarantine)
 	upTo.Time = readmodel.Moment(upTo.Time)
 	if upTo.Stream != "" {
 		put(m.progress, upTo.Stream, upTo, func(p *readmodel.Progress) event.Offset { return p.Offset })

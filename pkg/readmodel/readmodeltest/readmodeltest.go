@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader
 	t.Run("events of several streams make one list", func(t *testing.T) { auditAcrossStreams(t, open) })
 	t.Run("a name means what the last event says", func(t *testing.T) { names(t, open) })
 	t.Run("releases hold what lives", func(t *testing.T) { releases(t, open) })
+	t.Run("what was set aside is listed and counted", func(t *testing.T) { setAside(t, open) })
 	t.Run("an empty model has nothing", func(t *testing.T) { empty(t, open) })
 	t.Run("a key that no list gave is refused", func(t *testing.T) { badKey(t, open) })
 }
