@@ -175,6 +175,18 @@ func TestMCPTakesATokenAndRefusesKeysAndStrangers(t *testing.T) {
 	})
 }
 
+func TestASettingLetsAPIKeysThatMayReadCallMCP(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		call := message("tools/call", body{"name": "list_environments", "arguments": body{}})
+		m.set("mcp_allow_api_keys", true)
+		m.ask(call, as(m.token("sk", "read"))).is(http.StatusOK).shows(body{"result.isError": absent})
+		m.ask(call, as(m.token("sk", "events:write"))).fails(http.StatusForbidden, "INSUFFICIENT_SCOPE")
+		m.ask(call, as(m.tokenOf(other, "sk", "read"))).fails(http.StatusForbidden, "WRONG_CREDENTIAL_KIND")
+		m.set("mcp_allow_api_keys", false)
+		m.ask(call, as(m.token("sk", "read"))).fails(http.StatusForbidden, "WRONG_CREDENTIAL_KIND")
+	})
+}
+
 // Rows: VO-05
 func TestRevokingATokenEndsRESTAndMCPAtOnce(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {

@@ -125,7 +125,7 @@ func (a *API) admit(r *Request, route *route, e *entry) error {
 	if e == nil {
 		return permitMethod(&r.Identity, r.Method, route.ingestion)
 	}
-	return permit(&r.Identity, e.op)
+	return a.permit(&r.Identity, e.op)
 }
 
 // tokensWrite refuses writes with personal access tokens where the account's
@@ -160,8 +160,20 @@ func (r *Request) Take(n int) int {
 // RetryAfter tells when the caller's budget has a token again, as of the last Take.
 func (r *Request) RetryAfter() time.Duration { return r.budget.RetryAfter }
 
-func permit(id *credential.Identity, op *Operation) error {
-	if !slices.Contains(op.Kinds, id.Kind) {
+// let tells whether the account's settings let a kind of credential call an
+// operation that is not for it otherwise.
+func (a *API) let(id *credential.Identity, op *Operation) bool {
+	setting := op.BySetting[id.Kind]
+	if setting == "" || a.cfg.Settings == nil {
+		return false
+	}
+	decided := a.cfg.Settings(id.Account)
+	on := decided.Named(setting)
+	return on != nil && *on
+}
+
+func (a *API) permit(id *credential.Identity, op *Operation) error {
+	if !slices.Contains(op.Kinds, id.Kind) && !a.let(id, op) {
 		return wrongKind(id.Kind)
 	}
 	if id.Kind == credential.Session && len(op.SessionRoles) > 0 {

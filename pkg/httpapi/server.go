@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -43,8 +44,11 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 			return context.WithValue(context.Background(), stoppingKey{}, ctx.Done())
 		},
 	}
+	var idle silent
+	srv.ConnState = idle.changed
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
+		idle.close()
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace)
 		defer cancel()
 		err := srv.Shutdown(grace)
@@ -65,6 +69,42 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("requests were cut off after %s: %w", s.Grace, err)
 	}
 	return nil
+}
+
+// silent are the connections on which nothing was ever sent. Clients open such
+// ones to have them ready; http.Server waits for them, up to 5 s, as if they
+// were requests in flight.
+type silent struct {
+	mu     sync.Mutex
+	conns  map[net.Conn]struct{}
+	closed bool
+}
+
+// changed is the server's ConnState.
+func (s *silent) changed(c net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case state != http.StateNew:
+		delete(s.conns, c)
+	case s.closed:
+		_ = c.Close()
+	default:
+		if s.conns == nil {
+			s.conns = map[net.Conn]struct{}{}
+		}
+		s.conns[c] = struct{}{}
+	}
+}
+
+// close closes them, and those that still come.
+func (s *silent) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for c := range s.conns {
+		_ = c.Close()
+	}
 }
 
 type stoppingKey struct{}

@@ -14,6 +14,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/event"
 )
 
 // Everywhere is the service of operations that every process answers.
@@ -43,6 +44,8 @@ type Operation struct {
 	Public bool
 	// Kinds are the kinds of credential that may call the operation.
 	Kinds []credential.Kind
+	// BySetting names, by kind, the setting of an account that lets further kinds call.
+	BySetting map[credential.Kind]string
 	// Scopes are the scopes of which a credential must hold at least one.
 	Scopes []credential.Scopes
 	// SessionRoles are the roles whose web sessions may call the operation, in
@@ -84,6 +87,7 @@ type opWire struct {
 	Service     string            `json:"x-shipledger-service"`
 	Scope       jsontext.Value    `json:"x-shipledger-scope"` // one word, or a list of which one is enough
 	Kinds       []string          `json:"x-shipledger-kinds"`
+	BySetting   map[string]string `json:"x-shipledger-kinds-by-setting"`
 	Roles       []string          `json:"x-shipledger-session-roles"`
 	Ingestion   bool              `json:"x-shipledger-ingestion"`
 	PerItem     bool              `json:"x-shipledger-charged-per-item"`
@@ -269,6 +273,16 @@ func (w *opWire) permission(op *Operation) error {
 			return fmt.Errorf("x-shipledger-kinds %q is unknown", word)
 		}
 		op.Kinds = append(op.Kinds, kind)
+	}
+	for word, setting := range w.BySetting {
+		kind, ok := kindWords[word]
+		if !ok || new(event.Settings).Named(setting) == nil {
+			return fmt.Errorf("x-shipledger-kinds-by-setting %q: %q is unknown", word, setting)
+		}
+		if op.BySetting == nil {
+			op.BySetting = map[credential.Kind]string{}
+		}
+		op.BySetting[kind] = setting
 	}
 	for _, role := range w.Roles {
 		if credential.RoleScopes(role) == 0 {

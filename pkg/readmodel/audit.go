@@ -3,6 +3,7 @@ package readmodel
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -93,10 +94,7 @@ func EventsInOrder(streams [][]EventRow, newest bool, limit int) []EventRow {
 
 // Rest gives what is left of the spans behind a page that ended with rows.
 func (s Spans) Rest(rows []EventRow, newest bool) Spans {
-	rest := make(Spans, len(s))
-	for stream, span := range s {
-		rest[stream] = span
-	}
+	rest := maps.Clone(s)
 	for i := range rows {
 		p := rows[i].Position
 		span := rest[p.Stream]

@@ -90,7 +90,7 @@ func (t *csvTable[T]) cell(v reflect.Value) {
 	case reflect.Bool:
 		_, _ = fmt.Fprint(t.out, v.Bool())
 	default: // *time.Time, or a programmer has declared another column
-		if at, _ := v.Interface().(*time.Time); at != nil {
+		if at, _ := reflect.TypeAssert[*time.Time](v); at != nil {
 			_, _ = t.out.WriteString(at.UTC().Format(time.RFC3339Nano))
 		}
 	}
