@@ -198,8 +198,11 @@ func TestEveryRouteAnswersUnderAPIv1AsAtTheRoot(t *testing.T) {
 					if op.Method == http.MethodGet {
 						b = ""
 					}
-					if path == "/events/batch" {
+					switch path {
+					case "/events/batch":
 						b = "[" + b + "]"
+					case "/replays/":
+						b = "{" // one at a time: the second would be answered differently
 					}
 					p := root + path
 					switch {
