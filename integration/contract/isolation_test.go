@@ -101,7 +101,7 @@ var (
 func sameInBoth(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
-		for _, name := range []string{"as_of", "next_cursor", "position", "positions", "request_id", "token_id", "last4", "last_used_at", "last_used_ip", "last_used_user_agent"} {
+		for _, name := range []string{"as_of", "next_cursor", "position", "positions", "request_id", "token_id", "last4", "last_used_at", "last_used_ip", "last_used_user_agent", "unused_30d"} {
 			delete(v, name)
 		}
 		for _, name := range slices.Collect(maps.Keys(v)) {
