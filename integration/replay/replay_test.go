@@ -187,6 +187,22 @@ func (w *world) post(n int) {
 	}
 }
 
+// plan makes a release, and gives a product another name: neither comes of a run.
+func (w *world) plan() {
+	w.t.Helper()
+	if code := w.ask(http.MethodPost, "/releases/", fmt.Sprintf(`{"name":"release %d"}`, w.n.Add(1)), nil); code != http.StatusCreated {
+		w.t.Fatalf("a release is answered %d", code)
+	}
+	var products struct{ Items []struct{ ID string } }
+	w.ask(http.MethodGet, "/products/?limit=1", "", &products)
+	if len(products.Items) == 0 {
+		w.t.Fatal("there is no product")
+	}
+	if code := w.ask(http.MethodPatch, "/products/"+products.Items[0].ID, fmt.Sprintf(`{"name":"renamed-%d"}`, w.n.Add(1)), nil); code != http.StatusOK {
+		w.t.Fatalf("a new name is answered %d", code)
+	}
+}
+
 // projected returns when reads show all that was posted.
 func (w *world) projected() {
 	w.t.Helper()
@@ -378,6 +394,8 @@ func TestARebuildIsEqualAndSwitchedToWhileOthersReadAndWrite(t *testing.T) {
 	for range 20 {
 		w.post(200)
 	}
+	w.projected()
+	w.plan()
 	var reads, writes atomic.Int64
 	pace := time.NewTicker(40 * time.Millisecond)
 	defer pace.Stop()
@@ -395,7 +413,7 @@ func TestARebuildIsEqualAndSwitchedToWhileOthersReadAndWrite(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	for _, table := range c.Tables {
-		if table.HashOld != table.HashNew || table.Rows == 0 && table.Name != "names" { // nothing was renamed
+		if table.HashOld != table.HashNew || table.Rows == 0 {
 			t.Errorf("%+v", table)
 		}
 	}
@@ -526,10 +544,14 @@ func defective(spoil func(rows *readmodel.Rows, from *readmodel.Rows) bool) proj
 	}
 }
 
+// What one row makes stands in several tables; faults of the others (dep_by_env,
+// current, attempts) are planted in the tables themselves, in package chmodel.
 func TestADefectOfTheProjectionIsRefusedAndNamedWhereverItIs(t *testing.T) {
 	w := newWorld(t)
 	w.start(w.model)
 	w.post(120)
+	w.projected()
+	w.plan()
 	w.projected()
 	for _, d := range []struct {
 		table, column string
@@ -558,6 +580,12 @@ func TestADefectOfTheProjectionIsRefusedAndNamedWhereverItIs(t *testing.T) {
 		}},
 		{"versions", "sha_fixed", func(r, b *readmodel.Rows) bool {
 			return last(r.Versions, b.Versions, func(v *readmodel.VersionRow) { v.SHAFixed = !v.SHAFixed })
+		}},
+		{"releases", "description", func(r, b *readmodel.Rows) bool {
+			return last(r.Releases, b.Releases, func(v *readmodel.ReleaseRow) { v.Description = "odd" })
+		}},
+		{"names", "id", func(r, b *readmodel.Rows) bool {
+			return last(r.Names, b.Names, func(n *readmodel.NameRow) { n.ID[0]++ })
 		}},
 	} {
 		t.Run(d.table, func(t *testing.T) {

@@ -20,6 +20,8 @@ type Config struct {
 	// steady trickle makes few, larger blocks. The first event after a quiet
 	// time is stored at once.
 	Pause time.Duration
+	// Decoders is how many frames are decoded at a time; 0: one. Their order stays.
+	Decoders int
 	// Project is what projects an event; nil: the function of that name.
 	Project Func
 	// Shelf is what was set aside of the stream; nil: it is read from the sink.
@@ -56,6 +58,9 @@ type Observer interface {
 	Projected(stream string, upTo readmodel.Progress, events, unknown int)
 }
 
+// ahead is how many decoded frames wait to be gathered.
+const ahead = 16
+
 // A Source yields the frames of a stream, from where its maker chose, until
 // their end or until ctx is done.
 type Source func(ctx context.Context) iter.Seq2[eventlog.Recorded, error]
@@ -64,12 +69,12 @@ type Source func(ctx context.Context) iter.Seq2[eventlog.Recorded, error]
 // last progress stored. Frames are never split between two stores, and progress
 // is stored with the rows of the frames it covers, never before them.
 //
-// It holds at most two portions: one that is stored and one that is gathered.
+// It holds one portion, and a bounded number of frames that are decoded ahead.
 func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cfg Config, obs Observer) (readmodel.Progress, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	frames := make(chan decoded, 64)
-	go decode(ctx, stream, src(ctx), frames)
+	frames := make(chan decoded, ahead)
+	go decode(ctx, stream, src, max(cfg.Decoders, 1), frames)
 	defer func() {
 		cancel() // also of the source, which may be waiting for a frame
 		for range frames {
@@ -118,14 +123,35 @@ type decoded struct {
 	err    error // of the source
 }
 
-// decode reads ahead, so that storing and decoding use a core each.
-func decode(ctx context.Context, stream string, src iter.Seq2[eventlog.Recorded, error], out chan<- decoded) {
+// decode reads ahead, so that storing and decoding use a core each. It returns
+// when the source has ended as well.
+func decode(ctx context.Context, stream string, src Source, decoders int, out chan<- decoded) {
 	defer close(out)
-	for r, err := range src {
-		d := decoded{err: err, seq: r.Seq}
-		if err == nil {
-			d = decodeOne(stream, r)
+	ctx, cancel := context.WithCancel(ctx)
+	turns := make(chan chan decoded, decoders-1) // in the order of the frames
+	go func() {
+		defer close(turns)
+		for r, err := range src(ctx) {
+			turn := make(chan decoded, 1)
+			select {
+			case turns <- turn:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				turn <- decoded{err: err, seq: r.Seq}
+				return
+			}
+			go func() { turn <- decodeOne(stream, r) }()
 		}
+	}()
+	defer func() {
+		cancel()
+		for range turns {
+		}
+	}()
+	for turn := range turns {
+		d := <-turn
 		select {
 		case out <- d:
 		case <-ctx.Done():

@@ -16,11 +16,12 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-// rebuildConfig is for a lane that has the whole log before it.
-var rebuildConfig = projection.Config{MaxRows: 50_000}
+// rebuildConfig is for a lane that has the whole log before it: large blocks make
+// few parts, which cost ClickHouse little to merge.
+var rebuildConfig = projection.Config{MaxRows: 100_000, Decoders: 2}
 
-// share is the part of the time in which a rebuild stores; the rest is for
-// inserts of the live version and for readers.
+// share is the part of the time in which a rebuild stores while events arrive;
+// the rest is for inserts of the live version.
 const share = 0.85
 
 // lane projects the log into one version of the tables.
@@ -34,8 +35,10 @@ type lane struct {
 	// rebuilding says that it stores as fast as it may, in blocks of its own size.
 	rebuilding atomic.Bool
 	gate       gate
-	observe    func(upTo readmodel.Progress, events, unknown int)
-	logger     *slog.Logger
+	// wanted tells whether anything has arrived since it was asked last.
+	wanted  func() bool
+	observe func(upTo readmodel.Progress, events, unknown int)
+	logger  *slog.Logger
 
 	mu       sync.Mutex
 	state    State
@@ -88,7 +91,7 @@ func (l *lane) follow(ctx context.Context) error {
 	}
 	cfg, sink := projection.DefaultConfig, l.sink
 	if l.rebuilding.Load() {
-		cfg, sink = rebuildConfig, sharing{sink}
+		cfg, sink = rebuildConfig, sharing{sink, l.wanted}
 	}
 	cfg.Project, cfg.CodeVersion, cfg.Now = l.config.Project, l.config.CodeVersion, l.config.Now
 	if cfg.Shelf, err = projection.LoadShelf(ctx, l.sink, l.stream); err != nil {
@@ -152,14 +155,20 @@ func (l *lane) broken() error {
 	return nil
 }
 
-// sharing leaves the store some time after each block.
-type sharing struct{ readmodel.Sink }
+// sharing leaves the store some time after each block, where others want it.
+type sharing struct {
+	readmodel.Sink
+	wanted func() bool
+}
 
 // Store implements readmodel.Sink.
 func (s sharing) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
 	began := time.Now()
 	if err := s.Sink.Store(ctx, rows, upTo); err != nil {
 		return err
+	}
+	if !s.wanted() {
+		return nil
 	}
 	took := time.Since(began)
 	select {

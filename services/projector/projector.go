@@ -335,6 +335,7 @@ func (s *Service) startVersion(ctx context.Context, number uint32, part replay.P
 			l.first = part.From.Offset
 		}
 		l.rebuilding.Store(rebuilding)
+		l.wanted = s.arrivals()
 		l.observe = func(upTo readmodel.Progress, events, unknown int) { s.observe(l, upTo, events, unknown) }
 		v.lanes = append(v.lanes, l)
 	}
@@ -353,6 +354,17 @@ func (s *Service) startVersion(ctx context.Context, number uint32, part replay.P
 	defer s.mu.Unlock()
 	s.versions[number] = v
 	return nil
+}
+
+// arrivals gives what tells whether events were stored in the live version since
+// it was asked last.
+func (s *Service) arrivals() func() bool {
+	known := s.State().Events
+	return func() bool {
+		before := known
+		known = s.State().Events
+		return known != before
+	}
 }
 
 // narrowed projects a part of the events; the progress is that of all.

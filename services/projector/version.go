@@ -124,9 +124,9 @@ type standing struct {
 }
 
 // standStill makes each of two versions stand between the same two frames of
-// each stream and calls do there. Each goes on when its own call has returned:
-// neither waits for the other. Nothing is lost: what they do not read stays in
-// the log.
+// each stream and calls do there. Each goes on when its own call has returned.
+// Nothing is lost: what they do not read stays in
+// the log. The second lets the first go first: readers wait for the live version.
 func standStill(ctx context.Context, versions [2]*version, do func(context.Context, *version) error) (stood [2]standing) {
 	ctx, cancel := context.WithTimeoutCause(ctx, stillTimeout, errMoving)
 	defer cancel()
@@ -137,9 +137,13 @@ func standStill(ctx context.Context, versions [2]*version, do func(context.Conte
 		a.lanes[i].gate.arm(limit) // what one has let through before is the limit of the other
 	}
 	var wg sync.WaitGroup
+	first := make(chan struct{}) // closed when the first goes on
 	for i, v := range versions {
 		wg.Go(func() {
 			defer func() {
+				if i == 0 {
+					close(first)
+				}
 				for _, l := range v.lanes {
 					l.gate.disarm()
 				}
@@ -149,6 +153,9 @@ func standStill(ctx context.Context, versions [2]*version, do func(context.Conte
 				if stood[i].err = l.gate.await(ctx); stood[i].err != nil {
 					return
 				}
+			}
+			if i > 0 {
+				<-first
 			}
 			stood[i].at = v.offsets()
 			stood[i].err = do(ctx, v)

@@ -55,6 +55,7 @@ type Writer struct {
 type block struct {
 	table string
 	input proto.Input
+	fill  func(rows *readmodel.Rows)
 }
 
 // Writer returns a Writer of a version of the tables, which EnsureVersion made.
@@ -73,20 +74,40 @@ func (m *Model) Writer(version uint32) *Writer {
 	}
 	// In about the order of their cost, so that the dearest starts first.
 	w.blocks = []block{
-		{"deployments", w.deployments.input()},
-		{"events", w.events.input()},
-		{"builds", w.builds.input()},
-		{"cells", w.cells.input()},
-		{"current", w.current.input()},
-		{"past_attempts", w.pastAttempts.input()},
-		{"attempts", w.attempts.input()},
-		{"dep_by_env", w.byEnv.input()},
-		{"versions", w.versions.input()},
-		{"products", w.products.input()},
-		{"environments", w.environments.input()},
-		{"names", w.names.input()},
-		{"releases", w.releases.input()},
-		{quarantineTable, w.quarantine.input()},
+		{"deployments", w.deployments.input(), func(rows *readmodel.Rows) { each(rows.Deployments, w.deployments.append) }},
+		{"events", w.events.input(), func(rows *readmodel.Rows) { each(rows.Events, w.events.append) }},
+		{"builds", w.builds.input(), func(rows *readmodel.Rows) { each(rows.Builds, w.builds.append) }},
+		{"cells", w.cells.input(), func(rows *readmodel.Rows) {
+			each(rows.Cells, func(c *readmodel.Cell) {
+				w.cells.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byOffset(c.Position))
+			})
+		}},
+		{"current", w.current.input(), func(rows *readmodel.Rows) {
+			each(rows.Cells, func(c *readmodel.Cell) {
+				w.current.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byMoment(c.EffectiveAt, c.Position))
+			})
+		}},
+		{"past_attempts", w.pastAttempts.input(), func(rows *readmodel.Rows) {
+			each(rows.Attempts, func(a *readmodel.Attempt) {
+				w.pastAttempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byOffset(a.Position))
+			})
+		}},
+		{"attempts", w.attempts.input(), func(rows *readmodel.Rows) {
+			each(rows.Attempts, func(a *readmodel.Attempt) {
+				w.attempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byMoment(a.At, a.Position))
+			})
+		}},
+		{"dep_by_env", w.byEnv.input(), func(rows *readmodel.Rows) { each(rows.Deployments, w.byEnv.append) }},
+		{"versions", w.versions.input(), func(rows *readmodel.Rows) { each(rows.Versions, w.versions.append) }},
+		{"products", w.products.input(), func(rows *readmodel.Rows) {
+			each(rows.Products, func(r *readmodel.ProductRow) { w.products.append(r.Account, &r.Product, r.Position) })
+		}},
+		{"environments", w.environments.input(), func(rows *readmodel.Rows) {
+			each(rows.Environments, func(r *readmodel.EnvironmentRow) { w.environments.append(r.Account, &r.Environment, r.Position) })
+		}},
+		{"names", w.names.input(), func(rows *readmodel.Rows) { each(rows.Names, w.names.append) }},
+		{"releases", w.releases.input(), func(rows *readmodel.Rows) { each(rows.Releases, w.releases.append) }},
+		{quarantineTable, w.quarantine.input(), func(rows *readmodel.Rows) { each(rows.Quarantine, w.quarantine.append) }},
 	}
 	return w
 }
@@ -111,10 +132,10 @@ func (w *Writer) Close() error {
 func (w *Writer) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fill(rows)
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(cap(w.conns))
+	group, groupCtx := errgroup.WithContext(ctx) // as many at a time as there are connections
 	for _, b := range w.blocks {
+		b.input.Reset()
+		b.fill(rows) // while others are sent already
 		if b.input[0].Data.Rows() > 0 && b.table != quarantineTable {
 			group.Go(func() error { return w.insert(groupCtx, b.table+suffix(w.version), b.input) })
 		}
@@ -133,50 +154,9 @@ func (w *Writer) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel
 	return classify(ctx, "store progress", w.insert(ctx, "checkpoint", w.checkpoint(upTo)))
 }
 
-// fill puts rows into the columns, in place of what was there.
-func (w *Writer) fill(rows *readmodel.Rows) {
-	for _, b := range w.blocks {
-		b.input.Reset()
-	}
-	for i := range rows.Events {
-		w.events.append(&rows.Events[i])
-	}
-	for i := range rows.Deployments {
-		w.deployments.append(&rows.Deployments[i])
-		w.byEnv.append(&rows.Deployments[i])
-	}
-	for i := range rows.Builds {
-		w.builds.append(&rows.Builds[i])
-	}
-	for i := range rows.Cells {
-		c := &rows.Cells[i]
-		w.cells.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byOffset(c.Position))
-		w.current.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byMoment(c.EffectiveAt, c.Position))
-	}
-	for i := range rows.Attempts {
-		a := &rows.Attempts[i]
-		w.pastAttempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byOffset(a.Position))
-		w.attempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byMoment(a.At, a.Position))
-	}
-	for i := range rows.Products {
-		r := &rows.Products[i]
-		w.products.append(r.Account, &r.Product, r.Position)
-	}
-	for i := range rows.Environments {
-		r := &rows.Environments[i]
-		w.environments.append(r.Account, &r.Environment, r.Position)
-	}
-	for i := range rows.Versions {
-		w.versions.append(&rows.Versions[i])
-	}
-	for i := range rows.Releases {
-		w.releases.append(&rows.Releases[i])
-	}
-	for i := range rows.Names {
-		w.names.append(&rows.Names[i])
-	}
-	for i := range rows.Quarantine {
-		w.quarantine.append(&rows.Quarantine[i])
+func each[T any](rows []T, do func(*T)) {
+	for i := range rows {
+		do(&rows[i])
 	}
 }
 
