@@ -116,7 +116,7 @@ func TestWhatCannotBeAppliedIsSetAsideAndTheRestGoesOn(t *testing.T) {
 	got := aside(t, model)
 	for i, want := range []struct{ is, because string }{
 		{`t0.2.0 quarantined "a"`, "id: "},
-		{`t0.2.1 quarantined ""`, "cannot unmarshal"},
+		{`t0.2.1 quarantined ""`, "unmarshal JSON number into Go string"},
 		{`t0.3.1 quarantined "a"`, "waits behind t0.2.0"},
 		{`t0.4.0 quarantined ""`, "decode frame"},
 		{`t0.5.1 quarantined "d"`, "the projection panics: of a bug"},
