@@ -270,7 +270,7 @@ func TestABurstAboveTheRateHolds(t *testing.T) {
 	})
 }
 
-// VO-X4 as far as there are routes: no refusal of today names a time to try again.
+// Rows: VO-X4
 func TestErrorsTellTheBudgetAndOnlySomeWhenToTryAgain(t *testing.T) {
 	limited(t, ratelimit.Default(), func(t *testing.T, m *memory) {
 		m.post("/deployment-events/", m.deployment("started", body{"invoke_id": "1"})).is(http.StatusOK)

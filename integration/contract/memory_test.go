@@ -115,7 +115,7 @@ func (m *memory) start(t *testing.T) {
 		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "projector", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Meter: m.usage, Logger: logger, Settings: committer.Settings},
 		ingest.New(document, committer).Handlers(),
 		project.Handlers(),
-		query.New(m.model, stream).Auditing(event.CredentialStream).Keys(m.ring.Record).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).
+		query.New(m.model, stream).Auditing(event.CredentialStream).Keys(m.ring.Record).Counting(m.ring, m.usage).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).
 			Exporting(m.keeper(t, stream), m.ring.Operator, event.CredentialStream, stream).Handlers(),
 		accounts.New(
 			accounts.Config{Usage: m.usage, Settings: committer.Settings, Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,

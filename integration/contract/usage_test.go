@@ -149,7 +149,7 @@ func TestARotationWarnsTheOldKeyAndFailsNoCall(t *testing.T) {
 	})
 }
 
-// Rows: VT-05, VT-06
+// Rows: VT-06
 func TestTrafficOfTestKeysIsApartFromTheUsage(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
 		_, live := m.created(keysPath, wanted("live one"))
@@ -174,5 +174,82 @@ func TestTrafficOfTestKeysIsApartFromTheUsage(t *testing.T) {
 			differ(t, query, want, got)
 		}
 		m.manage(http.MethodGet, "/usage/?from=yesterday", nil).faults()
+	})
+}
+
+// Rows: VT-06
+func TestEventsOfATestKeyChangeNoNumberOfTheUsage(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		_, live := m.created(keysPath, wanted("live one"))
+		_, test := m.created(keysPath, wanted("test one").with(body{"mode": "test"}))
+		received := "&from=" + startTime.Format(time.DateOnly) + "&to=" + startTime.Format(time.DateOnly)
+		numbers := func(mode string) map[string]any { // all that is told, save what the question itself adds
+			out := map[string]any{}
+			for _, query := range []string{"?mode=" + mode, "?mode=" + mode + received} {
+				for _, item := range m.get("/usage/"+query, as(m.admin)).is(200).list("items") {
+					if u := item.(map[string]any); u["key_id"] != nil {
+						out[fmt.Sprint(u["name"], " on ", u["day"])] = []any{u["requests"], u["events"]}
+					}
+				}
+			}
+			return out
+		}
+		use := func(secret, name string) {
+			running := body{"environment_name": name + " b", "invoke_id": name + "-2", "kind": "deployment"}
+			m.post("/deployment-events/", m.deployment("success", body{"environment_name": name + " a", "invoke_id": name + "-1"}), as(secret)).is(200)
+			m.post("/deployment-events/", m.deployment("success", body{"environment_name": name + " a", "invoke_id": name + "-1"}), as(secret)).is(200) // a repeat is no event
+			m.post("/build-events/", m.build("success", body{"invoke_id": name}), as(secret)).is(200)
+			m.post("/events/batch", m.deployment("started", running).String()+"\n"+m.deployment("completed", running).String()+"\n", as(secret), header("Content-Type", "application/x-ndjson")).is(200)
+			blocked := body{"environment_name": name + " b", "invoke_id": name + "-3"}
+			m.post("/deployment-events/", m.deployment("started", blocked), as(secret)).is(200)
+			m.post("/deployment-events/", m.deployment("started", blocked, body{"invoke_id": name + "-4"}), as(secret)).is(409) // refused
+			m.usage.Share(t.Context())
+		}
+		day := startTime.Format(time.DateOnly)
+		use(live, "live")
+		before := numbers("live")
+		differ(t, "of the live key", any([]any{float64(0), float64(5)}), before["live one on "+day])
+		use(test, "test")
+		differ(t, "live usage", before, numbers("live"))
+		differ(t, "of the test key", any([]any{float64(0), float64(5)}), numbers("test")["test one on "+day])
+		today := time.Now().UTC().Format(time.DateOnly)
+		if got := numbers("test")["test one on "+today]; got != nil { // unless midnight has passed
+			differ(t, "requests of the test key", any([]any{float64(5), float64(0)}), got)
+		}
+
+		tagged := m.get("/events/?mode=test&limit=200", as(m.pat)).is(200)
+		for i, by := range tagged.each("items", "credential_id") {
+			differ(t, "an event that is tagged test", []string{"t2", "test"}, []string{by, tagged.each("items", "mode")[i]})
+		}
+		untagged := m.get("/events/?mode=live&limit=200", as(m.pat)).is(200)
+		if has(untagged.each("items", "credential_id"), "t2") || len(tagged.list("items")) < 5 {
+			t.Errorf("%s", untagged.raw)
+		}
+		// Other accounts see neither.
+		for _, item := range m.send(http.MethodGet, "/usage/?mode=live"+received, "", as(m.tokenOf(other, "pat", "admin"))).is(200).list("items") {
+			t.Errorf("%v", item)
+		}
+	})
+}
+
+// Rows: VT-06
+func TestUsageIsReadInPagesOfWholeDays(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		for _, name := range []string{"a", "b", "c"} {
+			_, secret := m.created(keysPath, wanted(name))
+			m.post("/deployment-events/", m.deployment("success", body{"environment_name": name, "invoke_id": name}), as(secret)).is(200)
+			m.clock.pass(24 * time.Hour)
+		}
+		path := "/usage/?from=" + startTime.Format(time.DateOnly) + "&to=" + startTime.AddDate(0, 0, 5).Format(time.DateOnly)
+		var names []string
+		for next := path + "&limit=1"; ; {
+			page := m.get(next, as(m.admin)).is(200)
+			names = append(names, page.each("items", "name")...)
+			if page.at("next_cursor") == nil {
+				break
+			}
+			next = path + "&limit=1&cursor=" + page.text("next_cursor")
+		}
+		differ(t, "pages", []string{"c", "b", "a"}, names)
 	})
 }

@@ -286,6 +286,7 @@ type Reader interface {
 	States
 	Deliveries
 	Ledger
+	Usage
 
 	// AsOf gives how far each stream is projected, by stream name.
 	AsOf(ctx context.Context) ([]Progress, error)

@@ -97,7 +97,6 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"openPasswordReset": s.openReset, "askForPasswordReset": s.askReset, "resetPassword": s.resetPassword, "changePassword": s.changePassword,
 		"listAccounts": s.listAccounts, "createAccount": s.createAccount,
 	}
-	all["listUsage"] = s.listUsage
 	for _, f := range []family{apiKeys, tokens} {
 		all["list"+f.operations+"s"] = s.list(f)
 		all["create"+f.operations] = s.create(f)

@@ -8,9 +8,7 @@ import (
 	"time"
 
 	"github.com/shipledger/shipledger/pkg/credential"
-	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/httpapi"
-	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/usage"
 )
 
@@ -106,68 +104,4 @@ func (s *Service) callers(f family) httpapi.Handler {
 // wantsUnused tells whether a list is to hold an answer.
 func wantsUnused(filter string, a *answer) bool {
 	return filter == "" || (filter == "true") == a.Unused30d
-}
-
-// usageAnswer is what a credential was used for on a day.
-type usageAnswer struct {
-	CredentialID string `json:"credential_id"`
-	KeyID        string `json:"key_id,omitzero"`
-	TokenID      string `json:"token_id,omitzero"`
-	Name         string `json:"name"`
-	Mode         string `json:"mode"`
-	Day          string `json:"day"`
-	Requests     uint64 `json:"requests"`
-}
-
-func (u *usageAnswer) key() string { return u.Day + "." + u.CredentialID }
-
-// listUsage answers how many requests each credential had accepted on each day,
-// the latest day first. Traffic of test keys is shown only where it is asked for.
-func (s *Service) listUsage(_ http.ResponseWriter, r *httpapi.Request) error {
-	if err := s.fresh(r); err != nil {
-		return err
-	}
-	for _, name := range []string{"from", "to"} {
-		if text := r.QueryString(name); text != "" {
-			if _, err := time.Parse(time.DateOnly, text); err != nil {
-				return &httpapi.ValidationError{Faults: []httpapi.FieldFault{{Loc: []string{"query", name}, Msg: "use a day such as 2030-01-31", Type: "value_error"}}}
-			}
-		}
-	}
-	mode := cmp.Or(event.Mode(r.QueryString("mode")), event.Live)
-	from, to := r.QueryString("from"), cmp.Or(r.QueryString("to"), "9999-12-31")
-	var items []usageAnswer
-	var asOf keyring.AsOf
-	for _, f := range []family{apiKeys, tokens} {
-		var held []credential.Held
-		held, asOf = s.ring.Records(r.Identity.Account, f.kind)
-		for i := range held {
-			h := &held[i]
-			if h.Mode != mode || !f.sees(&r.Identity, &h.Record) {
-				continue
-			}
-			for day, n := range s.used(h.ID).Accepted {
-				u := usageAnswer{CredentialID: h.ID, Name: h.Name, Mode: string(h.Mode), Day: day, Requests: n}
-				if f.kind == credential.APIKey {
-					u.KeyID = h.PublicID
-				} else {
-					u.TokenID = h.PublicID
-				}
-				if day >= from && day <= to && (r.After() == "" || u.key() < r.After()) {
-					items = append(items, u)
-				}
-			}
-		}
-	}
-	slices.SortFunc(items, func(a, b usageAnswer) int { return cmp.Compare(b.key(), a.key()) })
-	after := ""
-	if len(items) > r.Limit() {
-		items = items[:r.Limit()]
-		after = items[len(items)-1].key()
-	}
-	at := httpapi.AsOf{Time: httpapi.Moment(asOf.Time)}
-	if asOf.Seq > 0 {
-		at.Position = position(asOf.Seq)
-	}
-	return r.JSON(http.StatusOK, httpapi.NewList(r, items, after, at))
 }

@@ -334,7 +334,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 			Settings: committer.Settings,
 		},
 		ingest.New(spec, committer).Handlers(),
-		query.New(b.model, stream).Auditing(event.CredentialStream).Keys(ring.Record).Streaming(live, cfg.Heartbeat).
+		query.New(b.model, stream).Auditing(event.CredentialStream).Keys(ring.Record).Counting(ring, people.Usage).Streaming(live, cfg.Heartbeat).
 			Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).
 			Accounting(map[string]eventlog.Reader{stream: track}).
 			Exporting(keeper, ring.Operator, archived()...).

@@ -43,6 +43,8 @@ type Service struct {
 	asOf    singleflight.Group
 
 	keys      func(recordID string) (credential.Held, bool)
+	held      credentials // nil: nobody knows any
+	uses      uses
 	feed      *feed.Feed
 	heartbeat time.Duration
 }
@@ -85,6 +87,7 @@ func (s *Service) Streaming(f *feed.Feed, heartbeat time.Duration) *Service {
 // Handlers gives the handler of each operation, for the API to mount.
 func (s *Service) Handlers() httpapi.Handlers {
 	handlers := httpapi.Handlers{
+		"listUsage":    s.listUsage,
 		"listReleases": s.listReleases, "getRelease": s.getRelease,
 		"listReleaseVersions": s.listReleaseVersions, "listReleaseDeployments": s.listReleaseDeployments,
 		"listDeployments":   s.listDeployments,

@@ -90,6 +90,10 @@ func TestAPageIsReadWithoutReadingTheAccount(t *testing.T) {
 			_, err := m.Stays(ctx, big, readmodel.StayFilter{Product: product, Environment: environment}, page)
 			return err
 		}},
+		{"events of a month by credential", account / 3, func(ctx context.Context) error {
+			_, err := m.EventsByDay(ctx, big, event.Live, end.AddDate(0, -1, 0), end)
+			return err
+		}},
 		{"matrix", account / 5, matrix(readmodel.MatrixFilter{})},
 		{"matrix of a product", account / 5, matrix(readmodel.MatrixFilter{Product: product})},
 		{"matrix of an environment", account / 5, matrix(readmodel.MatrixFilter{Environments: []string{"staging"}})},

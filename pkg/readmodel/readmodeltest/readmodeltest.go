@@ -119,6 +119,7 @@ func (h *history) questions() []question {
 	}
 	for i, a := range h.accounts {
 		out = append(out, a.deliveryQuestions(ctx)...)
+		out = append(out, a.usageQuestions(ctx)...)
 		for _, limit := range []int{1000, 2} {
 			out = append(out, a.listQuestions(ctx, readmodel.Page{Limit: limit})...)
 			out = append(out, h.auditQuestions(ctx, a, limit)...)
