@@ -18,6 +18,7 @@ import (
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
+	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 	"github.com/shipledger/shipledger/services/all"
 )
 
@@ -71,20 +72,7 @@ func TestAnotherClickHouseReplacesTheEmbeddedOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- app.Run(ctx, func() { close(up) }) }()
-	select {
-	case <-up:
-	case err := <-down:
-		t.Fatal(err)
-	}
-	defer func() {
-		cancel()
-		if err := <-down; err != nil {
-			t.Error(err)
-		}
-	}()
+	defer lifecycletest.Run(t, app)()
 	var first struct {
 		APIKey string `json:"api_key"`
 		PAT    string `json:"pat"`

@@ -3,6 +3,7 @@ package contract_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
+	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/services/all"
 )
 
@@ -57,26 +59,11 @@ func (e *embedded) start() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ready, ended := make(chan struct{}), make(chan struct{})
-	var runErr error
-	go func() {
-		defer close(ended)
-		runErr = system.Run(ctx, func() { close(ready) })
-	}()
-	e.close = func() error {
-		cancel()
-		<-ended
-		if err := os.RemoveAll(dir); runErr == nil {
-			runErr = err
-		}
-		return runErr
+	stop, err := lifecycle.Start(context.Background(), system)
+	if err != nil {
+		return err
 	}
-	select {
-	case <-ready:
-	case <-ended:
-		return runErr
-	}
+	e.close = func() error { return errors.Join(stop(), os.RemoveAll(dir)) }
 	e.url = "http://" + addr.String()
 	text, err := os.ReadFile(credentials)
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/kv/memkv"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
+	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 	"github.com/shipledger/shipledger/pkg/logarchive"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/readmodel"
@@ -128,7 +129,7 @@ func (m *memory) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := run(t, lifecycle.Seq(lifecycle.Par(m.ring, m.usage), committer, lifecycle.Par(project, live)))
+	stop := lifecycletest.Run(t, lifecycle.Seq(lifecycle.Par(m.ring, m.usage), committer, lifecycle.Par(project, live)))
 	server := httptest.NewServer(api)
 	m.stop = sync.OnceFunc(func() {
 		server.Close()
@@ -147,32 +148,6 @@ func (m *memory) restart() {
 	m.stop()
 	m.start(m.t)
 	m.product, m.seen = before.product, before.seen
-}
-
-// run runs a service until the test ends or stop is called, which waits for it.
-func run(t *testing.T, s lifecycle.Service) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ready, ended := make(chan struct{}), make(chan struct{})
-	var err error
-	go func() {
-		defer close(ended)
-		err = s.Run(ctx, func() { close(ready) })
-	}()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		<-ended
-		if err != nil {
-			t.Errorf("the services: %v", err)
-		}
-	})
-	t.Cleanup(stop)
-	select {
-	case <-ready:
-	case <-ended:
-		t.Fatalf("the services did not start: %v", err)
-	}
-	return stop
 }
 
 // frames gives how many frames the log holds: a test that nothing was stored.

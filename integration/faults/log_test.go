@@ -3,7 +3,6 @@
 package faults_test
 
 import (
-	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
+	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 )
 
 // history is the log as it was read from its files.
@@ -36,21 +36,8 @@ func readLog(t *testing.T, folder string) history {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- srv.Run(ctx, func() { close(up) }) }()
-	defer func() {
-		stop()
-		if err := <-down; err != nil {
-			t.Error(err)
-		}
-	}()
-	select {
-	case <-up:
-	case err := <-down:
-		down <- nil
-		t.Fatal(err)
-	}
+	defer lifecycletest.Run(t, srv)()
+	ctx := t.Context()
 	nc, err := srv.Connect()
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ package history_test
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -27,6 +26,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
+	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 	"github.com/shipledger/shipledger/services/all"
 	"github.com/shipledger/shipledger/services/cli"
 )
@@ -54,27 +54,7 @@ func start(t *testing.T, dir string) *system {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- app.Run(ctx, func() { close(up) }) }()
-	select {
-	case <-up:
-	case err := <-down:
-		cancel()
-		t.Fatal(err)
-	}
-	stopped := false
-	s.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-down; err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(s.stop)
+	s.stop = lifecycletest.Run(t, app)
 	var first struct {
 		PAT      string `json:"pat"`
 		AdminPAT string `json:"admin_pat"`

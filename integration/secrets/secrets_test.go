@@ -4,7 +4,6 @@ package secrets_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,6 +23,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
 	"github.com/shipledger/shipledger/pkg/embedded/natsserver"
+	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 	"github.com/shipledger/shipledger/services/all"
 )
 
@@ -90,21 +90,7 @@ func use(t *testing.T, dir string, log, answers *written) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- app.Run(ctx, func() { close(up) }) }()
-	defer func() {
-		stop()
-		if err := <-down; err != nil {
-			t.Error(err)
-		}
-	}()
-	select {
-	case <-up:
-	case err := <-down:
-		down <- nil
-		t.Fatal(err)
-	}
+	defer lifecycletest.Run(t, app)()
 	var own first
 	if err := json.Unmarshal(must(os.ReadFile(filepath.Join(dir, credentialsFile))), &own); err != nil {
 		t.Fatal(err)
@@ -264,21 +250,8 @@ func searchFiles(t *testing.T, dir string, secrets map[string]string) {
 func searchStreams(t *testing.T, dir string, secrets map[string]string) {
 	t.Helper()
 	srv := must(natsserver.New(natsserver.Config{Dir: dir}, slog.New(slog.DiscardHandler)))
-	ctx, stop := context.WithCancel(context.Background())
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- srv.Run(ctx, func() { close(up) }) }()
-	defer func() {
-		stop()
-		if err := <-down; err != nil {
-			t.Error(err)
-		}
-	}()
-	select {
-	case <-up:
-	case err := <-down:
-		down <- nil
-		t.Fatal(err)
-	}
+	defer lifecycletest.Run(t, srv)()
+	ctx := t.Context()
 	nc := must(srv.Connect())
 	defer nc.Close()
 	js := must(jetstream.New(nc))
@@ -308,21 +281,8 @@ func searchStreams(t *testing.T, dir string, secrets map[string]string) {
 func searchTables(t *testing.T, engine chserver.Engine, dir string, secrets map[string]string) {
 	t.Helper()
 	srv := must(chserver.New(chserver.Config{Dir: dir, Engine: engine}, slog.New(slog.DiscardHandler)))
-	ctx, stop := context.WithCancel(context.Background())
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- srv.Run(ctx, func() { close(up) }) }()
-	defer func() {
-		stop()
-		if err := <-down; err != nil {
-			t.Error(err)
-		}
-	}()
-	select {
-	case <-up:
-	case err := <-down:
-		down <- nil
-		t.Fatal(err)
-	}
+	defer lifecycletest.Run(t, srv)()
+	ctx := t.Context()
 	auth := srv.Auth()
 	db := clickhouse.OpenDB(&clickhouse.Options{
 		Auth:        clickhouse.Auth{Username: auth.User, Password: auth.Password, Database: auth.Database},

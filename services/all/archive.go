@@ -20,6 +20,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
 	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/logarchive"
 )
 
@@ -113,19 +114,13 @@ func dialLog(ctx context.Context, cfg Config) (*nats.Conn, func() error, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- srv.Run(running, func() { close(up) }) }()
-	closeAll := func() error { stop(); return <-down }
-	select {
-	case <-up:
-	case err := <-down:
-		stop()
+	stop, err := lifecycle.Start(ctx, srv)
+	if err != nil {
 		return nil, nil, err
 	}
 	nc, err := srv.Connect()
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("connect to NATS: %w", err), closeAll())
+		return nil, nil, errors.Join(fmt.Errorf("connect to NATS: %w", err), stop())
 	}
-	return nc, func() error { nc.Close(); return closeAll() }, nil
+	return nc, func() error { nc.Close(); return stop() }, nil
 }

@@ -1,7 +1,6 @@
 package natslog_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/eventlogtest"
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
+	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 )
 
 // start runs a server on dir until stop is called or the test ends.
@@ -22,29 +22,14 @@ func start(t *testing.T, dir string) (js jetstream.JetStream, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- srv.Run(ctx, func() { close(up) }) }()
-	select {
-	case <-up:
-	case err := <-down:
-		t.Fatal(err)
-	}
+	halt := lifecycletest.Run(t, srv)
 	nc, err := srv.Connect()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var stopped bool
 	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
 		nc.Close()
-		cancel()
-		if err := <-down; err != nil {
-			t.Error(err)
-		}
+		halt()
 	}
 	t.Cleanup(stop)
 	if js, err = jetstream.New(nc); err != nil {

@@ -1,7 +1,6 @@
 package natskv_test
 
 import (
-	"context"
 	"log/slog"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/kv"
 	"github.com/shipledger/shipledger/pkg/kv/kvtest"
 	"github.com/shipledger/shipledger/pkg/kv/natskv"
+	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 )
 
 func start(t *testing.T) *natsserver.Server {
@@ -21,20 +21,7 @@ func start(t *testing.T) *natsserver.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- srv.Run(ctx, func() { close(up) }) }()
-	select {
-	case <-up:
-	case err := <-down:
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		if err := <-down; err != nil {
-			t.Error(err)
-		}
-	})
+	lifecycletest.Run(t, srv)
 	return srv
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/shipledger/shipledger/pkg/embedded/natsserver"
+	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/ratelimit/banktest"
 	"github.com/shipledger/shipledger/pkg/ratelimit/natsbank"
@@ -24,27 +25,7 @@ func start(t *testing.T, dir string) (srv *natsserver.Server, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	up, down := make(chan struct{}), make(chan error, 1)
-	go func() { down <- srv.Run(ctx, func() { close(up) }) }()
-	select {
-	case <-up:
-	case err := <-down:
-		t.Fatal(err)
-	}
-	var stopped bool
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-down; err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(stop)
-	return srv, stop
+	return srv, lifecycletest.Run(t, srv)
 }
 
 // connect gives what one process has.

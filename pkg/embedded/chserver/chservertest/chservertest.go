@@ -8,15 +8,14 @@
 package chservertest
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
+	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 )
 
 // Main runs the tests, unless this process is to be an engine. It never returns.
@@ -85,28 +84,5 @@ func StartConfig(tb testing.TB, cfg chserver.Config) (srv *chserver.Server, stop
 	if err != nil {
 		tb.Fatal(err)
 	}
-	// Not the test's context: that ends before clean-ups which still use the server.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
-	ready, ended := make(chan struct{}), make(chan struct{})
-	var runErr error
-	go func() {
-		defer close(ended)
-		runErr = srv.Run(ctx, func() { close(ready) })
-	}()
-	stop = func() {
-		cancel()
-		<-ended
-		if runErr != nil {
-			tb.Errorf("the ClickHouse engine: %v", runErr)
-		}
-	}
-	tb.Cleanup(stop)
-	select {
-	case <-ready:
-	case <-ended:
-		tb.Fatalf("the ClickHouse engine: %v", runErr)
-	case <-time.After(2 * time.Minute):
-		tb.Fatal("the ClickHouse engine did not become ready")
-	}
-	return srv, stop
+	return srv, lifecycletest.Run(tb, srv)
 }
