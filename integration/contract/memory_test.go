@@ -27,6 +27,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
 	"github.com/shipledger/shipledger/pkg/logarchive"
+	"github.com/shipledger/shipledger/pkg/projection"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
@@ -65,8 +66,10 @@ type memory struct {
 	ring               *keyring.Ring
 	clock              *clock
 	gate               *gate
-	limiter            httpapi.Limiter   // none, unless a script sets one and restarts
-	tokens             map[string]string // by account, kind and grant, such as "acme/sk/read"
+	ops                *memlog.Log
+	project            atomic.Pointer[projection.Func] // what projects, if not the usual
+	limiter            httpapi.Limiter                 // none, unless a script sets one and restarts
+	tokens             map[string]string               // by account, kind and grant, such as "acme/sk/read"
 	stop               func()
 }
 
@@ -83,7 +86,7 @@ func onMemory(t *testing.T) *memory {
 	}
 	m := &memory{
 		sessionKeys: sessionKeys, people: &lag{},
-		track: memlog.New(), credentials: memlog.New(), model: memmodel.New(), uses: memkv.New(), peppers: peppers,
+		track: memlog.New(), credentials: memlog.New(), ops: memlog.New(), model: memmodel.New(), uses: memkv.New(), peppers: peppers,
 		clock: &clock{now: startTime}, gate: newGate(), tokens: map[string]string{},
 	}
 	for _, account := range []string{acme, other} {
@@ -104,8 +107,14 @@ func (m *memory) start(t *testing.T) {
 	live := feed.New(feed.Config{}, map[string]eventlog.Reader{stream: m.track, event.CredentialStream: m.credentials}, query.Render, logger)
 	sink := func(context.Context) (readmodel.Sink, error) { return gatedSink{m.model, m.gate}, nil }
 	project := projector.New(projector.Config{
-		Streams: []projector.Stream{{Name: stream, Log: m.track}, {Name: event.CredentialStream, Log: m.credentials}}, Entropy: rand.Reader,
-	}, memlog.New(), projector.Single(sink), document, logger)
+		Streams: []projector.Stream{{Name: stream, Log: m.track}, {Name: event.CredentialStream, Log: m.credentials}}, Operator: m.ring.Operator, Entropy: rand.Reader,
+		Project: func(r event.Recorded, rows *readmodel.Rows) (bool, error) {
+			if p := m.project.Load(); p != nil {
+				return (*p)(r, rows)
+			}
+			return projection.Project(r, rows), nil
+		},
+	}, m.ops, projector.Single(sink), document, logger)
 	var api *httpapi.API
 	agents := mcp.New(mcp.Config{
 		API: "http://ledger", Version: "test",

@@ -89,7 +89,7 @@ func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cf
 			return done, err
 		}
 	}
-	p := portion{stream: stream, cfg: cfg, shelf: cfg.Shelf, upTo: readmodel.Progress{Stream: stream, Time: cfg.Shelf.since}}
+	p := portion{stream: stream, cfg: cfg, shelf: cfg.Shelf, upTo: readmodel.Progress{Stream: stream, Time: cfg.Shelf.upTo.Time}}
 	var last time.Time
 	for {
 		f, ok := <-frames
@@ -198,7 +198,7 @@ func (p *portion) add(f decoded) {
 	}
 	for i := range f.events {
 		r := &f.events[i]
-		p.offer(r, f.faults[i])
+		p.offer(r, f.faults[i], readmodel.QuarantineRow{})
 		p.passed(r.Position, r.Time)
 	}
 }

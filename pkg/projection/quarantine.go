@@ -74,7 +74,7 @@ type Shelf struct {
 	turns   map[event.Offset]uint64  // of rows that may be written again
 	stale   map[event.Offset]bool    // set aside before a crash, beyond the progress
 	open    atomic.Int64
-	since   time.Time // receipt of the last event before those that are offered
+	upTo    readmodel.Progress // before what the stream offers next
 }
 
 // shelfPage is how many rows are read at a time.
@@ -86,7 +86,7 @@ func LoadShelf(ctx context.Context, sink readmodel.Sink, stream string) (*Shelf,
 	if err != nil {
 		return nil, err
 	}
-	s := &Shelf{blocked: map[subject]event.Offset{}, turns: map[event.Offset]uint64{}, stale: map[event.Offset]bool{}, since: upTo.Time}
+	s := &Shelf{blocked: map[subject]event.Offset{}, turns: map[event.Offset]uint64{}, stale: map[event.Offset]bool{}, upTo: upTo}
 	err = shelved(ctx, sink, readmodel.QuarantineFilter{Stream: stream, Pending: &upTo.Offset}, func(r *readmodel.QuarantineRow) {
 		at := r.Position.Offset
 		s.turns[at] = r.Turn
@@ -143,15 +143,21 @@ func (s *Shelf) turn(at event.Offset) uint64 {
 	return s.turns[at]
 }
 
-// offer projects an event, or sets it aside.
-func (p *portion) offer(r *event.Recorded, fault error) {
+// offer projects an event, or sets it aside; was is what it stands as, if it is
+// set aside already.
+func (p *portion) offer(r *event.Recorded, fault error, was readmodel.QuarantineRow) {
 	at := r.Position.Offset
+	row := func() readmodel.QuarantineRow {
+		row := rowOf(r)
+		row.Attempts, row.SetAsideAt = was.Attempts, was.SetAsideAt
+		return row
+	}
 	if reason, discarded := p.cfg.Decisions.Discarded(r.Position); discarded {
-		p.aside(rowOf(r), readmodel.Discarded, reason, 0)
+		p.aside(row(), readmodel.Discarded, reason, 0)
 		return
 	}
 	if first, waits := p.shelf.ahead(subject{r.Account, r.Subject}, at); waits {
-		p.wait(rowOf(r), first)
+		p.wait(row(), first)
 		return
 	}
 	err := fault
@@ -160,14 +166,14 @@ func (p *portion) offer(r *event.Recorded, fault error) {
 		known, err = try(p.cfg.Project, r, &p.rows)
 	}
 	if err != nil {
-		p.aside(rowOf(r), readmodel.Quarantined, err.Error(), 0)
+		p.aside(row(), readmodel.Quarantined, err.Error(), 0)
 		return
 	}
 	if !known {
 		p.unknown++
 	}
-	if p.shelf.stale[at] { // a crash came before its progress, and it is mended since
-		p.aside(rowOf(r), readmodel.Redriven, "", 0)
+	if was.Turn > 0 || p.shelf.stale[at] { // a crash came before its progress, and it is mended since
+		p.aside(row(), readmodel.Redriven, "", 0)
 	}
 }
 
@@ -188,7 +194,7 @@ func (p *portion) aside(row readmodel.QuarantineRow, state readmodel.QuarantineS
 	if row.SetAsideAt.IsZero() {
 		row.SetAsideAt = p.cfg.Now().UTC().Truncate(time.Millisecond)
 	}
-	if behind == 0 {
+	if behind == 0 && state != readmodel.Discarded {
 		row.Attempts++
 	}
 	if state == readmodel.Quarantined {
@@ -296,7 +302,13 @@ func (p *portion) ahead(i int) (event.Offset, bool) {
 // rowAt says what is known of a projected event.
 func (p *portion) rowAt(i int) readmodel.QuarantineRow {
 	e := &p.rows.Events[i]
-	return readmodel.QuarantineRow{
+	row := readmodel.QuarantineRow{
 		Account: e.Account, Position: e.Position, ID: e.ID.String(), Type: e.Type, Subject: e.Subject, ReceivedAt: e.ReceivedAt, Events: 1,
 	}
+	for _, was := range p.rows.Quarantine { // it was said to be redriven
+		if was.Position == e.Position {
+			row.Attempts, row.SetAsideAt = was.Attempts-1, was.SetAsideAt
+		}
+	}
+	return row
 }

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
+	"pgregory.net/rapid"
 
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
 	"github.com/shipledger/shipledger/pkg/projection"
 	"github.com/shipledger/shipledger/pkg/readmodel"
@@ -152,6 +155,7 @@ type refusing struct {
 	*memmodel.Model
 	poison []event.Offset
 	fail   error // of what it does not refuse
+	dies   int   // at that store, half-way; 0: never
 	stores int
 }
 
@@ -164,6 +168,12 @@ func (s *refusing) Store(ctx context.Context, rows *readmodel.Rows, upTo readmod
 	}
 	if s.fail != nil {
 		return s.fail
+	}
+	if s.stores == s.dies {
+		part := *rows
+		part.Quarantine = nil
+		_ = s.Model.Store(ctx, &part, readmodel.Progress{})
+		return errors.New("killed")
 	}
 	return s.Model.Store(ctx, rows, upTo)
 }
@@ -254,4 +264,219 @@ func TestAShelfIsLoadedAndACrashBeforeTheProgressChangesNothing(t *testing.T) {
 			t.Errorf("%d are quarantined: %q", n, aside(t, model))
 		}
 	})
+}
+
+// decided are decisions of a test, about the stream t0.
+type decided struct {
+	last, all uint64
+	asked     map[event.Offset]uint64
+	discarded event.Offset
+}
+
+// Last implements projection.Decisions.
+func (d *decided) Last() uint64 { return d.last }
+
+// Discarded implements projection.Decisions.
+func (d *decided) Discarded(p event.Position) (string, bool) {
+	return "a test", d.discarded > 0 && p.Offset == d.discarded
+}
+
+// Asked implements projection.Decisions.
+func (d *decided) Asked(r *readmodel.QuarantineRow) uint64 {
+	return max(d.all, d.asked[r.Position.Offset])
+}
+
+// poison fails on some events, and a store refuses others.
+type poison map[event.Offset]string
+
+func (p poison) project(r event.Recorded, rows *readmodel.Rows) (bool, error) {
+	switch p[r.Position.Offset] {
+	case "panics":
+		panic("of a bug")
+	case "fails":
+		return false, errors.New("of a bug")
+	}
+	return projection.Project(r, rows), nil
+}
+
+func (p poison) refused() (out []event.Offset) {
+	for at, how := range p {
+		if how == "is refused" {
+			out = append(out, at)
+		}
+	}
+	return out
+}
+
+// state is all that a model has, but for what was set aside.
+func state(t *rapid.T, m *memmodel.Model) any {
+	ctx := context.Background()
+	products, err := m.Products(ctx, "acme", readmodel.Page{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	upTo, counts, err := m.EventCounts(ctx, "", "t0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, err := m.Events(ctx, "acme", readmodel.EventFilter{}, readmodel.Spans{"t0": {UpTo: ^event.Offset(0)}}, false, 10000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []any{products, upTo, counts, events}
+}
+
+// Whatever cannot be applied, whenever the store dies and whatever was tried in
+// vain before: once the code is mended, all is as if nothing had ever happened.
+//
+// Rows: architecture 6
+func TestWhatIsRedrivenWithMendedCodeIsAsIfItHadNeverFailed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ctx := context.Background()
+		log, p := memlog.New(), poison{}
+		subjects := []string{"a", "b", "c", "d", "e"}
+		for seq := range uint64(rapid.IntRange(1, 12).Draw(t, "frames")) {
+			var events []event.Event
+			for i := range rapid.IntRange(1, 6).Draw(t, "events") {
+				name := rapid.SampledFrom(subjects).Draw(t, "subject")
+				events = append(events, event.Event{
+					ID: ulid.MustNew((seq+1)*1024+uint64(i), nil), Account: "acme", Type: event.ProductUpdated, Subject: name, Time: received,
+					Payload: &event.Product{ID: event.ProductIDOf("acme", name), Name: name, Description: fmt.Sprint(seq, i), CreatedAt: received},
+				})
+				if how := rapid.SampledFrom([]string{"", "", "", "panics", "fails", "is refused"}).Draw(t, "what"); how != "" {
+					p[event.At(seq+1, i)] = how
+				}
+			}
+			if _, err := log.AppendFrame(ctx, eventlog.Frame{ID: fmt.Sprint(seq), Body: event.AppendFrame(nil, seq+1, events)}, seq); err != nil {
+				t.Fatal(err)
+			}
+		}
+		model, book := memmodel.New(), &decided{asked: map[event.Offset]uint64{}}
+		// run projects with code that has these defects, and dies now and then.
+		run := func(p poison) {
+			for deaths := rapid.IntRange(0, 2).Draw(t, "deaths"); ; deaths-- {
+				var sink readmodel.Sink = &refusing{Model: model, poison: p.refused()}
+				if deaths > 0 {
+					sink = &refusing{Model: model, poison: p.refused(), dies: rapid.IntRange(1, 8).Draw(t, "stores until it dies")}
+				}
+				cfg := projection.Config{MaxRows: rapid.IntRange(1, 30).Draw(t, "rows"), Project: p.project, Decisions: book, CodeVersion: "x"}
+				from, _ := model.Progress(ctx, "t0")
+				var err error
+				if cfg.Shelf, err = projection.Redrive(ctx, "t0", log, sink, cfg); err == nil {
+					source := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] { return log.Read(ctx, from.Offset.Seq()) }
+					_, err = projection.Pump(ctx, "t0", source, sink, cfg, &counts{})
+				}
+				upTo, held, _ := model.EventCounts(ctx, "", "t0")
+				accepted, _ := tally.Accepted(ctx, log, "t0", upTo.Offset.Seq())
+				for _, e := range projection.Balance(accepted, held) {
+					if e.Difference() != 0 {
+						t.Fatalf("the ledger does not balance: %+v", e)
+					}
+				}
+				if err == nil {
+					if open := cfg.Shelf.Open(); uint64(open) != sumOf(held) {
+						t.Fatalf("the shelf counts %d, the model %+v", open, held)
+					}
+					return
+				}
+				if deaths <= 0 {
+					t.Fatal(err)
+				}
+			}
+		}
+		run(p)
+		inOrder(t, model, p)
+		for range rapid.IntRange(0, 2).Draw(t, "tries in vain") {
+			for at := range p {
+				if rapid.Bool().Draw(t, "mended") {
+					delete(p, at)
+				}
+			}
+			rows, _ := model.Quarantine(ctx, readmodel.QuarantineFilter{State: readmodel.Quarantined}, readmodel.Page{Limit: 1000})
+			if len(rows) > 0 {
+				r := rapid.SampledFrom(rows).Draw(t, "one of them")
+				book.last++
+				book.asked[r.Position.Offset] = book.last
+			}
+			run(p)
+		}
+		book.last++
+		book.all = book.last
+		run(nil)
+
+		fresh := memmodel.New()
+		if _, err := projection.Pump(ctx, "t0", reading(log, 0), fresh, projection.Config{MaxRows: 1000}, &counts{}); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(state(t, fresh), state(t, model)); diff != "" {
+			t.Fatalf("-fresh +redriven: %s", diff)
+		}
+	})
+}
+
+func sumOf(held []readmodel.EventCount) (n uint64) {
+	for _, c := range held {
+		n += c.Quarantined
+	}
+	return n
+}
+
+// inOrder holds a model to it that nothing of a subject was applied after
+// something of it that was not.
+func inOrder(t *rapid.T, m *memmodel.Model, p poison) {
+	rows, err := m.Quarantine(context.Background(), readmodel.QuarantineFilter{State: readmodel.Quarantined}, readmodel.Page{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := map[string]event.Offset{}
+	for _, r := range rows {
+		if _, ok := first[r.Subject]; !ok {
+			first[r.Subject] = r.Position.Offset
+			if p[r.Position.Offset] == "" {
+				t.Fatalf("%s is set aside, and nothing is wrong with it: %s", r.Position, r.Reason)
+			}
+		}
+	}
+	events, err := m.Events(context.Background(), "acme", readmodel.EventFilter{}, readmodel.Spans{"t0": {UpTo: ^event.Offset(0)}}, false, 10000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		if at, ok := first[e.Subject]; ok && e.Position.Offset > at {
+			t.Fatalf("%s of %s is applied before %d", e.Position, e.Subject, at)
+		}
+	}
+}
+
+func TestADiscardLetsThoseBehindItGoOnAndARebuildLeavesItOutToo(t *testing.T) {
+	log := memlog.New()
+	frame(t, log, "a", "b")
+	frame(t, log, "a", "b", "a")
+	model, book := memmodel.New(), &decided{}
+	broken := poison{event.At(1, 0): "fails"}
+	if _, _, err := pump(t, log, 0, model, projection.Config{Project: broken.project}); err != nil {
+		t.Fatal(err)
+	}
+	book.last, book.discarded = 1, event.At(1, 0)
+	shelf, err := projection.Redrive(t.Context(), "t0", log, model, projection.Config{Project: broken.project, Decisions: book})
+	if err != nil || shelf.Open() != 0 {
+		t.Fatal(shelf.Open(), err)
+	}
+	rebuilt := memmodel.New()
+	if _, _, err := pump(t, log, 0, rebuilt, projection.Config{Decisions: book}); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*memmodel.Model{model, rebuilt} {
+		if diff := cmp.Diff(map[string]string{"a": "as of 2.2", "b": "as of 2.1"}, descriptions(t, m)); diff != "" {
+			t.Error(diff)
+		}
+		if got := aside(t, m); got[0] != `t0.1.0 discarded "a" a test` {
+			t.Error(got)
+		}
+		balanced(t, log, m)
+		events, err := m.Events(t.Context(), "acme", readmodel.EventFilter{}, readmodel.Spans{"t0": {UpTo: ^event.Offset(0)}}, false, 10)
+		if err != nil || len(events) != 4 {
+			t.Error(len(events), err)
+		}
+	}
 }

@@ -45,7 +45,7 @@ type QuarantineRow struct {
 	Reason      string         // why it could not be applied last time, or was discarded
 	Behind      event.Position // what it waits for; zero: it was tried itself
 	CodeVersion string         // of the code that tried last
-	Attempts    uint32         // how often it was tried or had its turn to wait
+	Attempts    uint32         // how often it was tried
 	Decision    uint64         // the last decision that it was tried or discarded under; 0: none
 	SetAsideAt  time.Time
 	Turn        uint64 // counts what was said of the position

@@ -289,7 +289,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	audit := projector.NewAudit(track, b.model, stream, cfg.AuditEvery, logger)
 	project := projector.New(projector.Config{
 		Streams: []projector.Stream{{Name: stream, Log: track}, {Name: event.CredentialStream, Log: credentials}},
-		Keep:    cfg.ReplayKeep, CodeVersion: cfg.Version, Entropy: rand.Reader,
+		Keep:    cfg.ReplayKeep, CodeVersion: cfg.Version, Operator: ring.Operator, Entropy: rand.Reader,
 	}, operations, b.model, spec, logger)
 	health := &health{
 		version: cfg.Version, durability: durability, log: committer, keys: ring, model: b.model, projector: project, ledger: audit,

@@ -165,6 +165,9 @@ func (s *Service) rebuildAndVerify(ctx context.Context, a *attempt, r replay.Rep
 	if err := joined([]error{stood[0].err, stood[1].err}); err != nil {
 		return nil, err
 	}
+	if stood[0].heeded != stood[1].heeded {
+		return nil, fault.New(fault.Unavailable, "", "one version has done what was decided at %d, the other at %d", stood[0].heeded, stood[1].heeded)
+	}
 	if !slices.Equal(stood[0].at, stood[1].at) {
 		return nil, fault.New(fault.Unavailable, "", "the versions stood at %v and %v", stood[0].at, stood[1].at)
 	}

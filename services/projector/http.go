@@ -31,6 +31,7 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"listReplays":     s.listReplays, "startReplay": s.startReplay, "getReplay": s.getReplay,
 		"getReplayCertificate": s.getCertificate, "getReplayDiff": s.getDiff,
 		"switchReplay": s.switchReplay, "undoReplay": s.undoReplay, "cancelReplay": s.cancelReplay,
+		"listQuarantine": s.listQuarantine, "redriveEvents": s.redriveEvents, "redriveEvent": s.redriveEvent, "discardEvent": s.discardEvent,
 	}
 }
 

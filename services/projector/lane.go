@@ -13,6 +13,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/projection"
+	"github.com/shipledger/shipledger/pkg/quarantine"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
@@ -36,14 +37,17 @@ type lane struct {
 	rebuilding atomic.Bool
 	gate       gate
 	// wanted tells whether anything has arrived since it was asked last.
-	wanted  func() bool
-	observe func(upTo readmodel.Progress, events, unknown int)
-	logger  *slog.Logger
+	wanted    func() bool
+	decisions func() quarantine.Book
+	moved     func()
+	observe   func(upTo readmodel.Progress, events, unknown int)
+	logger    *slog.Logger
 
 	mu       sync.Mutex
 	state    State
 	shelf    *projection.Shelf // nil before the lane has begun
 	failures int               // in a row that are not the store's absence
+	heeded   uint64            // the last decision that it has done
 	stop     context.CancelFunc
 	done     chan struct{}
 }
@@ -94,10 +98,13 @@ func (l *lane) follow(ctx context.Context) error {
 		cfg, sink = rebuildConfig, sharing{sink, l.wanted}
 	}
 	cfg.Project, cfg.CodeVersion, cfg.Now = l.config.Project, l.config.CodeVersion, l.config.Now
-	if cfg.Shelf, err = projection.LoadShelf(ctx, l.sink, l.stream); err != nil {
+	l.gate.heed() // before the book is read, so that none is missed
+	book := decisions{l.decisions()}
+	cfg.Decisions = &book
+	if cfg.Shelf, err = projection.Redrive(ctx, l.stream, l.log, l.sink, cfg); err != nil {
 		return err
 	}
-	l.shelved(cfg.Shelf)
+	l.shelved(cfg.Shelf, book.Last())
 	source := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] {
 		return l.gate.through(ctx, l.log, after)
 	}
@@ -111,11 +118,35 @@ func (l *lane) resumed(from readmodel.Progress) {
 	l.state.Progress, l.state.Err = from, nil
 }
 
-// shelved says what counts the events that are set aside from now on.
-func (l *lane) shelved(s *projection.Shelf) {
+// shelved says what counts the events that are set aside from now on, and up to
+// which decision it has done what was decided.
+func (l *lane) shelved(s *projection.Shelf, decision uint64) {
+	l.mu.Lock()
+	l.shelf, l.state.Quarantined, l.heeded = s, s.Open(), decision
+	l.mu.Unlock()
+	l.moved()
+}
+
+// hear lets the lane do what was decided, once it has stored what it has read.
+func (l *lane) hear(decision uint64) {
+	if !l.heard(decision) {
+		l.gate.nudge()
+	}
+}
+
+// heard tells whether the lane has done what was decided.
+func (l *lane) heard(decision uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.shelf, l.state.Quarantined = s, s.Open()
+	return l.heeded >= decision
+}
+
+// decisions are those about events that are set aside, as the projection asks.
+type decisions struct{ quarantine.Book }
+
+// Asked implements projection.Decisions.
+func (d *decisions) Asked(r *readmodel.QuarantineRow) uint64 {
+	return d.Book.Asked(r.Position, r.Account)
 }
 
 func (l *lane) stopped(err error) {
@@ -186,6 +217,7 @@ type gate struct {
 	mu     sync.Mutex
 	armed  bool
 	limit  uint64
+	nudged bool               // the source has to begin anew
 	given  uint64             // the last sequence that came through
 	wake   context.CancelFunc // ends the wait for the next frame
 	parked chan struct{}      // closed while the lane stands at the limit
@@ -283,7 +315,23 @@ func (g *gate) begin(after uint64, wake context.CancelFunc) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.given, g.wake = after, wake
-	return !g.armed || g.given < g.limit
+	return !g.nudged && (!g.armed || g.given < g.limit)
+}
+
+// nudge ends the source, now or when it begins, until heed.
+func (g *gate) nudge() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.nudged = true
+	if g.wake != nil {
+		g.wake()
+	}
+}
+
+func (g *gate) heed() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.nudged = false
 }
 
 func (g *gate) pass(seq uint64) bool {

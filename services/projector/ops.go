@@ -13,6 +13,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/quarantine"
 	"github.com/shipledger/shipledger/pkg/replay"
 )
 
@@ -35,6 +36,7 @@ type operations struct {
 
 	mu    sync.Mutex
 	book  replay.Book
+	aside quarantine.Book
 	grown chan struct{} // closed and replaced whenever an event is applied
 }
 
@@ -48,6 +50,13 @@ func (o *operations) look(read func(b *replay.Book)) (changed <-chan struct{}) {
 	defer o.mu.Unlock()
 	read(&o.book)
 	return o.grown
+}
+
+// decisions gives what stands about events that are set aside; it does not change.
+func (o *operations) decisions() quarantine.Book {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.aside
 }
 
 func (o *operations) applied() (seq uint64, at time.Time) {
@@ -83,7 +92,7 @@ func (o *operations) apply(ctx context.Context, f eventlog.Recorded) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err == nil {
-		err = o.book.Apply(&e)
+		err = errors.Join(o.aside.Apply(&e), o.book.Apply(&e))
 	}
 	if err != nil {
 		o.logger.ErrorContext(ctx, "an event of the log of operations cannot be applied", "seq", f.Seq, "subject", f.Subject, "err", err)
@@ -127,10 +136,31 @@ type decided struct {
 	seq uint64
 }
 
-// commit decides on what stands, stores the decision and returns when the book
-// knows it. The decision counts only if nothing was stored since: where it was,
-// the question is put again. may, if set, is asked right before.
+// commit decides about a replay.
 func (o *operations) commit(ctx context.Context, by event.Author, may func() error, decide func(b *replay.Book, now time.Time) (replay.Change, error)) (decided, error) {
+	var c replay.Change
+	seq, err := o.record(ctx, by, may, func(now time.Time) (change, error) {
+		var err error
+		c, err = decide(&o.book, now)
+		return &c, err
+	})
+	if err != nil {
+		return decided{}, err
+	}
+	return decided{c.Replay, seq}, nil
+}
+
+// change is a decision that can be stored.
+type change interface {
+	Event(id ulid.ULID, at time.Time, by event.Author) (event.Event, error)
+	LogSubject() string
+}
+
+// record decides on what stands, stores the decision and returns when the books
+// know it. The decision counts only if nothing was stored since: where it was,
+// the question is put again. decide is asked under the lock of the books; may, if
+// set, right before the decision is stored.
+func (o *operations) record(ctx context.Context, by event.Author, may func() error, decide func(now time.Time) (change, error)) (uint64, error) {
 	// Once it is stored it counts, so that a client who has gone changes nothing.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
@@ -138,43 +168,43 @@ func (o *operations) commit(ctx context.Context, by event.Author, may func() err
 	case o.turn <- struct{}{}:
 		defer func() { <-o.turn }()
 	case <-ctx.Done():
-		return decided{}, unrecorded(context.Cause(ctx))
+		return 0, unrecorded(context.Cause(ctx))
 	}
 	for range decideAttempts {
 		now := o.now().UTC().Truncate(time.Millisecond)
-		var change replay.Change
+		var c change
 		var before uint64
 		var err error
 		o.look(func(b *replay.Book) {
 			before, _ = b.Applied()
-			change, err = decide(b, now)
+			c, err = decide(now)
 		})
 		if err != nil {
-			return decided{}, err
+			return 0, err
 		}
 		if may != nil {
 			if err := may(); err != nil { // contract 3.3: right before the commit
-				return decided{}, err
+				return 0, err
 			}
 		}
-		seq, err := o.append(ctx, &change, by, now, before)
+		seq, err := o.append(ctx, c, by, now, before)
 		if err == nil {
 			if err := o.await(ctx, seq); err != nil {
-				return decided{}, unrecorded(err)
+				return 0, unrecorded(err)
 			}
-			return decided{change.Replay, seq}, nil
+			return seq, nil
 		}
 		if !errors.Is(err, eventlog.ErrConflict) {
-			return decided{}, unrecorded(err)
+			return 0, unrecorded(err)
 		}
 		if err := o.caughtUp(ctx); err != nil {
-			return decided{}, unrecorded(err)
+			return 0, unrecorded(err)
 		}
 	}
-	return decided{}, fault.New(fault.Conflict, "CONFLICT", "Others are deciding at the same time. Read what stands now and try again.")
+	return 0, fault.New(fault.Conflict, "CONFLICT", "Others are deciding at the same time. Read what stands now and try again.")
 }
 
-func (o *operations) append(ctx context.Context, c *replay.Change, by event.Author, now time.Time, before uint64) (uint64, error) {
+func (o *operations) append(ctx context.Context, c change, by event.Author, now time.Time, before uint64) (uint64, error) {
 	id, err := o.newID()
 	if err != nil {
 		return 0, fmt.Errorf("make an event id: %w", err)
@@ -209,5 +239,5 @@ func (o *operations) append(ctx context.Context, c *replay.Change, by event.Auth
 
 // unrecorded tells that the log did not take a decision, or not in time.
 func unrecorded(cause error) error {
-	return fault.New(fault.Unavailable, "", "The decision could not be recorded for certain. Read the replay and try again.").Because(cause)
+	return fault.New(fault.Unavailable, "", "The decision could not be recorded for certain. Read what stands now and try again.").Because(cause)
 }

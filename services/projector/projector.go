@@ -88,8 +88,11 @@ type Config struct {
 	CodeVersion string
 	// Project is what projects an event; nil: projection.Project.
 	Project projection.Func
-	Now     func() time.Time // nil: time.Now
-	Entropy io.Reader        // for ids; safe for concurrent use
+	// Operator names the account whose admins run the server: they see what was
+	// set aside and belongs to nobody. nil: there is none.
+	Operator func() (account string, ok bool)
+	Now      func() time.Time // nil: time.Now
+	Entropy  io.Reader        // for ids; safe for concurrent use
 }
 
 // A Stream of the log, with its short name.
@@ -255,6 +258,7 @@ func (s *Service) keepToPlan(ctx context.Context, migrated *bool) (wait time.Dur
 		running = running && open.State == replay.Running
 		seq, _ = b.Applied()
 	})
+	s.hear()
 	s.stopUnplanned(plan, open, running)
 	for _, v := range plan.Projected {
 		part := replay.Part{}
@@ -302,6 +306,32 @@ func (s *Service) moved() {
 	s.progress = make(chan struct{})
 }
 
+func (s *Service) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.moved()
+}
+
+// hear lets every lane do what was decided about events that are set aside.
+func (s *Service) hear() {
+	book := s.ops.decisions()
+	s.mu.Lock()
+	lanes := s.lanes()
+	s.mu.Unlock()
+	for _, l := range lanes {
+		l.hear(book.Last())
+	}
+}
+
+// lanes gives those of all versions. s.mu is held.
+func (s *Service) lanes() []*lane {
+	var out []*lane
+	for _, v := range s.versions {
+		out = append(out, v.lanes...)
+	}
+	return out
+}
+
 func (s *Service) version(number uint32) *version {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -328,8 +358,8 @@ func (s *Service) startVersion(ctx context.Context, number uint32, part replay.P
 		closing = append(closing, closeSink)
 		l := &lane{
 			version: number, stream: stream.Name, log: stream.Log, sink: sink,
-			config: projection.Config{Project: narrowed(s.cfg.Project, part), CodeVersion: s.cfg.CodeVersion, Now: s.cfg.Now},
-			logger: s.logger, done: make(chan struct{}),
+			config:    projection.Config{Project: narrowed(s.cfg.Project, part), CodeVersion: s.cfg.CodeVersion, Now: s.cfg.Now},
+			decisions: s.ops.decisions, moved: s.wake, logger: s.logger, done: make(chan struct{}),
 		}
 		if part.From.Stream == stream.Name {
 			l.first = part.From.Offset

@@ -84,6 +84,17 @@ func (v *version) offsets() []event.Offset {
 	return out
 }
 
+// heeded gives the last decision about the quarantine that each stream has done.
+func (v *version) heeded() uint64 {
+	least := ^uint64(0)
+	for _, l := range v.lanes {
+		l.mu.Lock()
+		least = min(least, l.heeded)
+		l.mu.Unlock()
+	}
+	return least
+}
+
 // reached tells whether each stream is at least that far.
 func (v *version) reached(at []event.Offset) bool {
 	for i, l := range v.lanes {
@@ -118,9 +129,10 @@ func (v *version) positions(at []event.Offset) string {
 
 // standing is a version that stood still: where, for how long, and what came of it.
 type standing struct {
-	at   []event.Offset
-	took time.Duration
-	err  error
+	at     []event.Offset
+	heeded uint64 // the last decision about the quarantine that it has done
+	took   time.Duration
+	err    error
 }
 
 // standStill makes each of two versions stand between the same two frames of
@@ -157,7 +169,7 @@ func standStill(ctx context.Context, versions [2]*version, do func(context.Conte
 			if i > 0 {
 				<-first
 			}
-			stood[i].at = v.offsets()
+			stood[i].at, stood[i].heeded = v.offsets(), v.heeded()
 			stood[i].err = do(ctx, v)
 		})
 	}

@@ -1,0 +1,129 @@
+package contract_test
+
+import (
+	"errors"
+	"net/http"
+	"testing"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/projection"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+const quarantinePath = "/quarantine/"
+
+// poisoned makes the projection fail on deployments of a version, until it is mended.
+func (m *memory) poisoned(version string) (mended func()) {
+	project := projection.Func(func(r event.Recorded, rows *readmodel.Rows) (bool, error) {
+		if p, ok := r.Payload.(*event.Run); ok && p.Record.Version == version {
+			return false, errors.New("of a bug")
+		}
+		return projection.Project(r, rows), nil
+	})
+	m.project.Store(&project)
+	return func() { m.project.Store(nil) }
+}
+
+func (m *memory) aside(query string, options ...option) answer {
+	m.t.Helper()
+	return m.manage(http.MethodGet, quarantinePath+query, nil, options...).is(http.StatusOK)
+}
+
+func TestAnEventThatCannotBeAppliedIsSetAsideAndTriedAgain(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		mended := m.poisoned("6.6.6")
+		bad := body{"version": "6.6.6", "environment_name": "dev", "invoke_id": "1"}
+		m.deployed(m.deployment("started", bad))
+		m.deployed(m.deployment("success", bad))
+		last := m.deployed(m.deployment("success", body{"environment_name": "dev", "version": "1.0.0"}))
+		m.get("/matrix", header("X-Shipledger-Position", last.header.Get("X-Shipledger-Position"))).is(http.StatusOK)
+
+		held := m.aside("?state=quarantined")
+		held.shows(body{
+			"items.0.type": "deployment.started", "items.0.reason": "of a bug", "items.0.waits_behind": nil, "items.0.attempts": 1.0,
+			"items.1.type": "deployment.completed", "items.1.waits_behind": held.text("items.0.id"), "next_cursor": nil,
+		})
+		first, second := held.text("items.0.id"), held.text("items.1.id")
+		m.aside("?limit=1&subject=" + held.text("items.0.subject")).shows(body{"items.0.id": first})
+		m.aside("?type=deployment.completed").shows(body{"items.0.id": second})
+		m.get("/ledger/balance").is(http.StatusOK).shows(body{"balanced": true, "quarantined": 2.0, "discarded": 0.0})
+
+		m.manage(http.MethodPost, quarantinePath+second+"/redrive", nil).is(http.StatusOK).
+			shows(body{"id": second, "state": "quarantined", "waits_behind": first})
+		m.aside("").shows(body{"items.0.attempts": 2.0, "items.0.state": "quarantined"})
+		mended()
+		m.manage(http.MethodPost, quarantinePath+second+"/redrive", nil).is(http.StatusOK).shows(body{"id": second, "state": "redriven"})
+		m.aside("").shows(body{"items.0.state": "redriven", "items.1.state": "redriven"})
+		m.manage(http.MethodPost, quarantinePath+first+"/redrive", nil).fails(http.StatusConflict, "QUARANTINE_STATE")
+		m.manage(http.MethodPost, quarantinePath+first+"/discard", body{"reason": "late"}).fails(http.StatusConflict, "QUARANTINE_STATE")
+		m.get("/ledger/balance").is(http.StatusOK).shows(body{"balanced": true, "quarantined": 0.0})
+		m.get("/deployments/?version=6.6.6").is(http.StatusOK).shows(body{"items.0.status": "completed"})
+	})
+}
+
+func TestDiscardedEventsStayInTheBalance(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		m.poisoned("6.6.6")
+		for _, environment := range []string{"dev", "staging", "production"} {
+			m.deployed(m.deployment("success", body{"version": "6.6.6", "environment_name": environment}))
+		}
+		m.manage(http.MethodPost, quarantinePath+"redrive", body{"all": true, "ids": []any{"t0.1.0"}}).fails(http.StatusUnprocessableEntity, "VALIDATION_ERROR")
+		last := m.deployed(m.deployment("success"))
+		m.get("/matrix", header("X-Shipledger-Position", last.header.Get("X-Shipledger-Position"))).is(http.StatusOK)
+		held := m.aside("?state=quarantined")
+		id := held.text("items.0.id")
+		m.manage(http.MethodPost, quarantinePath+id+"/discard", body{}).fails(http.StatusUnprocessableEntity, "VALIDATION_ERROR")
+		a := m.manage(http.MethodPost, quarantinePath+id+"/discard", body{"reason": "a test"}).is(http.StatusOK)
+		a.shows(body{"id": id, "state": "discarded", "reason": "a test"})
+		matches(t, `^o\.1\.0$`, a.header.Get("X-Shipledger-Position"))
+		m.manage(http.MethodPost, quarantinePath+id+"/discard", body{"reason": "again"}).fails(http.StatusConflict, "QUARANTINE_STATE")
+		m.get("/ledger/balance").is(http.StatusOK).shows(body{"balanced": true, "quarantined": 2.0, "discarded": 1.0})
+		m.manage(http.MethodPost, quarantinePath+"redrive", body{"ids": []any{held.text("items.1.id")}}).is(http.StatusOK).
+			shows(body{"redriven": 0.0, "quarantined": 2.0})
+		m.project.Store(nil)
+		m.manage(http.MethodPost, quarantinePath+"redrive", body{"all": true}).is(http.StatusOK).shows(body{"redriven": 2.0, "quarantined": 0.0})
+		m.manage(http.MethodPost, quarantinePath+"redrive", body{"all": true}).fails(http.StatusConflict, "QUARANTINE_EMPTY")
+		m.restart()
+		m.get("/ledger/balance").is(http.StatusOK).shows(body{"balanced": true, "quarantined": 0.0, "discarded": 1.0})
+	})
+}
+
+func TestTheQuarantineIsDecidedOnByAdminsOfTheAccount(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		m.poisoned("6.6.6")
+		m.deployed(m.deployment("success", body{"version": "6.6.6"}))
+		last, err := m.track.Last(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.track.AppendFrame(t.Context(), eventlog.Frame{ID: "poison", Body: []byte("no batch")}, last); err != nil {
+			t.Fatal(err)
+		}
+		nobodys := event.Position{Stream: "t0", Offset: event.At(last+1, 0)}.String()
+		m.get("/matrix", header("X-Shipledger-Position", nobodys)).is(http.StatusOK)
+		held := m.aside("")
+		held.shows(body{"items.1.id": nobodys, "items.1.frame": true, "items.1.type": nil})
+		id := held.text("items.0.id")
+		for _, grant := range []string{"read", "write"} {
+			token := as(m.token("pat", grant))
+			m.aside("", token)
+			m.manage(http.MethodPost, quarantinePath+id+"/redrive", nil, token).fails(http.StatusForbidden, "INSUFFICIENT_SCOPE")
+			m.manage(http.MethodPost, quarantinePath+id+"/discard", body{"reason": "x"}, token).fails(http.StatusForbidden, "INSUFFICIENT_SCOPE")
+			m.manage(http.MethodPost, quarantinePath+"redrive", body{"all": true}, token).fails(http.StatusForbidden, "INSUFFICIENT_SCOPE")
+		}
+		m.manage(http.MethodPost, quarantinePath+id+"/redrive", nil, as(m.signedIn(acme, credential.RoleSRE))).is(http.StatusForbidden)
+		foreign := as(m.tokenOf(other, "pat", "admin"))
+		m.aside("", foreign).shows(body{"items": []any{}})
+		for _, which := range []string{id, nobodys} {
+			m.manage(http.MethodPost, quarantinePath+which+"/redrive", nil, foreign).fails(http.StatusForbidden, "NOT_OWNER")
+			m.manage(http.MethodPost, quarantinePath+which+"/discard", body{"reason": "x"}, foreign).fails(http.StatusForbidden, "NOT_OWNER")
+		}
+		m.manage(http.MethodPost, quarantinePath+"redrive", body{"all": true}, foreign).fails(http.StatusConflict, "QUARANTINE_EMPTY")
+		for _, nowhere := range []string{"t0.999.0", "nonsense"} {
+			m.manage(http.MethodPost, quarantinePath+nowhere+"/redrive", nil).fails(http.StatusNotFound, "NOT_FOUND")
+		}
+		m.manage(http.MethodPost, quarantinePath+nobodys+"/discard", body{"reason": "planted"}).is(http.StatusOK).shows(body{"state": "discarded"})
+	})
+}
