@@ -45,6 +45,7 @@ type Config struct {
 	Events      int           // that the questions of readers are asked on; 0: none are
 	Wide        int           // the same where the big account has 1,500 environments; 0: none are
 	Samples     int           // of each question
+	Rebuilt     int           // events posted before the tables are rebuilt; 0: they are not
 	Log         io.Writer     // progress, for people
 }
 
@@ -53,12 +54,12 @@ var (
 	Full = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 5, Round: 3 * time.Second, Batch: 8 * time.Second, Paced: 6 * time.Second,
 		Reads: 300, MaxRequests: 200_000, MaxItems: 1_000_000, MaxImport: 40 * time.Second, Revocations: 200,
-		Events: 1_000_000, Samples: 200,
+		Events: 1_000_000, Samples: 200, Rebuilt: 1_000_000,
 	}
 	Quick = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: time.Second, Batch: 2 * time.Second, Paced: 2 * time.Second,
 		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second, Revocations: 30,
-		Events: 100_000, Samples: 30,
+		Events: 100_000, Samples: 30, Rebuilt: 100_000,
 	}
 )
 
@@ -89,6 +90,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	}{
 		{"singles", b.singles},
 		{"revocations", b.revocations},
+		{"rebuild", b.rebuilds},
 		{"imports", b.imports},
 		{"reads", b.allReads},
 	} {

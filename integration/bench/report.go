@@ -20,6 +20,7 @@ type Report struct {
 	Batches      []Batch    `json:"batches"`
 	Revoked      []Revoked  `json:"revoked"`
 	Imports      []Import   `json:"imports"`
+	Rebuilds     []Rebuild  `json:"rebuilds"`
 	Stored       []Stored   `json:"stored"`
 	Reads        []Reads    `json:"reads"`
 }
@@ -77,6 +78,23 @@ type Import struct {
 	Whole           bool    `json:"whole"` // not cut short by the bound of time
 	PerSecond       float64 `json:"per_second"`
 	ReadableSeconds float64 `json:"readable_seconds"`
+}
+
+// Rebuild is all tables made anew from the log, beside the live ones, and inserts
+// of the same rows in blocks of the same size with nothing else to do.
+type Rebuild struct {
+	Events           int     `json:"events"`
+	Load             string  `json:"load"` // of the last minute, before it
+	Seconds          float64 `json:"seconds"`
+	PerSecond        float64 `json:"per_second"`
+	RawPerSecond     float64 `json:"raw_per_second"`
+	Ratio            float64 `json:"ratio"`
+	CPUSeconds       float64 `json:"cpu_seconds"`        // of the process, until it was compared
+	EngineCPUSeconds float64 `json:"engine_cpu_seconds"` // of its ClickHouse
+	Peak             float64 `json:"peak_mb"`            // memory of the process
+	EnginePeak       float64 `json:"engine_peak_mb"`     // of its ClickHouse, comparison included
+	StoodStillMillis float64 `json:"stood_still_millis"` // the live projection, for the clones
+	CompareSeconds   float64 `json:"compare_seconds"`
 }
 
 // Stored is bytes of files an event, beyond those of an empty ledger.
@@ -199,6 +217,12 @@ func (r *Report) Print(w io.Writer) error {
 			note = ", cut short"
 		}
 		fmt.Fprintf(&b, "  %-36s %8.0f events/s   %d accepted, %d refused%s, readable %.1f s after the last\n", a.Name, a.PerSecond, a.Accepted, a.Refused, note, a.ReadableSeconds)
+	}
+	heading(&b, len(r.Rebuilds), "Rebuild of all tables from the log, beside native inserts of the same rows in the same blocks")
+	for _, a := range r.Rebuilds {
+		fmt.Fprintf(&b, "  %-36s %8.0f events/s   raw %.0f events/s   ratio %.2f   load before %s\n", fmt.Sprintf("%d events", a.Events), a.PerSecond, a.RawPerSecond, a.Ratio, a.Load)
+		fmt.Fprintf(&b, "  %-36s CPU %.1f s, of ClickHouse %.1f s; peak memory %.0f MB, of ClickHouse %.0f MB\n", "", a.CPUSeconds, a.EngineCPUSeconds, a.Peak, a.EnginePeak)
+		fmt.Fprintf(&b, "  %-36s live tables stood still %.0f ms, comparison %.1f s, equal\n", "", a.StoodStillMillis, a.CompareSeconds)
 	}
 	heading(&b, len(r.Stored), "Stored an event, in bytes of files")
 	for _, s := range r.Stored {

@@ -155,18 +155,24 @@ type used struct{ process, children time.Duration }
 func (u used) minus(v used) used { return used{u.process - v.process, u.children - v.children} }
 
 func (s *server) cpu() used {
-	pid := s.cmd.Process.Pid
-	out := used{process: processTime(pid)}
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	out := used{process: processTime(s.cmd.Process.Pid)}
+	for _, child := range s.children() {
+		out.children += processTime(child)
+	}
+	return out
+}
+
+func (s *server) children() (pids []int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.cmd.Process.Pid))
 	for _, list := range lists {
 		text, _ := os.ReadFile(list) // threads come and go
 		for child := range strings.FieldsSeq(string(text)) {
 			if n, err := strconv.Atoi(child); err == nil {
-				out.children += processTime(n)
+				pids = append(pids, n)
 			}
 		}
 	}
-	return out
+	return pids
 }
 
 func processTime(pid int) time.Duration {

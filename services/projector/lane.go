@@ -17,9 +17,12 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
+// RebuildRows is how many rows a rebuild stores at a time, of all tables together.
+const RebuildRows = 100_000
+
 // rebuildConfig is for a lane that has the whole log before it: large blocks make
 // few parts, which cost ClickHouse little to merge.
-var rebuildConfig = projection.Config{MaxRows: 100_000, Decoders: 2}
+var rebuildConfig = projection.Config{MaxRows: RebuildRows, Decoders: 2}
 
 // share is the part of the time in which a rebuild stores while events arrive;
 // the rest is for inserts of the live version.

@@ -29,10 +29,11 @@ func main() {
 	binary := flag.String("binary", "bin/shipledger", "what to measure")
 	dir := flag.String("dir", "", "where data directories are made, on the disk to measure; default: the system's temporary directory")
 	connections := flag.String("connections", "", "numbers of connections for single events, joined by commas; default: 1,16,64,256")
-	only := flag.String("only", "", "measure one section: singles, revocations, imports or reads")
+	only := flag.String("only", "", "measure one section: singles, revocations, rebuild, imports or reads")
 	out := flag.String("json", "", "write the figures to this file as well")
 	events := flag.Int("events", 0, "events that reads are measured on; default: 1,000,000, or 100,000 with --quick")
 	wide := flag.Int("wide", 0, "events of a second such run, with 1,000 products in 1,500 environments; default: none")
+	rebuilt := flag.Int("rebuilt", -1, "events of the log that is rebuilt; 0: none; default: 1,000,000, or 100,000 with --quick")
 	flag.Parse()
 
 	cfg := bench.Full
@@ -43,6 +44,9 @@ func main() {
 	cfg.Wide = *wide
 	if *events > 0 {
 		cfg.Events = *events
+	}
+	if *rebuilt >= 0 {
+		cfg.Rebuilt = *rebuilt
 	}
 	if *connections != "" {
 		cfg.Connections = nil
