@@ -318,3 +318,35 @@ func TestAProcessThatIsDeafToTheLogRefusesUntilItHearsAgain(t *testing.T) {
 		t.Errorf("it lets in what was revoked while it was deaf: %v", err)
 	}
 }
+
+// A setting is decided by the committer of one process, and holds in the API of
+// every other as soon as the answer has left.
+//
+// Rows: VR-15
+func TestASettingHoldsInEveryProcessOnceItIsAnswered(t *testing.T) {
+	managers := twoManagers(t)
+	var token keyAnswer
+	managers[0].must(http.StatusCreated, http.MethodPost, "/personal-access-tokens/", `{"name":"writes","scope":"write","expires":"30d"}`, &token)
+	for n := range rounds(100, 10) {
+		decides, others := managers[n%2], managers[1-n%2]
+		for _, on := range []bool{false, true} {
+			header := decides.must(http.StatusOK, http.MethodPatch, "/settings", fmt.Sprintf(`{"pat_write":%t}`, on), nil)
+			if got := header.Get("X-Shipledger-Propagated"); got != "true" {
+				t.Fatalf("round %d: propagated: %q", n, got)
+			}
+			for i, m := range []*manager{others, decides} {
+				want := map[bool]int{false: http.StatusForbidden, true: http.StatusUnprocessableEntity}[on]
+				if res, err := m.ask(http.MethodPost, "/products/", token.Secret, `{}`); err != nil || res.status != want {
+					t.Fatalf("round %d, pat_write %t, process %d: a token that writes is answered %d, want %d: %v %s", n, on, i, res.status, want, err, res.body)
+				}
+				var settings struct {
+					PATWrite bool `json:"pat_write"`
+				}
+				m.must(http.StatusOK, http.MethodGet, "/settings", "", &settings)
+				if settings.PATWrite != on {
+					t.Fatalf("round %d, process %d: pat_write is shown as %t", n, i, settings.PATWrite)
+				}
+			}
+		}
+	}
+}

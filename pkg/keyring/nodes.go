@@ -35,7 +35,9 @@ type Node struct {
 	// Applied is the sequence of the last credential event that it acts by: it
 	// applied the event, and nothing that it decided before is in flight.
 	Applied uint64
-	SeenAt  time.Time // when its last report was heard here
+	// Beside is how far it follows NodesConfig.Beside, likewise.
+	Beside uint64
+	SeenAt time.Time // when its last report was heard here
 }
 
 func (n *Node) key() string { return n.Service + "." + n.ID }
@@ -45,7 +47,27 @@ type NodesConfig struct {
 	Service, ID string
 	// Flights are what this process decides by its keyring.
 	Flights []*Flight
+	// Beside is what else every process acts by; nil: nothing.
+	Beside Followed
 }
+
+// Followed is something that every process follows, by numbers that rise. It is
+// safe for concurrent use.
+type Followed interface {
+	// Applied gives the number that this process acts by.
+	Applied() uint64
+	// Changed gives what is closed when that may have grown.
+	Changed() <-chan struct{}
+	// CatchUp returns when everything is applied that others had done by the call.
+	CatchUp(ctx context.Context) error
+}
+
+// alone is a Followed in which nothing happens.
+type alone struct{}
+
+func (alone) Applied() uint64               { return 0 }
+func (alone) Changed() <-chan struct{}      { return nil }
+func (alone) CatchUp(context.Context) error { return nil }
 
 func (c *NodesConfig) key() string { return c.Service + "." + c.ID }
 
@@ -70,7 +92,7 @@ type Nodes struct {
 	logger *slog.Logger
 
 	mu      sync.Mutex
-	settled uint64          // what this node may report
+	settled reportWire      // what this node may report
 	heard   map[string]Node // by key
 	changed chan struct{}   // closed and replaced whenever heard changes
 	moved   chan struct{}   // holds something when settled grew
@@ -78,6 +100,9 @@ type Nodes struct {
 
 // NewNodes returns the nodes that report in table, of which this process is one.
 func NewNodes(cfg NodesConfig, ring *Ring, table kv.Table, now func() time.Time, logger *slog.Logger) *Nodes {
+	if cfg.Beside == nil {
+		cfg.Beside = alone{}
+	}
 	return &Nodes{
 		cfg: cfg, ring: ring, table: table, now: now, logger: logger,
 		heard: map[string]Node{}, changed: make(chan struct{}), moved: make(chan struct{}, 1),
@@ -106,9 +131,18 @@ func (n *Nodes) live() []Node {
 // Await tells whether every live node acts by the event at seq. It returns as
 // soon as they do, and false when ctx is done first.
 func (n *Nodes) Await(ctx context.Context, seq uint64) bool {
+	return n.await(ctx, func(node *Node) bool { return node.Applied >= seq })
+}
+
+// AwaitBeside does so for what is followed beside the keyring.
+func (n *Nodes) AwaitBeside(ctx context.Context, number uint64) bool {
+	return n.await(ctx, func(node *Node) bool { return node.Beside >= number })
+}
+
+func (n *Nodes) await(ctx context.Context, there func(*Node) bool) bool {
 	for {
 		n.mu.Lock()
-		everywhere, changed := n.reached(seq), n.changed
+		everywhere, changed := n.reached(there), n.changed
 		n.mu.Unlock()
 		if everywhere {
 			return true
@@ -118,19 +152,19 @@ func (n *Nodes) Await(ctx context.Context, seq uint64) bool {
 		case <-ctx.Done():
 			n.mu.Lock()
 			defer n.mu.Unlock()
-			return n.reached(seq) // a node may have ceased to count meanwhile
+			return n.reached(there) // a node may have ceased to count meanwhile
 		}
 	}
 }
 
 // reached is for whoever holds n.mu. Without an echo of this node's own report
 // nothing is known of the others.
-func (n *Nodes) reached(seq uint64) bool {
+func (n *Nodes) reached(there func(*Node) bool) bool {
 	self, ok := n.heard[n.cfg.key()]
-	if !ok || self.Applied < seq {
+	if !ok || !there(&self) {
 		return false
 	}
-	return !slices.ContainsFunc(n.live(), func(node Node) bool { return node.Applied < seq })
+	return !slices.ContainsFunc(n.live(), func(node Node) bool { return !there(&node) })
 }
 
 // Run reports until ctx is done, and then that this node is gone.
@@ -139,13 +173,13 @@ func (n *Nodes) Run(ctx context.Context, ready func()) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel()
-	n.settled = n.ring.Applied()
+	n.settled = reportWire{n.ring.Applied(), n.cfg.Beside.Applied()}
 	for first := (backoff{}); !n.report(ctx, n.cfg.key()+joinSuffix) || !n.report(ctx, n.cfg.key()); {
 		if !first.wait(ctx) {
 			return nil
 		}
 	}
-	for last := (backoff{}); n.ring.CatchUp(ctx) != nil; {
+	for last := (backoff{}); n.ring.CatchUp(ctx) != nil || n.cfg.Beside.CatchUp(ctx) != nil; {
 		if !last.wait(ctx) {
 			return nil
 		}
@@ -175,20 +209,27 @@ func (n *Nodes) Run(ctx context.Context, ready func()) error {
 // without it is in flight.
 func (n *Nodes) settle(ctx context.Context) {
 	for {
+		ringChanged, besideChanged := n.ring.Changed(), n.cfg.Beside.Changed() // before asking
+		reached := reportWire{n.ring.Applied(), n.cfg.Beside.Applied()}
 		n.mu.Lock()
-		seq := n.settled + 1
+		news := reached != n.settled
 		n.mu.Unlock()
-		if n.ring.Await(ctx, seq) != nil {
-			return
+		if !news {
+			select {
+			case <-ringChanged:
+			case <-besideChanged:
+			case <-ctx.Done():
+				return
+			}
+			continue
 		}
-		seq = n.ring.Applied()
 		for _, f := range n.cfg.Flights {
 			if f.Landed(ctx) != nil {
 				return
 			}
 		}
 		n.mu.Lock()
-		n.settled = seq
+		n.settled = reached
 		n.mu.Unlock()
 		select {
 		case n.moved <- struct{}{}:
@@ -199,11 +240,12 @@ func (n *Nodes) settle(ctx context.Context) {
 
 type reportWire struct {
 	Applied uint64 `json:"applied"`
+	Beside  uint64 `json:"beside,omitzero"`
 }
 
 func (n *Nodes) report(ctx context.Context, key string) bool {
 	n.mu.Lock()
-	wire := reportWire{n.settled}
+	wire := n.settled
 	n.mu.Unlock()
 	body, err := json.Marshal(wire)
 	if err == nil {
@@ -269,7 +311,7 @@ func (n *Nodes) hear(ctx context.Context, e kv.Entry) {
 	if e.Value == nil {
 		delete(n.heard, key)
 	} else {
-		n.heard[key] = Node{service, id, wire.Applied, now}
+		n.heard[key] = Node{service, id, wire.Applied, wire.Beside, now}
 	}
 	for key, node := range n.heard { // those that never said goodbye
 		if now.Sub(node.SeenAt) >= NodeLife {

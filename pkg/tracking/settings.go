@@ -41,13 +41,20 @@ func (a UpdateSettings) decide(d *changing) error {
 // before anything is decided. Nothing in the log depends on it.
 func (s *State) SetDefaults(d event.Settings) { s.defaults = d }
 
-// Settings gives what accounts decided; the defaults hold for all others.
-func (s *State) Settings() (decided map[string]event.Settings, defaults event.Settings) {
-	decided = make(map[string]event.Settings, len(s.settings))
+// Settings gives what accounts decided, and where; the defaults hold for all others.
+func (s *State) Settings() (decided map[string]DecidedSettings, defaults event.Settings) {
+	decided = make(map[string]DecidedSettings, len(s.settings))
 	for account, held := range maps.All(s.settings) {
-		decided[account] = held.Settings
+		decided[account] = DecidedSettings{held.Settings, held.offset}
 	}
 	return decided, s.defaults
+}
+
+// DecidedSettings are an account's, as of the event at Offset.
+type DecidedSettings struct {
+	event.Settings
+
+	Offset event.Offset
 }
 
 func (s *State) setting(account string) setting {

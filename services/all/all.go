@@ -41,6 +41,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/ratelimit/natsbank"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+	"github.com/shipledger/shipledger/pkg/settings"
 	"github.com/shipledger/shipledger/pkg/telemetry"
 	"github.com/shipledger/shipledger/pkg/usage"
 	"github.com/shipledger/shipledger/schemas"
@@ -303,8 +304,13 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		return nil, fmt.Errorf("read the trusted proxies: %w", err)
 	}
 	committer.SetDefaults(cfg.Settings.defaults())
-	people := accounts.Config{SessionLife: cfg.SessionLife, Settings: committer.Settings, Flight: &keyring.Flight{}}
-	if people.Nodes, err = openNodes(opening, cfg, js, ring, logger, committer.Flight(), people.Flight); err != nil {
+	book, err := openSettings(opening, cfg, js, logger)
+	if err != nil {
+		return nil, err
+	}
+	committer.Share(book)
+	people := accounts.Config{SessionLife: cfg.SessionLife, Settings: book.Of, Flight: &keyring.Flight{}}
+	if people.Nodes, err = openNodes(opening, cfg, js, ring, book, logger, committer.Flight(), people.Flight); err != nil {
 		return nil, err
 	}
 	if cfg.Leaks.GitHub != "" {
@@ -331,9 +337,12 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		httpapi.Config{
 			Spec: spec, Services: []string{"ingest", "query", "accounts", "projector", "mcp"}, Authenticator: ring, Limiter: limiter, Meter: people.Usage, Logger: logger,
 			Observe: telemetry.Requests(registry), ForwardedProto: cfg.ForwardedProto, TrustedProxies: proxies,
-			Settings: committer.Settings,
+			Settings: book.Of,
 		},
-		ingest.New(spec, committer).Handlers(),
+		ingest.New(spec, committer).Telling(func(ctx context.Context, account string) bool {
+			revision, err := book.Share(ctx, account)
+			return err == nil && people.Nodes.AwaitBeside(ctx, revision)
+		}).Handlers(),
 		query.New(b.model, stream).Auditing(event.CredentialStream).Keys(ring.Record).Counting(ring, people.Usage).Streaming(live, cfg.Heartbeat).
 			Following(event.CredentialStream, func() event.Offset { return event.At(ring.Applied(), 0) }).
 			Accounting(map[string]eventlog.Reader{stream: track}).
@@ -352,7 +361,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 		return b.model.Run(ctx, func() {})
 	})
 	return lifecycle.Seq(
-		lifecycle.Par(ring, people.Usage, follow, budgets, audit, keeper, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
+		lifecycle.Par(ring, book, people.Usage, follow, budgets, audit, keeper, &telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger}),
 		people.Nodes, // before anybody is let in, and after what was let in is done
 		committer,
 		lifecycle.Par(project, live),
@@ -382,7 +391,7 @@ func openBudgets(ctx context.Context, cfg Config, js jetstream.JetStream, logger
 
 // openNodes gives the processes of a ledger that verify credentials, of which
 // this is one.
-func openNodes(ctx context.Context, cfg Config, js jetstream.JetStream, ring *keyring.Ring, logger *slog.Logger, flights ...*keyring.Flight) (*keyring.Nodes, error) {
+func openNodes(ctx context.Context, cfg Config, js jetstream.JetStream, ring *keyring.Ring, beside keyring.Followed, logger *slog.Logger, flights ...*keyring.Flight) (*keyring.Nodes, error) {
 	table, err := natskv.Open(ctx, js, natskv.Config{
 		Bucket: "NODES", Description: "How far each process has heard of credentials", Replicas: cfg.NATSReplicas,
 		Life: keyring.NodeLife, Volatile: true,
@@ -390,7 +399,16 @@ func openNodes(ctx context.Context, cfg Config, js jetstream.JetStream, ring *ke
 	if err != nil {
 		return nil, err
 	}
-	return keyring.NewNodes(keyring.NodesConfig{Service: "all", ID: rand.Text(), Flights: flights}, ring, table, time.Now, logger), nil
+	return keyring.NewNodes(keyring.NodesConfig{Service: "all", ID: rand.Text(), Flights: flights, Beside: beside}, ring, table, time.Now, logger), nil
+}
+
+// openSettings gives what every process knows of what accounts decided.
+func openSettings(ctx context.Context, cfg Config, js jetstream.JetStream, logger *slog.Logger) (*settings.Book, error) {
+	table, err := natskv.Open(ctx, js, natskv.Config{Bucket: "SETTINGS", Description: "What accounts decided, as the log has it", Replicas: cfg.NATSReplicas})
+	if err != nil {
+		return nil, err
+	}
+	return settings.New(table, cfg.Settings.defaults(), logger), nil
 }
 
 // openUsage gives the book of who uses which credential.

@@ -54,6 +54,7 @@ type Committer struct {
 	metrics metrics
 	// settings are for those who do not decide; see Settings.
 	settings atomic.Pointer[settings]
+	shared   SharedBook // nil: no other process is told
 	flight   keyring.Flight
 
 	// What follows belongs to the goroutine of Run.

@@ -10,6 +10,7 @@
 package ingest
 
 import (
+	"context"
 	"maps"
 	"net/http"
 
@@ -27,14 +28,23 @@ const (
 
 // Service answers the operations of ingest.
 type Service struct {
-	spec      *httpapi.Spec
-	committer *Committer
+	spec       *httpapi.Spec
+	committer  *Committer
+	everywhere func(ctx context.Context, account string) bool // nil: there is no other process
 }
 
 // New returns a service that hands what it accepts to the committer. The
 // document says what it accepts.
 func New(spec *httpapi.Spec, committer *Committer) *Service {
-	return &Service{spec, committer}
+	return &Service{spec: spec, committer: committer}
+}
+
+// Telling names who tells the other processes what an account decided, and
+// returns whether all live ones act by it. It must be called before the service
+// is used.
+func (s *Service) Telling(everywhere func(ctx context.Context, account string) bool) *Service {
+	s.everywhere = everywhere
+	return s
 }
 
 // Handlers gives the handler of each operation, for the API to mount.

@@ -27,7 +27,7 @@ func (s *Service) managing() httpapi.Handlers {
 		"updateRelease":     s.update(readReleasePatch),
 		"addReleaseVersion": s.addReleaseVersion, "removeReleaseVersion": s.removeReleaseVersion,
 		"getSettings":       s.getSettings,
-		"updateSettings":    s.update(readSettings),
+		"updateSettings":    s.updateSettings,
 		"createProduct":     s.create(readProduct),
 		"updateProduct":     s.update(readProductPatch),
 		"deleteProduct":     s.remove("product", func(id uuid.UUID) tracking.Action { return tracking.DeleteProduct{ID: event.ProductID(id)} }),

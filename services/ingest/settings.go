@@ -1,7 +1,10 @@
 package ingest
 
 import (
+	"context"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -10,11 +13,31 @@ import (
 	"github.com/shipledger/shipledger/pkg/tracking"
 )
 
+const (
+	propagatedHeader = "X-Shipledger-Propagated"
+	// propagationTimeout is how long an answer waits for the other processes.
+	propagationTimeout = time.Second
+)
+
 // settings are those of all accounts at one place of the log. Never changed,
 // only replaced.
 type settings struct {
-	decided  map[string]event.Settings
+	decided  map[string]tracking.DecidedSettings
 	defaults event.Settings
+}
+
+// A SharedBook tells other processes what accounts decided, and knows what they
+// tell. Offer must not wait for anybody.
+type SharedBook interface {
+	Offer(decided map[string]tracking.DecidedSettings)
+	Of(account string) event.Settings
+}
+
+// Share makes the committer tell book what its fold of the log knows of settings,
+// and believe what others know. It must be called before Run.
+func (c *Committer) Share(book SharedBook) {
+	c.shared = book
+	c.publishSettings()
 }
 
 // SetDefaults says what accounts have that never decided (contract 22). It must
@@ -28,9 +51,12 @@ func (c *Committer) SetDefaults(d event.Settings) {
 // of every event that was answered here, and of others when their frames are
 // folded. It may be asked from any goroutine.
 func (c *Committer) Settings(account string) event.Settings {
+	if c.shared != nil {
+		return c.shared.Of(account)
+	}
 	s := c.settings.Load()
 	if held, ok := s.decided[account]; ok {
-		return held
+		return held.Settings
 	}
 	return s.defaults
 }
@@ -39,6 +65,34 @@ func (c *Committer) publishSettings() {
 	var s settings
 	s.decided, s.defaults = c.state.Settings()
 	c.settings.Store(&s)
+	if c.shared != nil {
+		c.shared.Offer(s.decided)
+	}
+}
+
+// updateSettings answers when every live process acts by what was decided, at the
+// latest after a second; the answer says whether they do.
+func (s *Service) updateSettings(w http.ResponseWriter, r *httpapi.Request) error {
+	body, err := s.body(r)
+	if err != nil {
+		return err
+	}
+	action, err := readSettings(r, "", body)
+	if err != nil {
+		return err
+	}
+	d, err := s.change(w, r, action, body)
+	if err != nil {
+		return err
+	}
+	everywhere := true
+	if s.everywhere != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), propagationTimeout)
+		defer cancel()
+		everywhere = s.everywhere(ctx, r.Identity.Account)
+	}
+	w.Header()[propagatedHeader] = []string{strconv.FormatBool(everywhere)}
+	return r.JSON(http.StatusOK, shown(d.Object))
 }
 
 // getSettings answers from the write side: whoever changed a setting sees it,
