@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A manager changes credentials through one process.
@@ -348,5 +349,95 @@ func TestASettingHoldsInEveryProcessOnceItIsAnswered(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// eventsOf gives the events of a type that the audit log shows, once there are
+// that many.
+func (m *manager) eventsOf(typ string, least int) (out []auditEvent) {
+	m.t.Helper()
+	eventually(m.t, "the audit log shows "+typ, func() error {
+		res, err := m.ask(http.MethodGet, "/events/?limit=200&type="+typ, m.token, "")
+		if err != nil || res.status != http.StatusOK {
+			return fmt.Errorf("answered %d: %w %s", res.status, err, res.body)
+		}
+		var page struct {
+			Items []auditEvent `json:"items"`
+		}
+		if err := json.Unmarshal(res.body, &page); err != nil {
+			return err
+		}
+		if out = page.Items; len(out) < least {
+			return fmt.Errorf("%d events", len(out))
+		}
+		return nil
+	})
+	return out
+}
+
+type auditEvent struct {
+	Subject string `json:"subject"`
+	Data    struct {
+		Credential struct {
+			DaysLeft int `json:"days_left"`
+			Pepper   int `json:"pepper"`
+		} `json:"credential"`
+	} `json:"data"`
+}
+
+// Rows: VF-18
+func TestAKeyThatEndsInThreeDaysIsWarnedOfByTheRunningProduct(t *testing.T) {
+	s := setup{dir: t.TempDir()}
+	srv := start(t, s)
+	m := newManager(t, srv, srv.keys(t).AdminPAT)
+	ends := time.Now().Add(3*24*time.Hour + 2*time.Second).UTC()
+	var key keyAnswer
+	m.must(http.StatusCreated, http.MethodPost, "/api-keys/", fmt.Sprintf(`{"name":"ends soon","scope":"events:write","expires":%q}`, ends.Format(time.RFC3339Nano)), &key)
+	srv.interrupt(t)
+	eventually(t, "three days are left", func() error { // the product is down on the day
+		if left := time.Until(ends); left > 3*24*time.Hour {
+			return fmt.Errorf("%s are", left)
+		}
+		return nil
+	})
+	for range 2 { // once, however often the product is started
+		srv = start(t, s)
+		m = newManager(t, srv, srv.keys(t).AdminPAT)
+		warned := m.eventsOf("credential.expiring", 1)
+		if len(warned) != 1 || warned[0].Subject != key.ID || warned[0].Data.Credential.DaysLeft != 3 {
+			t.Fatalf("warned of %+v, want the key %s once", warned, key.ID)
+		}
+		srv.interrupt(t)
+	}
+}
+
+func TestDigestsAreRewrittenUnderANewPepperByTheRunningProduct(t *testing.T) {
+	before, after := "1:"+strings.Repeat("5e", 32), "2:"+strings.Repeat("a7", 32)
+	s := setup{dir: t.TempDir(), env: []string{"SHIPLEDGER_PEPPER=" + before}}
+	srv := start(t, s)
+	k := srv.keys(t)
+	srv.interrupt(t)
+
+	s.env = []string{"SHIPLEDGER_PEPPER=" + before + "," + after}
+	srv = start(t, s)
+	m := newManager(t, srv, k.AdminPAT)
+	if in, err := m.letIn(k.APIKey); err != nil || !in {
+		t.Fatalf("a key with an old digest is refused: %v", err)
+	}
+	for _, e := range m.eventsOf("credential.rehashed", 2) { // the key, and the token that asks
+		if e.Data.Credential.Pepper != 2 {
+			t.Errorf("rewritten as %+v", e)
+		}
+	}
+	srv.interrupt(t)
+
+	s.env = []string{"SHIPLEDGER_PEPPER=" + after}
+	srv = start(t, s)
+	m = newManager(t, srv, k.AdminPAT)
+	if in, err := m.letIn(k.APIKey); err != nil || !in {
+		t.Errorf("a key whose digest was rewritten needs the old pepper: %v", err)
+	}
+	if res, err := m.ask(http.MethodGet, "/settings", k.PAT, ""); err != nil || res.status != http.StatusUnauthorized {
+		t.Errorf("a token that was never used under both peppers is answered %d: %v %s", res.status, err, res.body)
 	}
 }
