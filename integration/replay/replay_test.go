@@ -22,6 +22,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
@@ -48,7 +49,10 @@ type projectFunc = func(event.Recorded, *readmodel.Rows) bool
 
 // world is a ledger whose log is in memory and whose tables are real.
 type world struct {
-	t      *testing.T
+	t        *testing.T
+	srv      *chserver.Server
+	database string
+
 	spec   *httpapi.Spec
 	track  *memlog.Log
 	ops    *memlog.Log
@@ -70,10 +74,10 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, spec: spec, track: memlog.New(), ops: memlog.New()}
+	w := &world{t: t, srv: srv, database: fmt.Sprintf("replay_%d", databases.Add(1)), spec: spec, track: memlog.New(), ops: memlog.New()}
 	auth := srv.Auth()
 	w.model, err = chmodel.Open(t.Context(), chmodel.Config{
-		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: fmt.Sprintf("replay_%d", databases.Add(1)),
+		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: w.database,
 		FollowInterval: 20 * time.Millisecond,
 	}, w.logger())
 	if err != nil {
@@ -265,10 +269,14 @@ func (w *world) reaches(id, state string) replayState {
 }
 
 type certificate struct {
-	Verdict string
-	To      string
-	Events  int
-	Tables  []struct {
+	Verdict        string
+	Reason         string
+	QuarantinedOld int `json:"quarantined_old"`
+	QuarantinedNew int `json:"quarantined_new"`
+
+	To     string
+	Events int
+	Tables []struct {
 		Name    string
 		Rows    int
 		HashOld string `json:"hash_old"`

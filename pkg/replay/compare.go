@@ -1,6 +1,9 @@
 package replay
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // A Comparison is of two versions of the tables that stand at the same position.
 type Comparison struct {
@@ -17,10 +20,24 @@ type Findings struct {
 	Tables              []Table // all of them, in a fixed order
 	Cells               uint64  // cells of the matrix that would change, of all accounts
 	First               *Difference
+	// Quarantined are the events that the old and the new version lack because
+	// they could not be applied, or wait behind one.
+	Quarantined [2]uint64
 }
 
-// Equal tells whether nothing differs.
+// Reason says why the versions differ where it is not what they hold; "" if not.
+func (f *Findings) Reason() string {
+	if f.Quarantined[0] == f.Quarantined[1] {
+		return ""
+	}
+	return fmt.Sprintf("The quarantine differs: %d events in the old version, %d in the new one.", f.Quarantined[0], f.Quarantined[1])
+}
+
+// Equal tells whether nothing differs, what each version could not apply included.
 func (f *Findings) Equal() bool {
+	if f.Quarantined[0] != f.Quarantined[1] {
+		return false
+	}
 	for _, t := range f.Tables {
 		if t.HashOld != t.HashNew || len(t.Accounts) > 0 {
 			return false

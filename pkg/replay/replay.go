@@ -137,6 +137,11 @@ type Certificate struct {
 	MadeAt      time.Time `json:"made_at"`
 
 	FirstDifference *Difference `json:"first_difference,omitzero"`
+
+	// What each version could not apply, and what that says of the verdict.
+	QuarantinedOld uint64 `json:"quarantined_old,omitzero"`
+	QuarantinedNew uint64 `json:"quarantined_new,omitzero"`
+	Reason         string `json:"reason,omitzero"`
 }
 
 // Table is what was found of one table. A hash is the sum of the 128-bit hashes

@@ -114,6 +114,7 @@ type certificateState struct {
 	Cells       int     `json:"cells_changed"`
 	Seconds     float64 `json:"seconds"`
 	StoodStill  float64 `json:"stood_still_seconds"`
+	Reason      *string `json:"reason"`
 	Tables      []struct {
 		Name    string `json:"name"`
 		Rows    int    `json:"rows"`
@@ -398,6 +399,9 @@ func (c *certificateState) write(b *strings.Builder, verdict string) {
 	fmt.Fprintf(b, "%-12s %s\n%-12s %s to %s\n%-12s %s, of them %s deployments\n%-12s %.1f (%s events/s), live waited %.0f ms\n",
 		"verdict", verdict, "compared", c.From, c.To, "events", group(c.Events), group(c.Deployments),
 		"seconds", c.Seconds, group(int(float64(c.Events)/max(c.Seconds, 0.001))), c.StoodStill*1000)
+	if c.Reason != nil {
+		fmt.Fprintf(b, "%-12s %s\n", "reason", *c.Reason)
+	}
 	for _, t := range c.Tables {
 		same := "equal"
 		if t.HashOld != t.HashNew {

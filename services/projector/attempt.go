@@ -187,6 +187,7 @@ func (s *Service) certify(r replay.Replay, found replay.Findings, to string, sto
 		Events: found.Events, Deployments: found.Deployments, Accounts: found.Accounts, Tables: found.Tables, Cells: found.Cells,
 		CodeVersion: s.cfg.CodeVersion, Seconds: now.Sub(r.StartedAt).Seconds(), StoodStill: stood.Seconds(),
 		MadeBy: replay.MadeBy(r.StartedBy), MadeAt: now, FirstDifference: found.First,
+		QuarantinedOld: found.Quarantined[0], QuarantinedNew: found.Quarantined[1], Reason: found.Reason(),
 	}
 	if r.Part.From.Offset > 0 {
 		c.From = r.Part.From.String()

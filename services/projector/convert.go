@@ -89,6 +89,9 @@ type certificateAnswer struct {
 	StoodStill      float64            `json:"stood_still_seconds"`
 	MadeBy          string             `json:"made_by"`
 	MadeAt          *time.Time         `json:"made_at"`
+	QuarantinedOld  uint64             `json:"quarantined_old"`
+	QuarantinedNew  uint64             `json:"quarantined_new"`
+	Reason          httpapi.Text       `json:"reason"`
 }
 
 type tableAnswer struct {
@@ -105,6 +108,7 @@ func certificateToAPI(c *replay.Certificate, account string) certificateAnswer {
 		ReplayID: c.ReplayID, Verdict: string(c.Verdict), From: c.From, To: c.To, Events: c.Events, Deployments: c.Deployments, Accounts: c.Accounts,
 		Tables: []tableAnswer{}, CellsChanged: c.Cells, CodeVersion: c.CodeVersion, Seconds: c.Seconds, StoodStill: c.StoodStill,
 		MadeBy: c.MadeBy, MadeAt: httpapi.Moment(c.MadeAt),
+		QuarantinedOld: c.QuarantinedOld, QuarantinedNew: c.QuarantinedNew, Reason: httpapi.Text(c.Reason),
 	}
 	for _, t := range c.Tables {
 		a.Tables = append(a.Tables, tableAnswer{t.Name, t.Rows, t.HashOld, t.HashNew})

@@ -186,7 +186,29 @@ func (m *Model) Compare(ctx context.Context, c replay.Comparison) (replay.Findin
 		f.Tables = append(f.Tables, found)
 	}
 	f.Accounts = len(accounts)
+	for side, version := range []uint32{c.Old, c.New} {
+		var err error
+		if f.Quarantined[side], err = m.quarantinedIn(ctx, c.Part, version); err != nil {
+			return f, err
+		}
+	}
 	return f, nil
+}
+
+// quarantinedIn counts what the clone of a version lacks of a part of the log.
+func (m *Model) quarantinedIn(ctx context.Context, part replay.Part, version uint32) (n uint64, err error) {
+	where, b := "state = 'quarantined'", params{}
+	if part.Account != "" {
+		where += " AND account = {account:String}"
+		b["account"] = part.Account
+	}
+	if part.From.Offset > 0 {
+		where += " AND stream = {stream:String} AND pos >= {from:UInt64}"
+		b["stream"], b["from"] = part.From.Stream, uint64(part.From.Offset)
+	}
+	err = m.ask(ctx, "count what is set aside", `SELECT sum(events) FROM `+quarantineTable+suffix(version)+cloneSuffix+` FINAL WHERE `+where,
+		b, func(rows scanner) error { return rows.Scan(&n) })
+	return n, err
 }
 
 // comparedTable is one table of a comparison.

@@ -22,13 +22,14 @@ var version = "dev"
 const garbagePercent = 400
 
 type app struct {
-	Up       up               `cmd:"" help:"Run everything in one process."`
-	Import   cli.Import       `cmd:"" help:"Load a deployment history from a file."`
-	Log      logs             `cmd:"" help:"The log as a file: back up, restore, verify, prove."`
-	Accounts cli.Accounts     `cmd:"" help:"Manage the accounts of a server."`
-	Replay   cli.Replay       `cmd:"" help:"Rebuild the read model from the log, verify it, switch to it, go back."`
-	Engine   engine           `cmd:"" help:"Manage the embedded ClickHouse engine."`
-	Version  kong.VersionFlag `help:"Print the version."`
+	Up         up               `cmd:"" help:"Run everything in one process."`
+	Import     cli.Import       `cmd:"" help:"Load a deployment history from a file."`
+	Log        logs             `cmd:"" help:"The log as a file: back up, restore, verify, prove."`
+	Accounts   cli.Accounts     `cmd:"" help:"Manage the accounts of a server."`
+	Quarantine cli.Quarantine   `cmd:"" help:"What the read model could not apply: list it, try it again, discard it."`
+	Replay     cli.Replay       `cmd:"" help:"Rebuild the read model from the log, verify it, switch to it, go back."`
+	Engine     engine           `cmd:"" help:"Manage the embedded ClickHouse engine."`
+	Version    kong.VersionFlag `help:"Print the version."`
 }
 
 func main() {
