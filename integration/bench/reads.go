@@ -42,7 +42,7 @@ import (
 const (
 	fillAtOnce   = 40_000           // events a store
 	mergeLimit   = 3 * time.Minute  // until the engine has merged what was stored
-	readLimit    = 20 * time.Second // of the samples of one question
+	readLimit    = 10 * time.Second // of the samples of one question
 	leastSamples = 20
 	milliseconds = "2006-01-02T15:04:05.000Z"
 )

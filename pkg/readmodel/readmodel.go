@@ -287,6 +287,7 @@ type Reader interface {
 	Deliveries
 	Ledger
 	Usage
+	Freshness
 
 	// AsOf gives how far each stream is projected, by stream name.
 	AsOf(ctx context.Context) ([]Progress, error)

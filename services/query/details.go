@@ -191,7 +191,7 @@ func (s *Service) versionDetail(w http.ResponseWriter, r *httpapi.Request, row *
 	if out.ShippedWith, err = s.companions(ctx, account, of); err != nil {
 		return err
 	}
-	return tag(w, r, out, out)
+	return tag(w, r, httpapi.AsOf{}, out)
 }
 
 // companions gives what else went out in the runs that deployed a version.

@@ -10,21 +10,21 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-func (s *Service) listProducts(_ http.ResponseWriter, r *httpapi.Request) error {
-	at, err := s.fresh(r)
-	if err != nil {
+func (s *Service) listProducts(w http.ResponseWriter, r *httpapi.Request) error {
+	read, done, err := s.again(w, r)
+	if err != nil || done {
 		return err
 	}
 	rows, err := s.model.Products(r.Context(), r.Identity.Account, page(r))
 	if err != nil {
 		return err
 	}
-	return list(r, at, rows, (*readmodel.ProductRow).Key, productItem)
+	return listed(w, &read, rows, (*readmodel.ProductRow).Key, productItem)
 }
 
-func (s *Service) listEnvironments(_ http.ResponseWriter, r *httpapi.Request) error {
-	at, err := s.fresh(r)
-	if err != nil {
+func (s *Service) listEnvironments(w http.ResponseWriter, r *httpapi.Request) error {
+	read, done, err := s.again(w, r)
+	if err != nil || done {
 		return err
 	}
 	var class *event.Class
@@ -36,12 +36,12 @@ func (s *Service) listEnvironments(_ http.ResponseWriter, r *httpapi.Request) er
 	if err != nil {
 		return err
 	}
-	return list(r, at, rows, (*readmodel.EnvironmentRow).Key, environmentItem)
+	return listed(w, &read, rows, (*readmodel.EnvironmentRow).Key, environmentItem)
 }
 
-func (s *Service) listVersions(_ http.ResponseWriter, r *httpapi.Request) error {
-	at, err := s.fresh(r)
-	if err != nil {
+func (s *Service) listVersions(w http.ResponseWriter, r *httpapi.Request) error {
+	read, done, err := s.again(w, r)
+	if err != nil || done {
 		return err
 	}
 	f := readmodel.VersionFilter{SHA: r.QueryString("scm_sha")}
@@ -52,7 +52,7 @@ func (s *Service) listVersions(_ http.ResponseWriter, r *httpapi.Request) error 
 	if err != nil {
 		return err
 	}
-	return list(r, at, rows, (*readmodel.VersionRow).Key, versionItem)
+	return listed(w, &read, rows, (*readmodel.VersionRow).Key, versionItem)
 }
 
 func (s *Service) getProduct(w http.ResponseWriter, r *httpapi.Request) error {

@@ -242,7 +242,7 @@ func (s *Service) getDora(w http.ResponseWriter, r *httpapi.Request) error {
 	}
 	answer := metrics{
 		Definition: delivery.Definition, From: httpapi.Moment(q.window.From), To: httpapi.Moment(q.window.To), Period: "day",
-		figures: figuresOf(&whole, q.window), Rules: metricRules{}, Series: make([]metricBucket, len(series)), AsOf: at,
+		figures: figuresOf(&whole, q.window), Rules: metricRules{}, Series: make([]metricBucket, len(series)),
 	}
 	if q.week {
 		answer.Period = "week"
@@ -264,9 +264,7 @@ func (s *Service) getDora(w http.ResponseWriter, r *httpapi.Request) error {
 		}
 		answer.Series[i] = metricBucket{httpapi.Moment(part.From), httpapi.Moment(part.To), figuresOf(&series[i], part)}
 	}
-	tagged := answer
-	tagged.AsOf = httpapi.AsOf{}
-	return tag(w, r, tagged, answer)
+	return tag(w, r, at, answer)
 }
 
 type evidence struct {
@@ -381,8 +379,5 @@ func (s *Service) getDoraEvidence(w http.ResponseWriter, r *httpapi.Request) err
 		return err
 	}
 	rows, next := cut(rows, r.Limit(), func(j *judged) string { return j.key().text() })
-	answer := httpapi.NewList(r, show(rows, evidenceItem), next, at)
-	tagged := answer
-	tagged.AsOf = httpapi.AsOf{}
-	return tag(w, r, tagged, answer)
+	return tag(w, r, at, httpapi.NewList(r, show(rows, evidenceItem), next, httpapi.AsOf{}))
 }

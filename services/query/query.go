@@ -40,7 +40,9 @@ type Service struct {
 	others  map[string]func() event.Offset // how far this process follows other streams
 	logs    map[string]eventlog.Reader     // of the streams
 	archive *archive                       // what may be exported; nil: nothing
-	asOf    singleflight.Group
+	asOf    inTurn[[]readmodel.Progress]
+	newer   singleflight.Group
+	answers *answers
 
 	keys      func(recordID string) (credential.Held, bool)
 	held      credentials // nil: nobody knows any
@@ -51,7 +53,7 @@ type Service struct {
 
 // New returns a service that reads model, a projection of these streams.
 func New(model readmodel.Reader, streams ...string) *Service {
-	return &Service{model: model, streams: streams, others: map[string]func() event.Offset{}}
+	return &Service{model: model, streams: streams, others: map[string]func() event.Offset{}, answers: newAnswers()}
 }
 
 // Following lets callers wait for positions of a stream that the read model is
@@ -162,9 +164,9 @@ func (s *Service) await(r *httpapi.Request, want map[string]event.Offset, stream
 }
 
 // progress asks the read model how far it is. Callers that wait at the same
-// time share one question.
+// time share one question, which began after each of them came.
 func (s *Service) progress(ctx context.Context) ([]readmodel.Progress, error) {
-	v, err, _ := s.asOf.Do("", func() (any, error) {
+	progress, err := s.asOf.do(func() ([]readmodel.Progress, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), waitForPosition) // the first to ask may leave
 		defer cancel()
 		return s.model.AsOf(ctx)
@@ -172,10 +174,7 @@ func (s *Service) progress(ctx context.Context) ([]readmodel.Progress, error) {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fault.New(fault.Unavailable, "READ_MODEL_UNAVAILABLE", "the read model does not answer right now").Because(err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return v.([]readmodel.Progress), nil //nolint:forcetypeassert // made right above
+	return progress, err
 }
 
 func (s *Service) known(want map[string]event.Offset, streams []string) error {

@@ -8,13 +8,13 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-func (s *Service) listDeployments(_ http.ResponseWriter, r *httpapi.Request) error {
+func (s *Service) listDeployments(w http.ResponseWriter, r *httpapi.Request) error {
 	f, err := deploymentFilter(r)
 	if err != nil {
 		return err
 	}
-	at, err := s.fresh(r)
-	if err != nil {
+	read, done, err := s.again(w, r)
+	if err != nil || done {
 		return err
 	}
 	if err := s.nameDeployments(r, &f); err != nil {
@@ -24,16 +24,16 @@ func (s *Service) listDeployments(_ http.ResponseWriter, r *httpapi.Request) err
 	if err != nil {
 		return err
 	}
-	return list(r, at, rows, (*readmodel.RunRow).Key, deploymentItem)
+	return listed(w, &read, rows, (*readmodel.RunRow).Key, deploymentItem)
 }
 
-func (s *Service) listBuilds(_ http.ResponseWriter, r *httpapi.Request) error {
+func (s *Service) listBuilds(w http.ResponseWriter, r *httpapi.Request) error {
 	f, err := filter(r, "built_by")
 	if err != nil {
 		return err
 	}
-	at, err := s.fresh(r)
-	if err != nil {
+	read, done, err := s.again(w, r)
+	if err != nil || done {
 		return err
 	}
 	if f.Product, err = s.product(r); err != nil {
@@ -43,7 +43,7 @@ func (s *Service) listBuilds(_ http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	return list(r, at, rows, (*readmodel.RunRow).Key, buildItem)
+	return listed(w, &read, rows, (*readmodel.RunRow).Key, buildItem)
 }
 
 // deploymentFilter reads what deployments are narrowed by. What names mean is
@@ -113,7 +113,7 @@ func (s *Service) getDeployment(w http.ResponseWriter, r *httpapi.Request) error
 		return err
 	}
 	out := deploymentDetail{deploymentItem(&row), show(history, eventItem), around}
-	return tag(w, r, out, out)
+	return tag(w, r, httpapi.AsOf{}, out)
 }
 
 func (s *Service) getBuild(_ http.ResponseWriter, r *httpapi.Request) error {

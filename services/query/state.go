@@ -47,8 +47,8 @@ func (s *Service) getMatrixDiff(w http.ResponseWriter, r *httpapi.Request) error
 	if err != nil {
 		return err
 	}
-	at, err := s.fresh(r)
-	if err != nil {
+	read, done, err := s.again(w, r)
+	if err != nil || done {
 		return err
 	}
 	if err := s.nameSides(r, &f); err != nil {
@@ -58,11 +58,7 @@ func (s *Service) getMatrixDiff(w http.ResponseWriter, r *httpapi.Request) error
 	if err != nil {
 		return err
 	}
-	rows, after := cut(changes, r.Limit(), (*readmodel.Change).Key)
-	answer := httpapi.NewList(r, show(rows, changeItem), after, at)
-	tagged := answer
-	tagged.AsOf = httpapi.AsOf{}
-	return tag(w, r, tagged, answer)
+	return listed(w, &read, changes, (*readmodel.Change).Key, changeItem)
 }
 
 // nameSides puts in what the parameters name.
@@ -155,8 +151,8 @@ func (s *Service) getCellHistory(w http.ResponseWriter, r *httpapi.Request) erro
 	if len(faults) > 0 {
 		return &httpapi.ValidationError{Faults: faults}
 	}
-	at, err := s.fresh(r)
-	if err != nil {
+	read, done, err := s.again(w, r)
+	if err != nil || done {
 		return err
 	}
 	f := readmodel.StayFilter{KnownAt: r.QueryTime("known_at")}
@@ -170,9 +166,5 @@ func (s *Service) getCellHistory(w http.ResponseWriter, r *httpapi.Request) erro
 	if err != nil {
 		return err
 	}
-	rows, after := cut(stays, r.Limit(), (*readmodel.Stay).Key)
-	answer := httpapi.NewList(r, show(rows, stayItem), after, at)
-	tagged := answer
-	tagged.AsOf = httpapi.AsOf{}
-	return tag(w, r, tagged, answer)
+	return listed(w, &read, stays, (*readmodel.Stay).Key, stayItem)
 }

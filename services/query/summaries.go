@@ -103,7 +103,7 @@ func (s *Service) productDetail(w http.ResponseWriter, r *httpapi.Request, row *
 	if out.activity, err = s.activity(r, row.ID, event.EnvironmentID{}); err != nil {
 		return err
 	}
-	return tag(w, r, out, out)
+	return tag(w, r, httpapi.AsOf{}, out)
 }
 
 type environmentDetail struct {
@@ -137,5 +137,5 @@ func (s *Service) environmentDetail(w http.ResponseWriter, r *httpapi.Request, r
 	if out.activity, err = s.activity(r, event.ProductID{}, row.ID); err != nil {
 		return err
 	}
-	return tag(w, r, out, out)
+	return tag(w, r, httpapi.AsOf{}, out)
 }

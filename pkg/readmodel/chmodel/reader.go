@@ -255,9 +255,10 @@ func (m *Model) Builds(ctx context.Context, account string, f readmodel.RunFilte
 // windowGrowth times longer. FINAL over a whole account is dear and ORDER BY …
 // LIMIT does not stop it early, a range of the key does.
 const (
-	firstWindow  = 7 * 24 * time.Hour
-	windowGrowth = 4
-	lastWindow   = 4 * 365 * 24 * time.Hour // beyond it the rest is read at once
+	firstWindow   = 7 * 24 * time.Hour
+	productWindow = 16 * firstWindow // of one product, whose range of the key is short
+	windowGrowth  = 4
+	lastWindow    = 4 * 365 * 24 * time.Hour // beyond it the rest is read at once
 )
 
 // window is a range of ids that a list reads, from inclusive to exclusive.
@@ -339,8 +340,11 @@ func (q question) begin(ctx context.Context, account, table string, f readmodel.
 		}
 		w.after(id)
 	}
-	if f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) && table == "dep_by_env_vN" {
-		w.last = true // one cell is a short range of the key as it is
+	switch {
+	case f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) && table == "dep_by_env_vN", f.Run != "":
+		w.last = true // one cell is a short range of the key as it is, and an index finds a run
+	case f.Product != (event.ProductID{}):
+		w.length = productWindow
 	}
 	switch {
 	case f.Oldest && p.After == "" && !w.last: // there may be years before the first one
@@ -353,7 +357,7 @@ func (q question) begin(ctx context.Context, account, table string, f readmodel.
 			return w, err
 		}
 	case !f.Oldest && p.After == "" && !w.last: // what is newer than the clock as well
-		w.from = idAt(q.cfg.Now().Add(-firstWindow))
+		w.from = idAt(q.cfg.Now().Add(-w.length))
 		return w, nil
 	}
 	w.stretch()
@@ -375,13 +379,18 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 	if err != nil {
 		return nil, err
 	}
+	const within = ` AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({to:String}), 16)`
+	candidates := " AND id IN (SELECT id FROM " + table + " WHERE " + where + within + ")"
+	likely := ""
+	if f.Run != "" {
+		likely = candidates
+	}
 	var out []readmodel.RunRow
 	onlyLiving := ""
 	for len(out) < p.Limit {
 		want := p.Limit - len(out)
 		b["from"], b["to"], b["limit"] = ulidHex(w.from), ulidHex(w.to), uint32(want)
-		ids, err := list(ctx, q, "find runs", "SELECT id FROM "+table+" FINAL WHERE "+where+onlyLiving+`
-			AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({to:String}), 16)
+		ids, err := list(ctx, q, "find runs", "SELECT id FROM "+table+" FINAL WHERE "+where+within+likely+onlyLiving+`
 			ORDER BY id `+order+" LIMIT {limit:UInt32}", b,
 			func(s scanner) (id ulid.ULID, err error) {
 				err = s.Scan((*[16]byte)(&id))
@@ -403,6 +412,9 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 				break
 			}
 			w.next()
+			if searches(f) && len(out) < p.Limit/4 { // and rarely finds
+				likely = candidates
+			}
 			continue
 		}
 		// A short page means the end to the caller, so go on for what is missing:
@@ -414,6 +426,13 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 		w.after(ids[len(ids)-1])
 	}
 	return out, nil
+}
+
+// searches tells whether few rows may match a filter that the key knows nothing
+// of. Those are looked for first without FINAL, where an index may skip what
+// cannot match; what they have become is asked of them alone.
+func searches(f readmodel.RunFilter) bool {
+	return f.By != "" || f.Run != "" || f.SHA != "" || len(f.Meta) > 0
 }
 
 func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
@@ -446,7 +465,7 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 		where, b["statuses"] = where+" AND status IN {statuses:Array(String)}", words
 	}
 	if f.By != "" {
-		where += " AND {by:String} IN (done_by, done_by_email, done_by_name)"
+		where += " AND (done_by = {by:String} OR done_by_email = {by:String} OR done_by_name = {by:String})"
 		b["by"] = f.By
 	}
 	equal("source_system", "source", "String", f.Source)
@@ -880,13 +899,11 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 	// By key, however many they are: an account may have a million cells.
 	where, b := " AND product_id IN {products:Array(UUID)}", params{"account": account, "products": ids}
 	where += inColumns(f, columns, b)
-	newest := func(current, past string) string {
-		if f.Past() {
-			return pastCells(past, where+notAfter(f, b))
-		}
-		return "SELECT " + cellSelection + " FROM " + current + " FINAL WHERE account = {account:String}" + where
+	current, tried := "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, newest("attempts_vN", where, "current_vN", "attempts_vN")
+	if f.Past() {
+		where += notAfter(f, b)
+		current, tried = newest("cells_vN", where, "cells_vN"), newest("past_attempts_vN", where, "cells_vN", "past_attempts_vN")
 	}
-	current, tried := newest("current_vN", "cells_vN"), newest("attempts_vN", "past_attempts_vN")
 	scan := func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) }
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -923,15 +940,19 @@ func notAfter(f readmodel.MatrixFilter, b params) string {
 	return where
 }
 
-// pastCells asks a table that keeps every row for the newest of each cell. Which
-// rows those are is found out on a few narrow columns, and only they are read
-// whole. Of a row that was stored twice any copy will do.
-func pastCells(table, where string) string {
+// newest asks a table for the rows that are the newest of their cell in all of
+// some tables. Which rows those are is found out on a few narrow columns, and
+// only they are read whole: most attempts are older than what is live, and then
+// tell nothing. Of a row that was stored twice any copy will do.
+func newest(table, where string, among ...string) string {
 	const cell = "product_id, environment_id, inc"
+	narrow := make([]string, len(among))
+	for i, name := range among {
+		narrow[i] = "SELECT " + cell + ", at_ms, pos FROM " + name + " WHERE account = {account:String}" + where
+	}
 	return "SELECT " + cellSelection + " FROM " + table + " WHERE account = {account:String}" + where + `
 		AND (` + cell + `, at_ms, pos) IN (
-			SELECT ` + cell + `, (max((at_ms, pos)) AS newest).1, newest.2 FROM ` + table + `
-			WHERE account = {account:String}` + where + ` GROUP BY ` + cell + `)
+			SELECT ` + cell + `, (max((at_ms, pos)) AS newest).1, newest.2 FROM (` + strings.Join(narrow, " UNION ALL ") + `) GROUP BY ` + cell + `)
 		LIMIT 1 BY ` + cell
 }
 

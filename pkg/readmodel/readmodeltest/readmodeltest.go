@@ -150,7 +150,7 @@ func (h *history) questions() []question {
 			add(func(r readmodel.Reader) (any, error) { return r.Owner(ctx, readmodel.EnvironmentObject, id.String()) }, "owner of environment %s", id)
 		}
 	}
-	return append(out, h.ledgerQuestions(ctx)...)
+	return append(append(out, h.ledgerQuestions(ctx)...), h.freshnessQuestions(ctx)...)
 }
 
 // listQuestions walks each list to its end by pages like p.

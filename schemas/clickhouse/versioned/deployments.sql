@@ -3,7 +3,8 @@ CREATE TABLE IF NOT EXISTS deployments{{.Suffix}}{{.OnCluster}}
 (
     {{template "run"}},
     INDEX by_id  id        TYPE bloom_filter(0.01) GRANULARITY 1,
-    INDEX by_run invoke_id TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX by_run invoke_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_hand (done_by, done_by_email, done_by_name) TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, id)
