@@ -96,6 +96,7 @@ func check(t *rapid.T, s store, account string) {
 	}
 	w.project(s)
 	w.compare(s)
+	w.compareStates(s)
 }
 
 type world struct {
