@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"sync"
@@ -93,10 +92,7 @@ func (s *Service) again(w http.ResponseWriter, r *httpapi.Request) (c reading, d
 		return c, false, err
 	}
 	c.at = asOf(c.drawn)
-	values, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil { // admitted all the same
-		return c, false, nil
-	}
+	values := r.URL.Query()
 	values.Del("min_position") // waited for
 	c.key = r.Identity.Account + "\x00" + r.URL.Path + "?" + values.Encode()
 	k := s.answers.find(c.key)
