@@ -902,7 +902,7 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 	current, tried := "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, newest("attempts_vN", where, "current_vN", "attempts_vN")
 	if f.Past() {
 		where += notAfter(f, b)
-		current, tried = newest("cells_vN", where, "cells_vN"), newest("past_attempts_vN", where, "cells_vN", "past_attempts_vN")
+		current, tried = newest("cells_vN", where, "cells_vN"), newest("past_attempts_vN", where, "past_attempts_vN")
 	}
 	scan := func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) }
 	group, both := errgroup.WithContext(ctx)
@@ -942,8 +942,10 @@ func notAfter(f readmodel.MatrixFilter, b params) string {
 
 // newest asks a table for the rows that are the newest of their cell in all of
 // some tables. Which rows those are is found out on a few narrow columns, and
-// only they are read whole: most attempts are older than what is live, and then
-// tell nothing. Of a row that was stored twice any copy will do.
+// only they are read whole. Most attempts are older than what is live, and then
+// tell nothing: among both tables they are not the newest. Of the past that is not
+// asked, since it would read all successes of the past once more. Of a row that
+// was stored twice any copy will do.
 func newest(table, where string, among ...string) string {
 	const cell = "product_id, environment_id, inc"
 	narrow := make([]string, len(among))
