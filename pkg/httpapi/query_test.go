@@ -186,7 +186,8 @@ func TestACursorGivesItsKeyBack(t *testing.T) {
 }
 
 func TestAnEmptyListIsNotNull(t *testing.T) {
-	f := newFixture(t, httpapi.Handlers{"listProducts": func(_ http.ResponseWriter, r *httpapi.Request) error {
+	f := newFixture(t, httpapi.Handlers{"listProducts": func(w http.ResponseWriter, r *httpapi.Request) error {
+		w.Header().Set("ETag", `W/"0"`)
 		return r.JSON(200, httpapi.NewList[string](r, nil, "", asOf()))
 	}})
 	a := f.send("GET", "/products/", "pat_read", "")
