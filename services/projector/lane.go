@@ -17,8 +17,9 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-// RebuildRows is how many rows a rebuild stores at a time, of all tables together.
-const RebuildRows = 100_000
+// RebuildRows is how many rows a rebuild stores at a time, of all tables together. On two
+// quiet cores 300,000 events were rebuilt at 33,000/s with it, at 25,000/s with twice as many.
+const RebuildRows = 50_000
 
 // rebuildConfig is for a lane that has the whole log before it: large blocks make
 // few parts, which cost ClickHouse little to merge.
