@@ -289,3 +289,23 @@ func TestWhatACredentialWroteIsSummedUp(t *testing.T) {
 		m.get(keysPath+made.id()+"/writes", as(m.tokenOf(other, "pat", "admin"))).fails(http.StatusForbidden, "NOT_OWNER")
 	})
 }
+
+func TestAChangeOfACredentialTellsFromWhereAndWhyItWasMade(t *testing.T) {
+	everywhere(t, func(t *testing.T, l *ledger) {
+		order := body{"name": l.name("ci"), "expires": "90d"}
+		made := l.send(http.MethodPost, keysPath, order.String(), as(l.admin), header("Content-Type", "application/json")).is(http.StatusCreated)
+		l.secrets = append(l.secrets, made.text("secret"))
+		why := "left the team, was " + made.text("secret")
+		gone := l.send(http.MethodDelete, where(keysPath+made.id(), "reason", why), "", as(l.admin)).is(http.StatusNoContent)
+		position := gone.header.Get("X-Shipledger-Position")
+		found := l.get(where("/events/", "subject", made.id(), "order", "oldest", "min_position", position), as(l.admin), header("X-Shipledger-Position", "")).is(http.StatusOK)
+		found.shows(body{
+			"items.0.type": "credential.created", "items.0.data.change.from": "127.0.0.1", "items.0.data.change.reason": absent,
+			"items.1.type": "credential.revoked", "items.1.data.change.from": "127.0.0.1",
+		})
+		if said := found.text("items.1.data.change.reason"); !strings.HasPrefix(said, "left the team, was sk_") || strings.Contains(said, randomPart(made.text("secret"))) {
+			t.Errorf("the reason is told as %q", said)
+		}
+		l.send(http.MethodDelete, where(keysPath+made.id(), "reason", strings.Repeat("x", 256)), "", as(l.admin)).is(http.StatusUnprocessableEntity)
+	})
+}

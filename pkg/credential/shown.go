@@ -59,7 +59,12 @@ func Shown(o event.Opaque) []byte {
 			visible[name] = value
 		}
 	}
-	out, err := json.Marshal(map[string]any{what.object: visible}, json.Deterministic(true))
+	all := map[string]any{what.object: visible}
+	var note Note
+	if json.Unmarshal(data["change"], &note) == nil && note != (Note{}) {
+		all["change"] = note
+	}
+	out, err := json.Marshal(all, json.Deterministic(true))
 	if err != nil {
 		return nil
 	}

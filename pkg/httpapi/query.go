@@ -291,6 +291,11 @@ func (r *Request) value(name string) *queryValue {
 // The accessors of query parameters panic for a name that the document does not
 // have: asking for it is a fault of the program.
 
+// Takes tells whether the request's operation has a query parameter of that name.
+func (r *Request) Takes(name string) bool {
+	return slices.ContainsFunc(r.Operation.parameters, func(p parameter) bool { return p.name == name })
+}
+
 // QueryString gives a text, "" where it is absent.
 func (r *Request) QueryString(name string) string { return r.value(name).text }
 

@@ -144,11 +144,25 @@ func (s *Service) put(ctx context.Context, r *httpapi.Request, what fact, now ti
 	if err := r.Reverify(); err != nil { // contract 3.3: right before the commit
 		return 0, err
 	}
-	return s.append(ctx, what, r.Identity.Author(), now, before)
+	return s.appendNoted(ctx, what, r.Identity.Author(), noteOf(r), now, before)
+}
+
+// noteOf tells from where a request comes, and why it was made where its
+// operation lets it say so.
+func noteOf(r *httpapi.Request) credential.Note {
+	n := credential.Note{From: r.ClientAddr().String()}
+	if r.Takes("reason") {
+		n.Reason = r.QueryString("reason")
+	}
+	return n
 }
 
 func (s *Service) append(ctx context.Context, what fact, by event.Author, now time.Time, before uint64) (uint64, error) {
-	frame, err := s.frame(what, by, now)
+	return s.appendNoted(ctx, what, by, credential.Note{}, now, before)
+}
+
+func (s *Service) appendNoted(ctx context.Context, what fact, by event.Author, note credential.Note, now time.Time, before uint64) (uint64, error) {
+	frame, err := s.frame(what, by, note, now)
 	if err != nil {
 		return 0, err
 	}
@@ -163,7 +177,7 @@ func (s *Service) append(ctx context.Context, what fact, by event.Author, now ti
 	return seq, err
 }
 
-func (s *Service) frame(what fact, by event.Author, now time.Time) (eventlog.Frame, error) {
+func (s *Service) frame(what fact, by event.Author, note credential.Note, now time.Time) (eventlog.Frame, error) {
 	at := now.UTC().Truncate(time.Millisecond)
 	id, err := ulid.New(ulid.Timestamp(at), s.entropy)
 	if err != nil {
@@ -171,6 +185,9 @@ func (s *Service) frame(what fact, by event.Author, now time.Time) (eventlog.Fra
 	}
 	e, err := what.Event(id, what.is, at, by)
 	if err != nil {
+		return eventlog.Frame{}, err
+	}
+	if err := note.On(&e); err != nil {
 		return eventlog.Frame{}, err
 	}
 	return eventlog.Frame{

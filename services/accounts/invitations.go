@@ -173,7 +173,7 @@ func (s *Service) useLink(
 		}
 		change := decide(&held.User, asked.Name, hash, now, before)
 		user = change.User
-		seq, err := s.append(ctx, fact{recordable: &user, is: change.Type, alone: true}, byLink(&user), now, before)
+		seq, err := s.appendNoted(ctx, fact{recordable: &user, is: change.Type, alone: true}, byLink(&user), noteOf(r), now, before)
 		return committed{seq: seq}, err
 	})
 	if err != nil {

@@ -169,11 +169,11 @@ func (s *Service) oidcCallback(w http.ResponseWriter, r *httpapi.Request) error 
 	if err != nil {
 		return err
 	}
-	user, err := s.whoSignsIn(r.Context(), email, st.Account)
+	user, err := s.whoSignsIn(r, email, st.Account)
 	if err != nil {
 		return err
 	}
-	session, _, err := s.start(r.Context(), user)
+	session, _, err := s.start(r, user)
 	if err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func (c *issuerClient) identify(r *httpapi.Request, st *oidcState) (email string
 }
 
 // whoSignsIn gives the user of a verified address. One who was invited joins by it.
-func (s *Service) whoSignsIn(ctx context.Context, email, account string) (*credential.User, error) {
+func (s *Service) whoSignsIn(r *httpapi.Request, email, account string) (*credential.User, error) {
 	if err := s.ring.Healthy(); err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ func (s *Service) whoSignsIn(ctx context.Context, email, account string) (*crede
 		return &users[0].User, nil
 	}
 	joined := users[0].User
-	_, err := s.inTurn(ctx, func(ctx context.Context, now time.Time, before uint64) (committed, error) {
+	_, err := s.inTurn(r.Context(), func(ctx context.Context, now time.Time, before uint64) (committed, error) {
 		held, ok := s.ring.User(joined.ID)
 		switch {
 		case !ok:
@@ -256,7 +256,7 @@ func (s *Service) whoSignsIn(ctx context.Context, email, account string) (*crede
 		change := held.Join("", "", now)
 		joined = change.User
 		by := event.Author{CredentialName: "OpenID Connect", Mode: event.Live, Actor: joined.ID}
-		seq, err := s.append(ctx, fact{recordable: &joined, is: change.Type, alone: true}, by, now, before)
+		seq, err := s.appendNoted(ctx, fact{recordable: &joined, is: change.Type, alone: true}, by, noteOf(r), now, before)
 		return committed{seq: seq}, err
 	})
 	return &joined, err

@@ -58,7 +58,7 @@ func (s *Service) logIn(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	session, seq, err := s.start(r.Context(), user)
+	session, seq, err := s.start(r, user)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func busyVerifying(ctx context.Context, err error) error {
 var errLogin = fault.New(fault.Unauthenticated, credential.ErrInvalidKey.Code, "The e-mail address and the password do not belong together.")
 
 // start records a session of a user, and returns when this process lets it in.
-func (s *Service) start(ctx context.Context, user *credential.User) (credential.WebSession, uint64, error) {
+func (s *Service) start(r *httpapi.Request, user *credential.User) (credential.WebSession, uint64, error) {
 	now := s.now().UTC()
 	id, err := ulid.New(ulid.Timestamp(now), s.entropy)
 	if err != nil {
@@ -139,10 +139,10 @@ func (s *Service) start(ctx context.Context, user *credential.User) (credential.
 		ID: id.String(), Account: user.Account, UserID: user.ID, StartedAt: at, ExpiresAt: at.Add(s.life),
 	}
 	// Once it is stored it counts, so that a client who has gone changes nothing.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commitTimeout)
 	defer cancel()
 	what := fact{recordable: &session, is: credential.SessionStarted}
-	seq, err := s.append(ctx, what, session.Author(), now, s.ring.Applied())
+	seq, err := s.appendNoted(ctx, what, session.Author(), noteOf(r), now, s.ring.Applied())
 	if errors.Is(err, eventlog.ErrConflict) { // nobody else has its id
 		err = unavailable(err)
 	}
