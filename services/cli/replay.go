@@ -296,6 +296,10 @@ func (c *replayID) decide(ctx context.Context, app *kong.Context, what string, b
 	return err
 }
 
+// lookEvery is how often a long replay is looked at: less often than the budget
+// of an admin's token allows, half a look a second (contract 3.6).
+const lookEvery = 3 * time.Second
+
 // watchReplay shows progress until the replay is no longer made, and then what
 // came of it. A server that is away for a moment is waited for.
 func watchReplay(ctx context.Context, app *kong.Context, s *Server, r replayState, every time.Duration) error {
@@ -321,6 +325,7 @@ func watchReplay(ctx context.Context, app *kong.Context, s *Server, r replayStat
 		if err := sleep(ctx, every); err != nil {
 			return errors.New("interrupted: the replay goes on; see it again with `shipledger replay watch`")
 		}
+		every = min(every+every/2, max(every, lookEvery))
 		if err := s.call(ctx, http.MethodGet, "replays/"+r.ID, nil, nil, &r); err != nil {
 			if e, ok := errors.AsType[*refusedError](err); ok && !transient(e.Status) {
 				return err

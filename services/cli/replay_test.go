@@ -53,6 +53,9 @@ func (s *replays) answer(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, running)
 		case 2:
 			http.Error(w, `{"detail":"Service temporarily unavailable"}`, http.StatusServiceUnavailable)
+		case 3:
+			w.Header().Set("Retry-After", "0")
+			http.Error(w, `{"detail":"Rate limit exceeded.","error":{"code":"RATE_LIMIT_EXCEEDED","message":"Too many requests."}}`, http.StatusTooManyRequests)
 		default:
 			_, _ = io.WriteString(w, ready)
 		}

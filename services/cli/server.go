@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 )
@@ -23,7 +25,8 @@ type Server struct {
 // refusedError is an answer that is no success.
 type refusedError struct {
 	Refusal
-	next string // what to do
+	next  string        // what to do
+	after time.Duration // when to ask again, where that helps
 }
 
 func (e *refusedError) Error() string {
@@ -37,8 +40,29 @@ func (e *refusedError) Error() string {
 	return text
 }
 
-// call asks the server and reads its answer into into. The token appears in no error.
+// patience is how often call asks again for want of budget: with the waits that
+// the server names, more than the minute in which a budget is whole again.
+const patience = 12
+
+// maxPatience is the longest wait, in seconds, that a server may ask for.
+const maxPatience = 60
+
+// call asks the server and reads its answer into into. The token appears in no
+// error. Where the token's budget is used up it waits as long as the server says.
 func (s *Server) call(ctx context.Context, method, path string, query url.Values, body, into any) error {
+	for asked := 0; ; asked++ {
+		err := s.callOnce(ctx, method, path, query, body, into)
+		e, refused := errors.AsType[*refusedError](err)
+		if !refused || e.Status != http.StatusTooManyRequests || asked == patience {
+			return err
+		}
+		if err := sleep(ctx, e.after); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Server) callOnce(ctx context.Context, method, path string, query url.Values, body, into any) error {
 	if s.Token == "" {
 		return errors.New("no token: set SHIPLEDGER_TOKEN to one with the scope admin, " + whereToken)
 	}
@@ -78,7 +102,7 @@ func (s *Server) call(ctx context.Context, method, path string, query url.Values
 		return fmt.Errorf("read the answer of %s: %w", s.URL, err)
 	}
 	if res.StatusCode < 200 || res.StatusCode > 299 {
-		return refusal(res.StatusCode, text)
+		return refusal(res.StatusCode, res.Header, text)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("%s did not answer as a Shipledger server does: check SHIPLEDGER_URL: %w", s.URL, err)
@@ -106,8 +130,11 @@ var nextSteps = map[string]string{
 	"WRONG_CREDENTIAL_KIND": "use a personal access token with the scope admin, " + whereToken,
 }
 
-func refusal(status int, text []byte) error {
-	e := &refusedError{Refusal: readRefusal(status, text)}
+func refusal(status int, h http.Header, text []byte) error {
+	e := &refusedError{Refusal: readRefusal(status, text), after: time.Second}
+	if seconds, err := strconv.Atoi(h.Get("Retry-After")); err == nil && seconds >= 0 {
+		e.after = min(time.Duration(seconds), maxPatience) * time.Second
+	}
 	e.next = nextSteps[e.Code]
 	if e.next == "" && status == http.StatusServiceUnavailable {
 		e.next = "run the same command again in a moment"
