@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,12 +95,12 @@ func TestTheLaterDecisionWinsInWhateverOrderTheyArrive(t *testing.T) {
 // lossy is a table that takes nothing for a while.
 type lossy struct {
 	*memkv.Table
-	broken bool
+	broken atomic.Bool
 }
 
 // Swap implements kv.Table.
 func (l *lossy) Swap(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
-	if l.broken {
+	if l.broken.Load() {
 		return 0, context.DeadlineExceeded
 	}
 	return l.Table.Swap(ctx, key, value, revision)
@@ -107,7 +108,8 @@ func (l *lossy) Swap(ctx context.Context, key string, value []byte, revision uin
 
 func TestWhatCouldNotBeSharedIsSharedLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := &lossy{memkv.New(), true}
+		table := &lossy{Table: memkv.New()}
+		table.broken.Store(true)
 		committer, stopCommitter := opened(t, table)
 		other, stopOther := opened(t, table)
 		committer.Offer(off(3))
@@ -118,7 +120,7 @@ func TestWhatCouldNotBeSharedIsSharedLater(t *testing.T) {
 		if !other.Of("acme").PATWrite {
 			t.Error("the other process knows what nobody told it")
 		}
-		table.broken = false
+		table.broken.Store(false)
 		time.Sleep(time.Minute) // of the bubble
 		synctest.Wait()
 		if other.Of("acme").PATWrite {
