@@ -3,6 +3,7 @@ package contract_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -63,10 +64,10 @@ func TestUnusedCredentialsAreFoundAndSortedByUse(t *testing.T) {
 			}
 		}
 		names := m.manage(http.MethodGet, where(keysPath, "unused_30d", "false"), nil).is(200).each("items", "name")
-		if !has(names, "new") || !has(names, "old but used") || has(names, "old") {
+		if !slices.Contains(names, "new") || !slices.Contains(names, "old but used") || slices.Contains(names, "old") {
 			t.Errorf("used are %v", names)
 		}
-		if !has(unused.each("items", "name"), "old") {
+		if !slices.Contains(unused.each("items", "name"), "old") {
 			t.Error("the old key is not unused")
 		}
 		var all []string
@@ -82,15 +83,6 @@ func TestUnusedCredentialsAreFoundAndSortedByUse(t *testing.T) {
 			t.Errorf("by use: %v", all)
 		}
 	})
-}
-
-func has(names []string, name string) bool {
-	for _, n := range names {
-		if n == name {
-			return true
-		}
-	}
-	return false
 }
 
 // mintAt makes a credential at a time.
@@ -223,7 +215,7 @@ func TestEventsOfATestKeyChangeNoNumberOfTheUsage(t *testing.T) {
 			differ(t, "an event that is tagged test", []string{"t2", "test"}, []string{by, tagged.each("items", "mode")[i]})
 		}
 		untagged := m.get("/events/?mode=live&limit=200", as(m.pat)).is(200)
-		if has(untagged.each("items", "credential_id"), "t2") || len(tagged.list("items")) < 5 {
+		if slices.Contains(untagged.each("items", "credential_id"), "t2") || len(tagged.list("items")) < 5 {
 			t.Errorf("%s", untagged.raw)
 		}
 		// Other accounts see neither.

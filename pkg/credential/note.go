@@ -2,6 +2,7 @@ package credential
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -26,8 +27,8 @@ func (n Note) On(e *event.Event) error {
 	if err != nil {
 		return fmt.Errorf("note a change: %w", err)
 	}
-	data := append(o.Data[:len(o.Data)-1:len(o.Data)-1], `,"change":`...)
-	o.Data = append(append(data, change...), '}')
+	object := o.Data[:len(o.Data)-1] // without its closing brace
+	o.Data = slices.Concat(object, []byte(`,"change":`), change, []byte("}"))
 	e.Payload = o
 	return nil
 }
