@@ -51,7 +51,7 @@ func (w *world) held() (stored, quarantined uint64) {
 // rebuild with mended code says what the live tables lack, and what is redriven
 // leaves exactly the tables of a rebuild.
 //
-// Rows: architecture 6, architecture 7
+// Architecture 6 and 7.
 func TestPoisonIsSetAsideSaidInTheCertificateAndHealedByRedriving(t *testing.T) {
 	w := newWorld(t)
 	w.code(func(r event.Recorded, rows *readmodel.Rows) bool {

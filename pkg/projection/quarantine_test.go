@@ -102,7 +102,7 @@ func descriptions(t *testing.T, model *memmodel.Model) map[string]string {
 	return out
 }
 
-// Rows: architecture 6
+// Architecture 6.
 func TestWhatCannotBeAppliedIsSetAsideAndTheRestGoesOn(t *testing.T) {
 	log := memlog.New()
 	frame(t, log, "a", "b")
@@ -329,7 +329,7 @@ func state(t *rapid.T, m *memmodel.Model) any {
 // Whatever cannot be applied, whenever the store dies and whatever was tried in
 // vain before: once the code is mended, all is as if nothing had ever happened.
 //
-// Rows: architecture 6
+// Architecture 6.
 func TestWhatIsRedrivenWithMendedCodeIsAsIfItHadNeverFailed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ctx := context.Background()
