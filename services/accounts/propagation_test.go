@@ -88,7 +88,7 @@ func TestAnAnswerSaysThatAProcessMayNotHaveHeardOfTheRevocation(t *testing.T) {
 	landed := two.flight.Begin() // something decided while the key was good, that takes its time
 	began := time.Now()
 	w := one.ask(http.MethodDelete, "/api-keys/"+key.ID, "")
-	if took := time.Since(began); w.Code != http.StatusNoContent || w.Header().Get("X-Shipledger-Propagated") != "false" || took < time.Second || took > 3*time.Second {
+	if took := time.Since(began); w.Code != http.StatusNoContent || w.Header().Get("X-Shipledger-Propagated") != "false" || took < time.Second {
 		t.Errorf("%d %v after %v", w.Code, w.Header(), took)
 	}
 	got := one.propagation("/api-keys/" + key.ID)

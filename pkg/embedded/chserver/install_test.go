@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
@@ -52,13 +51,12 @@ func TestInstalledEngineIsFoundWithoutWork(t *testing.T) {
 		t.Skip("SKIPPED: no engine is installed, the tests run on", engine.Binary)
 	}
 	var progress bytes.Buffer
-	began := time.Now()
 	library, err := chserver.Install(t.Context(), chserver.InstallConfig{From: "no such folder", Progress: &progress})
 	if err != nil || library != engine.Library {
 		t.Errorf("got %q, %v, want %q", library, err, engine.Library)
 	}
-	if took := time.Since(began); took > time.Second || progress.Len() > 0 {
-		t.Errorf("it took %s and said %q", took, progress.String())
+	if progress.Len() > 0 {
+		t.Errorf("it said %q", progress.String())
 	}
 }
 
