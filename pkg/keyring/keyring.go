@@ -52,6 +52,7 @@ type Ring struct {
 	applied uint64
 	newest  time.Time     // receipt of the newest event that was applied and could be read
 	heardAt time.Time     // when keys were last known to be complete; zero: never
+	toldAt  time.Time     // when a report that reached the others was begun; zero: this process tells nobody
 	probed  probe         // what is still to be applied; no time: nothing
 	grown   chan struct{} // closed and replaced whenever applied grows
 }
@@ -123,7 +124,19 @@ func (r *Ring) Healthy() error {
 	return nil
 }
 
-func (r *Ring) deaf(now time.Time) bool { return r.heardAt.IsZero() || now.Sub(r.heardAt) > r.limit }
+// deaf is for whoever holds r.mu. A process that nobody hears of stops as one
+// does that hears of nothing: the others cease to wait for it (Node.gone), and
+// then it may not let in whom they have shut out.
+func (r *Ring) deaf(now time.Time) bool {
+	return r.heardAt.IsZero() || now.Sub(r.heardAt) > r.limit || !r.toldAt.IsZero() && now.Sub(r.toldAt) > r.limit
+}
+
+// reported notes that the others heard of this process, not before a time.
+func (r *Ring) reported(at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.toldAt = at
+}
 
 // Applied gives the sequence of the last event that the ring knows.
 func (r *Ring) Applied() uint64 {

@@ -15,7 +15,9 @@ import (
 	"github.com/shipledger/shipledger/pkg/kv"
 )
 
-// NodeLife is how long a node counts as live after its last report.
+// NodeLife is how long a node counts at least after its last report. It counts
+// for longer where it trusts its keys for longer without news: it may have been
+// held up, and let somebody in the moment that it goes on.
 const NodeLife = 5 * time.Second
 
 // joinSuffix is behind the key of a node where it says that it joins.
@@ -38,7 +40,12 @@ type Node struct {
 	// Beside is how far it follows NodesConfig.Beside, likewise.
 	Beside uint64
 	SeenAt time.Time // when its last report was heard here
+	// Trusts is how long it lets in by what it knows after a report of its own.
+	Trusts time.Duration
 }
+
+// gone tells whether a node no longer lets anybody in, whatever became of it.
+func (n *Node) gone(now time.Time) bool { return now.Sub(n.SeenAt) > max(NodeLife, n.Trusts) }
 
 func (n *Node) key() string { return n.Service + "." + n.ID }
 
@@ -92,7 +99,7 @@ type Nodes struct {
 	logger *slog.Logger
 
 	mu      sync.Mutex
-	settled reportWire      // what this node may report
+	settled reached         // what this node may report
 	heard   map[string]Node // by key
 	changed chan struct{}   // closed and replaced whenever heard changes
 	moved   chan struct{}   // holds something when settled grew
@@ -120,7 +127,7 @@ func (n *Nodes) live() []Node {
 	now := n.now()
 	var out []Node
 	for _, node := range n.heard {
-		if now.Sub(node.SeenAt) < NodeLife {
+		if !node.gone(now) {
 			out = append(out, node)
 		}
 	}
@@ -173,7 +180,7 @@ func (n *Nodes) Run(ctx context.Context, ready func()) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel()
-	n.settled = reportWire{n.ring.Applied(), n.cfg.Beside.Applied()}
+	n.settled = reached{n.ring.Applied(), n.cfg.Beside.Applied()}
 	for first := (backoff{}); !n.report(ctx, n.cfg.key()+joinSuffix) || !n.report(ctx, n.cfg.key()); {
 		if !first.wait(ctx) {
 			return nil
@@ -187,7 +194,7 @@ func (n *Nodes) Run(ctx context.Context, ready func()) error {
 	group.Go(func() { n.settle(ctx) })
 	group.Go(func() { n.watch(ctx) })
 	ready()
-	ticks := time.NewTicker(reportEvery)
+	ticks := time.NewTicker(min(reportEvery, n.ring.limit/probesPerLimit))
 	defer ticks.Stop()
 	for {
 		select {
@@ -210,9 +217,9 @@ func (n *Nodes) Run(ctx context.Context, ready func()) error {
 func (n *Nodes) settle(ctx context.Context) {
 	for {
 		ringChanged, besideChanged := n.ring.Changed(), n.cfg.Beside.Changed() // before asking
-		reached := reportWire{n.ring.Applied(), n.cfg.Beside.Applied()}
+		now := reached{n.ring.Applied(), n.cfg.Beside.Applied()}
 		n.mu.Lock()
-		news := reached != n.settled
+		news := now != n.settled
 		n.mu.Unlock()
 		if !news {
 			select {
@@ -229,7 +236,7 @@ func (n *Nodes) settle(ctx context.Context) {
 			}
 		}
 		n.mu.Lock()
-		n.settled = reached
+		n.settled = now
 		n.mu.Unlock()
 		select {
 		case n.moved <- struct{}{}:
@@ -238,22 +245,32 @@ func (n *Nodes) settle(ctx context.Context) {
 	}
 }
 
-type reportWire struct {
+// reached is how far a node is.
+type reached struct {
 	Applied uint64 `json:"applied"`
 	Beside  uint64 `json:"beside,omitzero"`
 }
 
+type reportWire struct {
+	reached
+
+	TrustsMS int64 `json:"trusts_ms"`
+}
+
 func (n *Nodes) report(ctx context.Context, key string) bool {
 	n.mu.Lock()
-	wire := n.settled
+	wire := reportWire{n.settled, n.ring.limit.Milliseconds()}
 	n.mu.Unlock()
+	began := n.now() // whoever hears it hears it later, and counts this node for longer than it trusts itself
 	body, err := json.Marshal(wire)
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 		defer cancel()
 		_, err = n.table.Put(ctx, key, body)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err == nil {
+		n.ring.reported(began)
+	} else if ctx.Err() == nil {
 		n.logger.WarnContext(ctx, "cannot report to the other nodes", "err", err)
 	}
 	return err == nil
@@ -311,10 +328,10 @@ func (n *Nodes) hear(ctx context.Context, e kv.Entry) {
 	if e.Value == nil {
 		delete(n.heard, key)
 	} else {
-		n.heard[key] = Node{service, id, wire.Applied, wire.Beside, now}
+		n.heard[key] = Node{service, id, wire.Applied, wire.Beside, now, time.Duration(wire.TrustsMS) * time.Millisecond}
 	}
 	for key, node := range n.heard { // those that never said goodbye
-		if now.Sub(node.SeenAt) >= NodeLife {
+		if node.gone(now) {
 			delete(n.heard, key)
 		}
 	}

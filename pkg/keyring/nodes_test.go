@@ -2,8 +2,10 @@ package keyring_test
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,11 +104,13 @@ func TestAnEventIsNotEverywhereWhileWhatWasDecidedBeforeIsInFlight(t *testing.T)
 	})
 }
 
-func TestANodeThatFallsSilentCountsForFiveSecondsAndOneThatStopsNoLonger(t *testing.T) {
+// A node that is held up goes on letting in for as long as it trusts what it
+// knows, and nobody can tell whether it is held up or dead.
+func TestANodeThatFallsSilentCountsForAsLongAsItTrustsItsKeysAndOneThatStopsNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, table := memlog.New(), memkv.New()
 		one, two := runNode(t, "a", log, table), runNode(t, "b", log, table)
-		if _, err := table.Put(t.Context(), "ingest.silent", []byte(`{"applied":0}`)); err != nil {
+		if _, err := table.Put(t.Context(), "ingest.silent", []byte(`{"applied":0,"trusts_ms":20000}`)); err != nil {
 			t.Fatal(err)
 		}
 		_, rec := newKey(t, newPeppers(t), 1)
@@ -114,7 +118,11 @@ func TestANodeThatFallsSilentCountsForFiveSecondsAndOneThatStopsNoLonger(t *test
 		if everywhere, took := one.within(t, seq); everywhere || took != time.Second {
 			t.Errorf("everywhere: %v after %v, though a node says nothing", everywhere, took)
 		}
-		<-time.After(keyring.NodeLife)
+		<-time.After(18 * time.Second)
+		if everywhere, _ := one.within(t, seq); everywhere {
+			t.Error("the event is everywhere, though a node that says nothing may still let in")
+		}
+		<-time.After(2 * time.Second)
 		if everywhere, took := one.within(t, seq); !everywhere || took > 0 {
 			t.Errorf("everywhere: %v after %v, though the silent node is gone", everywhere, took)
 		}
@@ -124,6 +132,45 @@ func TestANodeThatFallsSilentCountsForFiveSecondsAndOneThatStopsNoLonger(t *test
 			t.Errorf("%+v", live)
 		}
 	})
+}
+
+// The others cease to wait for a node that they do not hear of.
+func TestANodeWhoseReportsAreLostStopsToLetInThoughItHearsTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, table := memlog.New(), &muteTable{Table: memkv.New()}
+		token, rec := newKey(t, newPeppers(t), 1)
+		store(t, log, rec, 0)
+		one := runNode(t, "a", log, table)
+		lets := func() error { _, err := one.ring.Verify(token); return err }
+		table.mute.Store(true)
+		<-time.After(29 * time.Second)
+		if err := lets(); err != nil {
+			t.Errorf("29 s after its last report: %v", err)
+		}
+		<-time.After(3 * time.Second)
+		if err := lets(); !errors.Is(err, keyring.ErrDeaf) {
+			t.Errorf("32 s after its last report: %v, want ErrDeaf", err)
+		}
+		table.mute.Store(false)
+		<-time.After(3 * time.Second)
+		if err := lets(); err != nil {
+			t.Errorf("heard of again: %v", err)
+		}
+	})
+}
+
+// muteTable takes nothing in at times.
+type muteTable struct {
+	*memkv.Table
+
+	mute atomic.Bool
+}
+
+func (m *muteTable) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+	if m.mute.Load() {
+		return 0, errors.New("the table is away")
+	}
+	return m.Table.Put(ctx, key, value)
 }
 
 // A process that starts while something is revoked may have looked at the log

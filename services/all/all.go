@@ -394,7 +394,7 @@ func openBudgets(ctx context.Context, cfg Config, js jetstream.JetStream, logger
 func openNodes(ctx context.Context, cfg Config, js jetstream.JetStream, ring *keyring.Ring, beside keyring.Followed, logger *slog.Logger, flights ...*keyring.Flight) (*keyring.Nodes, error) {
 	table, err := natskv.Open(ctx, js, natskv.Config{
 		Bucket: "NODES", Description: "How far each process has heard of credentials", Replicas: cfg.NATSReplicas,
-		Life: keyring.NodeLife, Volatile: true,
+		Life: max(keyring.NodeLife, cfg.DeafLimit), Volatile: true,
 	})
 	if err != nil {
 		return nil, err
