@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
 )
 
 // The formats that only query parameters have.
@@ -21,7 +23,8 @@ const (
 	formatPosition = "position"
 )
 
-const positionHeader = "X-Shipledger-Position"
+// PositionHeader says where what was written stands, and what a read must show.
+const PositionHeader = "X-Shipledger-Position"
 
 type paramWire struct {
 	Ref    string `json:"$ref"`
@@ -119,9 +122,9 @@ func (r *Request) parseQuery() error {
 		}
 		faults = append(faults, r.queryFaults(values)...)
 	}
-	if text := r.Header.Get(positionHeader); text != "" && op.waits {
+	if text := r.Header.Get(PositionHeader); text != "" && op.waits {
 		if _, err := event.ParsePositions(text); err != nil {
-			faults = append(faults, FieldFault{[]string{"header", positionHeader}, err.Error(), "value_error"})
+			faults = append(faults, FieldFault{[]string{"header", PositionHeader}, err.Error(), "value_error"})
 		}
 	}
 	if len(faults) > 0 {
@@ -343,7 +346,7 @@ func filteredStatus(text string) event.Status {
 // does not say.
 func (r *Request) MinPosition() map[string]event.Offset {
 	out := map[string]event.Offset{}
-	for _, text := range []string{r.Header.Get(positionHeader), r.value("min_position").text} {
+	for _, text := range []string{r.Header.Get(PositionHeader), r.value("min_position").text} {
 		if text == "" {
 			continue
 		}
@@ -353,6 +356,30 @@ func (r *Request) MinPosition() map[string]event.Offset {
 		}
 	}
 	return out
+}
+
+// WaitForPosition is how long an answer waits for what the caller wants to see
+// (contract 5.2).
+const WaitForPosition = 5 * time.Second
+
+// AwaitStream waits until a process that draws its answers from one stream alone
+// has heard what the caller wants to see: await returns once it knows a sequence.
+func (r *Request) AwaitStream(stream string, await func(ctx context.Context, seq uint64) error) error {
+	want := r.MinPosition()
+	for other := range want {
+		if other != stream {
+			return &ValidationError{Faults: []FieldFault{{
+				Loc: []string{"query", "min_position"}, Msg: "these answers are not drawn from the stream " + other, Type: "value_error",
+			}}}
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), WaitForPosition)
+	defer cancel()
+	if err := await(ctx, want[stream].Seq()); err != nil {
+		return fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "this process has not heard of the position that was asked for").
+			WithHint("Ask again after the time in Retry-After, or leave the position out to read what is there.")
+	}
+	return nil
 }
 
 // Limit and After give the page that the caller asks for.

@@ -14,11 +14,6 @@ import (
 	"github.com/shipledger/shipledger/pkg/httpapi"
 )
 
-const (
-	positionHeader  = "X-Shipledger-Position"
-	waitForPosition = 5 * time.Second // contract 5.2
-)
-
 // family is one of the two sorts of credentials that have routes. They differ
 // in whose they are: a key is its account's, a token its user's.
 type family struct {
@@ -276,21 +271,7 @@ func (s *Service) find(f family, r *httpapi.Request) (credential.Held, error) {
 
 // fresh waits until this process knows what the caller wants to see.
 func (s *Service) fresh(r *httpapi.Request) error {
-	want := r.MinPosition()
-	for stream := range want {
-		if stream != event.CredentialStream {
-			return &httpapi.ValidationError{Faults: []httpapi.FieldFault{{
-				Loc: []string{"query", "min_position"}, Msg: "these answers are not drawn from the stream " + stream, Type: "value_error",
-			}}}
-		}
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), waitForPosition)
-	defer cancel()
-	if err := s.ring.Await(ctx, want[event.CredentialStream].Seq()); err != nil {
-		return fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "this process has not heard of the position that was asked for").
-			WithHint("Ask again after the time in Retry-After, or leave the position out to read what is there.")
-	}
-	return nil
+	return r.AwaitStream(event.CredentialStream, s.ring.Await)
 }
 
 // order reads what somebody wants of a new credential, and the value of one that

@@ -244,7 +244,7 @@ func (s *Service) changePassword(w http.ResponseWriter, r *httpapi.Request) erro
 	if err != nil {
 		return err
 	}
-	w.Header()[positionHeader] = []string{position(done.seq)}
+	w.Header()[httpapi.PositionHeader] = []string{position(done.seq)}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -283,7 +283,7 @@ func (s *Service) take(name string, rate ratelimit.Rate) error {
 
 // secretAnswer prepares an answer that follows from a secret or holds one.
 func secretAnswer(w http.ResponseWriter, seq uint64) {
-	w.Header()[positionHeader] = []string{position(seq)}
+	w.Header()[httpapi.PositionHeader] = []string{position(seq)}
 	noStore(w)
 }
 

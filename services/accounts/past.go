@@ -99,7 +99,7 @@ func (s *Service) stateAt(f family) httpapi.Handler {
 // asOf gives what a subject of the log was at a moment, and the event that left
 // it so; nil before its first event.
 func (s *Service) asOf(ctx context.Context, subject string, at time.Time) (any, *event.Recorded, error) {
-	ctx, cancel := context.WithTimeout(ctx, waitForPosition)
+	ctx, cancel := context.WithTimeout(ctx, httpapi.WaitForPosition)
 	defer cancel()
 	var events []event.Recorded
 	for f, err := range s.log.ReadSubject(ctx, subject) {

@@ -28,7 +28,7 @@ func (s *Service) everywhere(w http.ResponseWriter, r *httpapi.Request, seq uint
 		propagated = s.nodes.Await(ctx, seq)
 	}
 	h := w.Header()
-	h[positionHeader] = []string{position(seq)}
+	h[httpapi.PositionHeader] = []string{position(seq)}
 	h[propagatedHeader] = []string{strconv.FormatBool(propagated)}
 }
 

@@ -267,7 +267,7 @@ func reply(w http.ResponseWriter, r *httpapi.Request, items []batchItem) error {
 		stored = known
 	}
 	if stored.Offset > 0 {
-		w.Header()[positionHeader] = []string{stored.String()}
+		w.Header()[httpapi.PositionHeader] = []string{stored.String()}
 	}
 	body := append([]byte(nil), `{"accepted":`...)
 	body = strconv.AppendInt(body, int64(accepted), 10)

@@ -21,7 +21,6 @@ import (
 )
 
 const (
-	positionHeader       = "X-Shipledger-Position"
 	maxIdempotencyKey    = 255
 	idempotencyKeyHeader = "Idempotency-Key"
 )
@@ -83,7 +82,7 @@ func (s *Service) single(as httpapi.EventBody) httpapi.Handler {
 		if out.Err != nil {
 			return out.Err
 		}
-		w.Header()[positionHeader] = []string{out.Position.String()}
+		w.Header()[httpapi.PositionHeader] = []string{out.Position.String()}
 		if err := refusal(&out.Decision); err != nil {
 			return err
 		}

@@ -234,7 +234,7 @@ func (s *Service) change(w http.ResponseWriter, r *httpapi.Request, action track
 	if out.Err != nil {
 		return out.Decision, out.Err
 	}
-	w.Header()[positionHeader] = []string{out.Position.String()}
+	w.Header()[httpapi.PositionHeader] = []string{out.Position.String()}
 	return out.Decision, nil
 }
 

@@ -125,7 +125,7 @@ func callerOf(r *httpapi.Request) caller {
 	if err != nil {
 		host = r.RemoteAddr
 	}
-	return caller{r.Header.Get("Authorization"), host, r.UserAgent(), r.Header.Get("X-Shipledger-Position")}
+	return caller{r.Header.Get("Authorization"), host, r.UserAgent(), r.Header.Get(httpapi.PositionHeader)}
 }
 
 // anyPosition is for reads that do not wait for the caller's writes.

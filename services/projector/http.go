@@ -16,11 +16,6 @@ import (
 	"github.com/shipledger/shipledger/pkg/replay"
 )
 
-const (
-	waitForPosition = 5 * time.Second // contract 5.2
-	positionHeader  = "X-Shipledger-Position"
-)
-
 // lenient reads bodies as package httpapi checks them.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
@@ -42,19 +37,8 @@ const settling = time.Second
 // fresh waits until this process knows the position that the caller names, and
 // what is decided is in force: a replay that is said to be switched to is live.
 func (s *Service) fresh(r *httpapi.Request) error {
-	want := r.MinPosition()
-	for stream := range want {
-		if stream != replay.Stream {
-			return &httpapi.ValidationError{Faults: []httpapi.FieldFault{{
-				Loc: []string{"query", "min_position"}, Msg: "these answers are not drawn from the stream " + stream, Type: "value_error",
-			}}}
-		}
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), waitForPosition)
-	defer cancel()
-	if err := s.ops.await(ctx, want[replay.Stream].Seq()); err != nil {
-		return fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "this process has not heard of the position that was asked for").
-			WithHint("Ask again after the time in Retry-After, or leave the position out to read what is there.")
+	if err := r.AwaitStream(replay.Stream, s.ops.await); err != nil {
+		return err
 	}
 	settled, stop := context.WithTimeout(r.Context(), settling)
 	defer stop()
@@ -130,7 +114,7 @@ func (s *Service) startReplay(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	w.Header()[positionHeader] = []string{position(done.seq)}
+	w.Header()[httpapi.PositionHeader] = []string{position(done.seq)}
 	return r.JSON(http.StatusCreated, s.toAPI(&done.Replay))
 }
 
@@ -308,12 +292,12 @@ func (s *Service) decide(w http.ResponseWriter, r *httpapi.Request, change func(
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), waitForPosition)
+	ctx, cancel := context.WithTimeout(r.Context(), httpapi.WaitForPosition)
 	defer cancel()
 	if err := s.inForce(ctx, done.seq); err != nil {
 		return fault.New(fault.Unavailable, "READ_MODEL_UNAVAILABLE", "The decision is recorded and will come into force, but the read model has not answered in time.").Because(err)
 	}
-	w.Header()[positionHeader] = []string{position(done.seq)}
+	w.Header()[httpapi.PositionHeader] = []string{position(done.seq)}
 	return r.JSON(http.StatusOK, s.toAPI(&done.Replay))
 }
 

@@ -266,8 +266,8 @@ func (s *Service) decideAside(w http.ResponseWriter, r *httpapi.Request, decide 
 	if err != nil {
 		return err
 	}
-	w.Header()[positionHeader] = []string{position(seq)}
-	ctx, cancel := context.WithTimeout(r.Context(), waitForPosition)
+	w.Header()[httpapi.PositionHeader] = []string{position(seq)}
+	ctx, cancel := context.WithTimeout(r.Context(), httpapi.WaitForPosition)
 	defer cancel()
 	_ = s.done(ctx, seq)
 	return nil

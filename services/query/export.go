@@ -19,8 +19,6 @@ const (
 	exportProducts = 20
 	// exportTimeout is how long a client may take for a page.
 	exportTimeout = time.Minute
-
-	positionHeader = "X-Shipledger-Position"
 )
 
 // An extent is what an export covers: what stands behind from, and all of it up
@@ -190,7 +188,7 @@ func export[R, T any](w http.ResponseWriter, r *httpapi.Request, what, place str
 	h.Set("Content-Type", f.mediaType)
 	h.Set("Content-Disposition", `attachment; filename="`+what+"_"+strings.ReplaceAll(place, ",", "_")+"."+f.name+`"`)
 	h.Set("Cache-Control", "no-store")
-	h.Set(positionHeader, place)
+	h.Set(httpapi.PositionHeader, place)
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return nil

@@ -131,7 +131,7 @@ func (s *Service) holds(ctx context.Context, account string, k *kept, progress [
 		}
 		key := account + "\x00" + p.Stream + "\x00" + strconv.FormatUint(uint64(seen), 10) + "\x00" + strconv.FormatUint(uint64(p.Offset), 10)
 		newer, err, _ := s.newer.Do(key, func() (any, error) {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), waitForPosition) // the first to ask may leave
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpapi.WaitForPosition) // the first to ask may leave
 			defer cancel()
 			return s.model.Newer(ctx, account, p.Stream, seen)
 		})

@@ -26,8 +26,7 @@ import (
 )
 
 const (
-	waitForPosition = 5 * time.Second // contract 5.2
-	askAgain        = 10 * time.Millisecond
+	askAgain = 10 * time.Millisecond
 
 	defaultHeartbeat = 15 * time.Second
 )
@@ -141,7 +140,7 @@ func (s *Service) await(r *httpapi.Request, want map[string]event.Offset, stream
 	if err := s.known(want, streams); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), waitForPosition)
+	ctx, cancel := context.WithTimeout(r.Context(), httpapi.WaitForPosition)
 	defer cancel()
 	for {
 		progress, err := s.progress(ctx)
@@ -167,7 +166,7 @@ func (s *Service) await(r *httpapi.Request, want map[string]event.Offset, stream
 // time share one question, which began after each of them came.
 func (s *Service) progress(ctx context.Context) ([]readmodel.Progress, error) {
 	progress, err := s.asOf.do(func() ([]readmodel.Progress, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), waitForPosition) // the first to ask may leave
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), httpapi.WaitForPosition) // the first to ask may leave
 		defer cancel()
 		return s.model.AsOf(ctx)
 	})

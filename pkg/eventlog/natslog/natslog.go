@@ -182,39 +182,44 @@ func (l *Log) Follow(ctx context.Context, after uint64) iter.Seq2[eventlog.Recor
 // consume yields frames after a sequence until yield is false or an error came.
 // The consumer keeps no state in the server: any number may read at once.
 func (l *Log) consume(ctx context.Context, after uint64, yield func(eventlog.Recorded, error) bool) {
-	fail := func(err error) { yield(eventlog.Recorded{}, fmt.Errorf("read the log after %d: %w", after, err)) }
-	c, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	err := l.messages(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+	}, func(r eventlog.Recorded) (bool, error) {
+		if r.Seq != after+1 {
+			return false, fmt.Errorf("%w: %d follows", eventlog.ErrGap, r.Seq)
+		}
+		after++
+		return yield(r, nil), nil
 	})
 	if err != nil {
-		fail(err)
-		return
+		yield(eventlog.Recorded{}, fmt.Errorf("read the log after %d: %w", after, err))
+	}
+}
+
+// messages hands out what a consumer gives until take does not want more.
+func (l *Log) messages(ctx context.Context, cfg jetstream.OrderedConsumerConfig, take func(eventlog.Recorded) (bool, error)) error {
+	c, err := l.stream.OrderedConsumer(ctx, cfg)
+	if err != nil {
+		return err
 	}
 	messages, err := c.Messages(jetstream.PullMaxBytes(maxBuffered))
 	if err != nil {
-		fail(err)
-		return
+		return err
 	}
 	defer messages.Stop()
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
-			fail(err)
-			return
+			return err
 		}
 		meta, err := m.Metadata()
 		if err != nil {
-			fail(err)
-			return
+			return err
 		}
-		if meta.Sequence.Stream != after+1 {
-			fail(fmt.Errorf("%w: %d follows", eventlog.ErrGap, meta.Sequence.Stream))
-			return
+		more, err := take(recorded(meta.Sequence.Stream, m.Subject(), m.Headers(), m.Data()))
+		if err != nil || !more {
+			return err
 		}
-		if !yield(recorded(meta.Sequence.Stream, m.Subject(), m.Headers(), m.Data()), nil) {
-			return
-		}
-		after++
 	}
 }
 
@@ -222,42 +227,17 @@ func (l *Log) consume(ctx context.Context, after uint64, yield func(eventlog.Rec
 // that a long stream of many subjects is not read for one.
 func (l *Log) ReadSubject(ctx context.Context, subject string) iter.Seq2[eventlog.Recorded, error] {
 	return func(yield func(eventlog.Recorded, error) bool) {
-		fail := func(err error) { yield(eventlog.Recorded{}, fmt.Errorf("read the subject %s: %w", subject, err)) }
 		last, err := l.stream.GetLastMsgForSubject(ctx, subject)
-		switch {
-		case errors.Is(err, jetstream.ErrMsgNotFound):
-			return
-		case err != nil:
-			fail(err)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return
 		}
-		c, err := l.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-			DeliverPolicy: jetstream.DeliverAllPolicy, FilterSubjects: []string{subject},
-		})
+		if err == nil {
+			err = l.messages(ctx, jetstream.OrderedConsumerConfig{
+				DeliverPolicy: jetstream.DeliverAllPolicy, FilterSubjects: []string{subject},
+			}, func(r eventlog.Recorded) (bool, error) { return yield(r, nil) && r.Seq < last.Sequence, nil })
+		}
 		if err != nil {
-			fail(err)
-			return
-		}
-		messages, err := c.Messages(jetstream.PullMaxBytes(maxBuffered))
-		if err != nil {
-			fail(err)
-			return
-		}
-		defer messages.Stop()
-		for {
-			m, err := messages.Next(jetstream.NextContext(ctx))
-			if err != nil {
-				fail(err)
-				return
-			}
-			meta, err := m.Metadata()
-			if err != nil {
-				fail(err)
-				return
-			}
-			if !yield(recorded(meta.Sequence.Stream, m.Subject(), m.Headers(), m.Data()), nil) || meta.Sequence.Stream >= last.Sequence {
-				return
-			}
+			yield(eventlog.Recorded{}, fmt.Errorf("read the subject %s: %w", subject, err))
 		}
 	}
 }
