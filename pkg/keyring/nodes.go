@@ -116,6 +116,9 @@ func NewNodes(cfg NodesConfig, ring *Ring, table kv.Table, now func() time.Time,
 	}
 }
 
+// Flies adds what this process decides by its keyring. It must be called before Run.
+func (n *Nodes) Flies(flights ...*Flight) { n.cfg.Flights = append(n.cfg.Flights, flights...) }
+
 // Live gives the nodes that count, by service and id.
 func (n *Nodes) Live() []Node {
 	n.mu.Lock()

@@ -17,6 +17,10 @@ type Rate struct {
 	Burst  int
 }
 
+// MaxFill is the longest that the own budget of a credential may take to be
+// full: whoever keeps budgets forgets them no sooner.
+const MaxFill = 24 * time.Hour
+
 const burstMark = ",burst="
 
 // ParseRate reads what String writes.

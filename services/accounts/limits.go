@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -13,10 +12,6 @@ import (
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 )
-
-// MaxFill is the longest that the own budget of a credential may take to be
-// full: whoever keeps budgets forgets them no sooner.
-const MaxFill = 24 * time.Hour
 
 // asClass is how somebody gives up the own budget of a credential.
 const asClass = "default"
@@ -95,8 +90,8 @@ func (w *limitsWire) rate() (*credential.Rate, error) {
 	if err != nil {
 		return refuse(err)
 	}
-	if rate.FillTime() > MaxFill {
-		return refuse(fmt.Errorf("the burst must be there again within %v", MaxFill))
+	if rate.FillTime() > ratelimit.MaxFill {
+		return refuse(fmt.Errorf("the burst must be there again within %v", ratelimit.MaxFill))
 	}
 	own := credential.Rate(rate)
 	return &own, nil

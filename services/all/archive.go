@@ -2,13 +2,11 @@ package all
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 
@@ -19,26 +17,18 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
-	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/logarchive"
+	"github.com/shipledger/shipledger/services/compose"
 )
-
-// operationStream is the short name of what operators decide.
-const operationStream = "o"
-
-// archived are the streams of a ledger that an archive holds, in its order.
-func archived() []string {
-	return []string{event.CredentialStream, operationStream, event.TrackStream(trackIndex)}
-}
 
 // openArchived opens the logs of a ledger by their short names.
 func openArchived(ctx context.Context, js jetstream.JetStream, replicas int) (map[string]*natslog.Log, error) {
 	logs := map[string]*natslog.Log{}
 	for name, cfg := range map[string]natslog.Config{
-		event.CredentialStream:        natslog.Credentials(replicas),
-		operationStream:               natslog.Operations(replicas),
-		event.TrackStream(trackIndex): natslog.Track(trackIndex, replicas),
+		event.CredentialStream:  natslog.Credentials(replicas),
+		compose.OperationStream: natslog.Operations(replicas),
+		event.TrackStream(0):    natslog.Track(0, replicas),
 	} {
 		var err error
 		if logs[name], err = natslog.Open(ctx, js, cfg); err != nil {
@@ -46,29 +36,6 @@ func openArchived(ctx context.Context, js jetstream.JetStream, replicas int) (ma
 		}
 	}
 	return logs, nil
-}
-
-// openKeeper gives what signs the logs, once in a while and for exports.
-func openKeeper(ctx context.Context, cfg Config, js jetstream.JetStream, logs map[string]eventlog.Reader, logger *slog.Logger) (*logarchive.Keeper, error) {
-	seed, err := keyring.LoadLogSeed(cfg.LogKey, cfg.LogKeyFile, cfg.Data, rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	signer, err := logarchive.NewSigner(seed)
-	if err != nil {
-		return nil, err
-	}
-	operations, err := natslog.Open(ctx, js, natslog.Operations(cfg.NATSReplicas))
-	if err != nil {
-		return nil, err
-	}
-	kept, err := natslog.Open(ctx, js, natslog.Checkpoints(cfg.NATSReplicas))
-	if err != nil {
-		return nil, err
-	}
-	all := map[string]eventlog.Reader{operationStream: operations}
-	maps.Copy(all, logs)
-	return logarchive.NewKeeper(all, kept, signer, cfg.CheckpointEvery, logger), nil
 }
 
 // Restore stores an archive, opened by open, in the empty logs of a ledger that

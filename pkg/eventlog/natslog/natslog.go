@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,6 +33,8 @@ type Config struct {
 	Subject  string // what the stream listens to; may end in >
 	Replicas int    // 0 means 1
 	MaxBytes int64  // what the stream may grow to; 0 means as far as the disk goes
+	// Foreign says that the stream is somebody else's to make: it is waited for.
+	Foreign bool
 }
 
 // Track is the stream of a partition.
@@ -65,9 +68,16 @@ type Log struct {
 	subject string
 }
 
+// askAgain is the time between two looks for a stream that somebody else makes.
+const askAgain = 100 * time.Millisecond
+
 // Open opens the stream, and creates it if it does not exist: kept in files,
-// compressed, without any eviction. A full stream refuses.
+// compressed, without any eviction. A full stream refuses. A foreign one is waited
+// for until ctx is done.
 func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Log, error) {
+	if cfg.Foreign {
+		return await(ctx, js, cfg)
+	}
 	maxBytes := cfg.MaxBytes
 	if maxBytes == 0 {
 		maxBytes = -1
@@ -83,6 +93,20 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Log, error)
 		return nil, fmt.Errorf("open stream %s: %w", cfg.Stream, err)
 	}
 	return &Log{js: js, stream: s, subject: strings.Replace(cfg.Subject, ">", "_", 1)}, nil
+}
+
+func await(ctx context.Context, js jetstream.JetStream, cfg Config) (*Log, error) {
+	for {
+		s, err := js.Stream(ctx, cfg.Stream)
+		if err == nil {
+			return &Log{js: js, stream: s, subject: strings.Replace(cfg.Subject, ">", "_", 1)}, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for stream %s: %w", cfg.Stream, err)
+		case <-time.After(askAgain):
+		}
+	}
 }
 
 // AppendFrame implements eventlog.Appender.

@@ -1,4 +1,4 @@
-package all_test
+package compose_test
 
 import (
 	"strings"
@@ -8,13 +8,13 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/shipledger/shipledger/pkg/ratelimit"
-	"github.com/shipledger/shipledger/services/all"
+	"github.com/shipledger/shipledger/services/compose"
 )
 
 // parse reads a command line as the binary does.
-func parse(t *testing.T, args ...string) (all.Config, error) {
+func parse(t *testing.T, args ...string) (compose.Config, error) {
 	t.Helper()
-	var cfg all.Config
+	var cfg compose.Config
 	parser, err := kong.New(&cfg)
 	if err != nil {
 		t.Fatal(err)

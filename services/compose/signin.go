@@ -1,12 +1,10 @@
-package all
+package compose
 
 import (
 	"errors"
 	"fmt"
 	"os"
 	"strings"
-
-	"github.com/shipledger/shipledger/services/accounts"
 )
 
 // OIDC is the issuer that people may sign in through, beside passwords.
@@ -20,24 +18,23 @@ type OIDC struct {
 	RedirectURL      string   `env:"SHIPLEDGER_OIDC_REDIRECT_URL" help:"Where the issuer sends people back to; default: /auth/oidc/callback of the address that they came to."`
 }
 
-// config reads the secret; nil without an issuer.
-func (o OIDC) config() (*accounts.OIDCConfig, error) {
+// Secret gives the secret of this server at the issuer. Without an issuer it is
+// empty, and nothing is read.
+func (o OIDC) Secret() (string, error) {
 	if o.Issuer == "" {
-		return nil, nil
+		return "", nil
 	}
 	if o.ClientID == "" {
-		return nil, errors.New("an OpenID Connect issuer needs a client id: set SHIPLEDGER_OIDC_CLIENT_ID")
+		return "", errors.New("an OpenID Connect issuer needs a client id: set SHIPLEDGER_OIDC_CLIENT_ID")
 	}
-	if o.ClientSecretFile != "" {
-		text, err := os.ReadFile(o.ClientSecretFile)
-		if err != nil {
-			return nil, fmt.Errorf("read the OpenID Connect secret: %w", err)
-		}
-		o.ClientSecret = strings.TrimSpace(string(text))
+	if o.ClientSecretFile == "" {
+		return o.ClientSecret, nil
 	}
-	return &accounts.OIDCConfig{
-		Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: o.ClientSecret, Scopes: o.Scopes, Domains: o.Domains, RedirectURL: o.RedirectURL,
-	}, nil
+	text, err := os.ReadFile(o.ClientSecretFile)
+	if err != nil {
+		return "", fmt.Errorf("read the OpenID Connect secret: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
 }
 
 // Leaks says whose reports of found secrets are believed.

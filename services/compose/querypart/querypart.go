@@ -1,0 +1,69 @@
+// Package querypart puts query into a process. It reads the tables and the logs,
+// and writes nothing but signed checkpoints of the logs.
+package querypart
+
+import (
+	"context"
+	"crypto/rand"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/feed"
+	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/lifecycle"
+	"github.com/shipledger/shipledger/pkg/logarchive"
+	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+	"github.com/shipledger/shipledger/services/compose"
+	"github.com/shipledger/shipledger/services/query"
+)
+
+// New gives the part, which reads model.
+func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose.Part, error) {
+	track, err := p.Track(ctx)
+	if err != nil {
+		return compose.Part{}, err
+	}
+	credentials, err := p.Credentials(ctx)
+	if err != nil {
+		return compose.Part{}, err
+	}
+	keeper, err := openKeeper(ctx, p, track, credentials)
+	if err != nil {
+		return compose.Part{}, err
+	}
+	live := feed.New(feed.Config{}, map[string]eventlog.Reader{p.Stream: track, event.CredentialStream: credentials}, query.Render, p.Logger)
+	service := query.New(model, p.Stream).Auditing(event.CredentialStream).Keys(p.Ring.Record).Counting(p.Ring, p.Usage).
+		Streaming(live, p.Config.Heartbeat).
+		Following(event.CredentialStream, func() event.Offset { return event.At(p.Ring.Applied(), 0) }).
+		Accounting(map[string]eventlog.Reader{p.Stream: track}).
+		Exporting(keeper, p.Ring.Operator, compose.Archived()...)
+	return compose.Part{
+		Service: compose.Query, Handlers: service.Handlers(), Beside: []lifecycle.Service{keeper}, Core: []lifecycle.Service{live},
+		Checks: []compose.Check{{Part: compose.PartReadModel, Ask: func(ctx context.Context) error {
+			_, err := model.AsOf(ctx)
+			return err
+		}}},
+	}, nil
+}
+
+// openKeeper gives what signs the logs, once in a while and for exports.
+func openKeeper(ctx context.Context, p *compose.Process, track, credentials eventlog.Reader) (*logarchive.Keeper, error) {
+	seed, err := keyring.LoadLogSeed(p.Config.LogKey, p.Config.LogKeyFile, p.Config.Data, rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := logarchive.NewSigner(seed)
+	if err != nil {
+		return nil, err
+	}
+	operations, err := p.Operations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := p.Checkpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	logs := map[string]eventlog.Reader{compose.OperationStream: operations, p.Stream: track, event.CredentialStream: credentials}
+	return logarchive.NewKeeper(logs, kept, signer, p.Config.CheckpointEvery, p.Logger), nil
+}

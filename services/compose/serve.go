@@ -1,0 +1,68 @@
+package compose
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/shipledger/shipledger/pkg/credential"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/lifecycle"
+	"github.com/shipledger/shipledger/pkg/telemetry"
+)
+
+// A Door says where and to whom a process answers.
+type Door struct {
+	Addr string
+	// Believed are the addresses and networks of those who may say for whom they ask.
+	Believed []string
+	// ForwardedProto says that they say, too, whether the client came encrypted.
+	ForwardedProto bool
+	// Listening, if set, is told the address.
+	Listening func(net.Addr)
+}
+
+// Serve gives the process: its parts behind one HTTP API.
+//
+// What is named first starts first and stops last: what everybody stands on; then
+// this process counts among those that verify credentials; then the parts; then
+// requests are let in.
+func (p *Process) Serve(door Door, parts ...Part) (lifecycle.Service, error) {
+	believed, err := credential.ParsePrefixes(door.Believed)
+	if err != nil {
+		return nil, fmt.Errorf("read who may say for whom they ask: %w", err)
+	}
+	health := &health{version: p.Config.Version, durability: p.durability, checks: []Check{{Part: PartKeys, Ask: errorOf(p.Ring.Healthy)}}}
+	beside := []lifecycle.Service{
+		p.Ring, p.Book, p.Usage, p.budgets,
+		&telemetry.Server{Addr: p.Config.MetricsAddr, Gatherer: p.registry, Logger: p.Logger},
+	}
+	var core []lifecycle.Service
+	var services []string
+	handlers := []httpapi.Handlers{{"getHealth": httpapi.ServeHealth(health.check)}}
+	for i := range parts {
+		part := &parts[i]
+		services = append(services, part.Service)
+		handlers = append(handlers, part.Handlers)
+		beside = append(beside, part.Beside...)
+		core = append(core, part.Core...)
+		health.checks = append(health.checks, part.Checks...)
+		p.Nodes.Flies(part.Flights...)
+		p.registry.MustRegister(part.Collectors...)
+	}
+	if len(core) == 0 {
+		core = []lifecycle.Service{lifecycle.Func(Nothing)}
+	}
+	p.api, err = httpapi.New(httpapi.Config{
+		Spec: p.Spec, Services: services, Authenticator: p.Ring, Limiter: p.limiter, Meter: p.Usage, Logger: p.Logger,
+		Observe: telemetry.Requests(p.registry), ForwardedProto: door.ForwardedProto, TrustedProxies: believed, Settings: p.Book.Of,
+	}, handlers...)
+	if err != nil {
+		return nil, fmt.Errorf("mount the API: %w", err)
+	}
+	return lifecycle.Seq(
+		lifecycle.Par(beside...),
+		p.Nodes, // before anybody is let in, and after what was let in is done
+		lifecycle.Par(core...),
+		&httpapi.Server{Addr: door.Addr, Handler: p.api, Grace: stopGrace, Listening: door.Listening},
+	), nil
+}
