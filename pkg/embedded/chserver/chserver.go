@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -49,6 +50,11 @@ type Config struct {
 	Engine Engine
 	// Database is created if missing. Default: shipledger.
 	Database string
+	// Listen is the IPv4 address of the engine. Default: 127.0.0.1:0, a free port
+	// of this machine's own. Beyond loopback, the user may log in from anywhere.
+	Listen string
+	// Password is the user's. Default: one that only this process knows.
+	Password string
 	// MaxServerMemory bounds the memory of the engine, in bytes. Default: 1.5 GB.
 	MaxServerMemory int64
 	// MaxQueryMemory bounds the memory of one query, in bytes. Default: 800 MB.
@@ -66,6 +72,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	c.Database = orDefault(c.Database, "shipledger")
+	c.Listen = orDefault(c.Listen, "127.0.0.1:0")
 	c.MaxServerMemory = orDefault(c.MaxServerMemory, 1_500_000_000)
 	c.MaxQueryMemory = orDefault(c.MaxQueryMemory, 800_000_000)
 	c.MaxThreads = orDefault(c.MaxThreads, 2)
@@ -97,6 +104,9 @@ func (c Config) Validate() error {
 	}
 	if !plainName.MatchString(c.Database) {
 		errs = append(errs, fmt.Errorf("%q is no name for a database", c.Database))
+	}
+	if a, err := netip.ParseAddrPort(c.Listen); err != nil || !a.Addr().Is4() {
+		errs = append(errs, fmt.Errorf("%q is no IPv4 address with a port, such as 127.0.0.1:9000", c.Listen))
 	}
 	if c.MaxServerMemory < 0 || c.MaxQueryMemory < 0 || c.MaxThreads < 0 {
 		errs = append(errs, errors.New("limits must not be negative"))
@@ -130,7 +140,7 @@ type Server struct {
 	err error    // why it is down or unwell, nil when healthy
 }
 
-// New returns a server that is not running yet. Its password is made here and
+// New returns a server that is not running yet. A password that is made here
 // lives as long as this process, so it survives restarts of the engine.
 func New(cfg Config, logger *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
@@ -144,7 +154,7 @@ func New(cfg Config, logger *slog.Logger) (*Server, error) {
 	cfg.Dir = dir
 	return &Server{
 		cfg:    cfg,
-		auth:   Auth{User: appUser, Password: rand.Text(), Database: cfg.Database},
+		auth:   Auth{User: appUser, Password: orDefault(cfg.Password, rand.Text()), Database: cfg.Database},
 		logger: logger,
 		err:    errors.New("it was not started"),
 	}, nil

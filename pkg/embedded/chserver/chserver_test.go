@@ -601,3 +601,35 @@ func TestPasswordStaysOutOfLogs(t *testing.T) {
 		t.Errorf("logged %s", logged.String())
 	}
 }
+
+// Other processes know the address and the password beforehand (engine serve).
+func TestEngineServesOtherProcessesAtAFixedAddress(t *testing.T) {
+	t.Parallel()
+	free, err := net.Listen("tcp4", "127.0.0.1:0") //nolint:noctx // returns at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	chservertest.StartConfig(t, chserver.Config{Dir: t.TempDir(), Listen: address, Password: "as agreed"})
+	for password, lets := range map[string]bool{"as agreed": true, "": false} {
+		conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{address}, Auth: clickhouse.Auth{Username: "app", Password: password, Database: "shipledger"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.Ping(t.Context()); (err == nil) != lets {
+			t.Errorf("with the password %q: %v", password, err)
+		}
+		conn.Close()
+	}
+}
+
+func TestAddressThatTheEngineCannotHaveIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, listen := range []string{"localhost:9000", "[::1]:9000", "127.0.0.1", ":9000", "127.0.0.1:70000"} {
+		err := chserver.Config{Dir: "x", Engine: chserver.Engine{Binary: "x"}, Listen: listen}.Validate()
+		if err == nil || !strings.Contains(err.Error(), "such as 127.0.0.1:9000") {
+			t.Errorf("%s: %v", listen, err)
+		}
+	}
+}

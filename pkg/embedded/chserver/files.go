@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/xml"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -54,8 +55,11 @@ func writeFiles(cfg Config, password string) error {
 // against it. user_scripts_path names a folder that does not exist, so that
 // executable() finds nothing to run.
 func configXML(cfg Config) string {
+	listen := netip.MustParseAddrPort(cfg.Listen) // Validate has checked it
 	return strings.NewReplacer(
 		"{DIR}", escape(cfg.Dir),
+		"{HOST}", listen.Addr().String(),
+		"{PORT}", strconv.Itoa(int(listen.Port())),
 		"{MAX_SERVER_MEMORY}", strconv.FormatInt(cfg.MaxServerMemory, 10),
 	).Replace(`<clickhouse>
   <path>{DIR}/</path>
@@ -63,8 +67,8 @@ func configXML(cfg Config) string {
   <user_files_path>{DIR}/user_files/</user_files_path>
   <user_scripts_path>{DIR}/no_user_scripts/</user_scripts_path>
   <format_schema_path>{DIR}/format_schemas/</format_schema_path>
-  <listen_host>127.0.0.1</listen_host>
-  <tcp_port>0</tcp_port>
+  <listen_host>{HOST}</listen_host>
+  <tcp_port>{PORT}</tcp_port>
   <users_config>{DIR}/users.xml</users_config>
   <log-level>warning</log-level>
   <logger>
@@ -109,8 +113,13 @@ func usersXML(cfg Config, password string) string {
 	for _, e := range []string{"Atomic", "MergeTree", "ReplacingMergeTree", "AggregatingMergeTree", "SummingMergeTree", "Memory", "Null"} {
 		fmt.Fprintf(&engines, "\n        <query>GRANT TABLE ENGINE ON %s</query>", e)
 	}
+	from := "127.0.0.1"
+	if !netip.MustParseAddrPort(cfg.Listen).Addr().IsLoopback() {
+		from = "::/0"
+	}
 	return strings.NewReplacer(
 		"{APP}", appUser,
+		"{FROM}", from,
 		"{HASH}", hex.EncodeToString(hash[:]),
 		"{MAX_QUERY_MEMORY}", strconv.FormatInt(cfg.MaxQueryMemory, 10),
 		"{MAX_THREADS}", strconv.Itoa(cfg.MaxThreads),
@@ -139,7 +148,7 @@ func usersXML(cfg Config, password string) string {
     </default>
     <{APP}>
       <password_sha256_hex>{HASH}</password_sha256_hex>
-      <networks><ip>127.0.0.1</ip></networks>
+      <networks><ip>{FROM}</ip></networks>
       <profile>default</profile>
       <quota>default</quota>
       <grants>
