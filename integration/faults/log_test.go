@@ -3,6 +3,7 @@
 package faults_test
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -52,17 +53,29 @@ func readLog(t *testing.T, folder string) history {
 		t.Fatal(err)
 	}
 	var h history
-	for r, err := range log.Read(ctx, 0) {
+	if err := h.read(ctx, log); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// read adds what the log holds behind what is known of it.
+func (h *history) read(ctx context.Context, log eventlog.Reader) error {
+	var after uint64
+	if n := len(h.frames); n > 0 {
+		after = h.frames[n-1].Seq
+	}
+	for r, err := range log.Read(ctx, after) {
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		events, err := event.DecodeFrame(event.TrackStream(0), r.Seq, r.Body)
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		h.frames, h.events = append(h.frames, r), append(h.events, events...)
 	}
-	return h
+	return nil
 }
 
 // logOf is where the product keeps its embedded log.

@@ -4,11 +4,13 @@ package faults_test
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	natsd "github.com/nats-io/nats-server/v2/server"
@@ -23,6 +25,11 @@ type natsOptions struct {
 	SyncAlways  bool
 	Port        int // 0 takes a free one
 	MonitorPort int
+	// Name tells the members of a cluster apart; Routes are where all of them
+	// listen for each other, the one at Member this one.
+	Name   string
+	Routes []string
+	Member int
 }
 
 // maybeRunNATS is NATS itself where this process was started as one: whole
@@ -50,10 +57,15 @@ func runNATS(text string) error {
 		}
 		return port
 	}
-	s, err := natsd.NewServer(&natsd.Options{
-		ServerName: "faults", Host: "127.0.0.1", Port: free(o.Port), HTTPHost: "127.0.0.1", HTTPPort: free(o.MonitorPort),
+	options := &natsd.Options{
+		ServerName: cmp.Or(o.Name, "faults"), Host: "127.0.0.1", Port: free(o.Port), HTTPHost: "127.0.0.1", HTTPPort: free(o.MonitorPort),
 		JetStream: true, StoreDir: o.Dir, SyncAlways: o.SyncAlways, NoLog: true, NoSigs: true,
-	})
+	}
+	if len(o.Routes) > 0 {
+		options.Cluster = natsd.ClusterOpts{Name: "faults", Host: "127.0.0.1", Port: portOf(o.Routes[o.Member])}
+		options.Routes = natsd.RoutesFromStr("nats://" + strings.Join(o.Routes, ",nats://"))
+	}
+	s, err := natsd.NewServer(options)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -27,7 +28,8 @@ const (
 	attemptTimeout = 3 * time.Second  // one try to append
 	appendBudget   = 12 * time.Second // all tries: longer than the election of a new leader
 	retryPause     = 50 * time.Millisecond
-	catchUpTimeout = 5 * time.Second
+	catchUpTimeout = 5 * time.Second  // all tries to catch up with a log that has failed
+	fewFrames      = 64               // so many are asked for one by one
 	resyncPause    = time.Second      // between tries to reach a log that did not answer
 	failureCounts  = 10 * time.Second // how long a failure makes the service unwell
 	cachedFrames   = 16               // decoded frames kept for repeats of closed runs
@@ -211,21 +213,35 @@ func (c *Committer) drain() {
 	}
 }
 
-// resync brings the state to the log's end after an append whose outcome is
-// not known. While that fails, whoever waits is told.
+// resync brings the state to the log's end after a conflict, or an append whose
+// outcome is not known. Like an append it outlasts an election, unless the log
+// has failed before; then whoever waits is told.
 func (c *Committer) resync(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
-	defer cancel()
-	if err := c.catchUp(ctx); err != nil {
-		c.fail(ctx, len(c.backlog), err)
-		return false
+	budget := appendBudget
+	if c.failing.Load() != nil {
+		budget = catchUpTimeout
 	}
-	return true
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		err := c.catchUp(attempt)
+		cancel()
+		if err == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			c.fail(ctx, len(c.backlog), err)
+			return false
+		case <-time.After(retryPause):
+		}
+	}
 }
 
 // catchUp folds the frames after the last one applied.
 func (c *Committer) catchUp(ctx context.Context) error {
-	for r, err := range c.log.Read(ctx, c.last) {
+	for r, err := range c.unseen(ctx) {
 		if err != nil {
 			return err
 		}
@@ -243,6 +259,21 @@ func (c *Committer) catchUp(ctx context.Context) error {
 	c.metrics.sequence.Set(float64(c.last))
 	c.synced = true
 	return nil
+}
+
+// unseen yields the frames after the last one applied. Behind a conflict they are
+// few, and asked for one by one: a reader needs a consumer, which a cluster is
+// slow to make, and around an election does not make at all.
+func (c *Committer) unseen(ctx context.Context) iter.Seq2[eventlog.Recorded, error] {
+	return func(yield func(eventlog.Recorded, error) bool) {
+		for range fewFrames {
+			r, err := c.log.At(ctx, c.last+1)
+			if errors.Is(err, eventlog.ErrNoFrame) || !yield(r, err) {
+				return
+			}
+		}
+		c.log.Read(ctx, c.last)(yield)
+	}
 }
 
 // frame is one under construction.
@@ -438,12 +469,11 @@ func (c *Committer) append(ctx context.Context, f eventlog.Frame) error {
 	}
 }
 
-// stored tells whether the frame stands right behind the last one applied.
+// stored tells whether the frame stands right behind the last one applied. The
+// log has said that something does; while that cannot be read, as in a cluster
+// whose leader has taken it and not yet stored it, nothing is known.
 func (c *Committer) stored(ctx context.Context, id string) (bool, error) {
 	r, err := c.log.At(ctx, c.last+1)
-	if errors.Is(err, eventlog.ErrNoFrame) {
-		return false, nil
-	}
 	return err == nil && r.ID == id, err
 }
 

@@ -279,6 +279,50 @@ func TestAConflictAfterSilenceMayBeTheFrameItself(t *testing.T) {
 	}
 }
 
+// A replica may be behind the leader that has just refused: what moved the log on
+// cannot be read for a moment, and may be the frame itself. Decided anew, an event
+// without a run id would be recorded twice.
+func TestAFrameThatCannotBeReadYetIsNotTakenForLost(t *testing.T) {
+	mem := memlog.New()
+	log := laggingLog{&faultyLog{Log: mem}, new(int)}
+	calls := 0
+	log.append = func(_ context.Context, _ eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
+		switch calls++; calls {
+		case 1:
+			if _, err := store(); err != nil {
+				return 0, err
+			}
+			*log.behind = 2
+			return 0, eventlog.ErrAmbiguous
+		case 2, 3, 4:
+			return 0, eventlog.ErrConflict
+		}
+		return store()
+	}
+	cmd := command("", event.Completed)
+	cmd.Attributes[event.InvokeID] = ""
+	if out := submit(t, run(t, log, time.Now), cmd)[0]; out.Err != nil || out.Position.String() != "t0.1.3" {
+		t.Errorf("answer = %v, %v", out.Position, out.Err)
+	}
+	if got := stored(t, log); len(got) != 4 {
+		t.Errorf("the log holds %q", got)
+	}
+}
+
+// laggingLog is one whose replicas do not know the newest frame for so many questions.
+type laggingLog struct {
+	*faultyLog
+	behind *int
+}
+
+func (l laggingLog) At(ctx context.Context, seq uint64) (eventlog.Recorded, error) {
+	if last, err := l.Last(ctx); err == nil && seq == last && *l.behind > 0 {
+		*l.behind--
+		return eventlog.Recorded{}, eventlog.ErrNoFrame
+	}
+	return l.faultyLog.At(ctx, seq)
+}
+
 func TestALogWithoutALeaderIsAskedUntilThereIsOne(t *testing.T) {
 	log := &faultyLog{Log: memlog.New()}
 	elections := 3

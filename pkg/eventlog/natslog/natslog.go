@@ -66,6 +66,8 @@ type Log struct {
 	js      jetstream.JetStream
 	stream  jetstream.Stream
 	subject string
+	// replicated says that whoever answers a direct read may be behind.
+	replicated bool
 }
 
 // askAgain is the time between two looks for a stream that somebody else makes.
@@ -92,14 +94,20 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Log, error)
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", cfg.Stream, err)
 	}
-	return &Log{js: js, stream: s, subject: strings.Replace(cfg.Subject, ">", "_", 1)}, nil
+	return newLog(js, s, cfg), nil
+}
+
+func newLog(js jetstream.JetStream, s jetstream.Stream, cfg Config) *Log {
+	return &Log{
+		js: js, stream: s, subject: strings.Replace(cfg.Subject, ">", "_", 1), replicated: s.CachedInfo().Config.Replicas > 1,
+	}
 }
 
 func await(ctx context.Context, js jetstream.JetStream, cfg Config) (*Log, error) {
 	for {
 		s, err := js.Stream(ctx, cfg.Stream)
 		if err == nil {
-			return &Log{js: js, stream: s, subject: strings.Replace(cfg.Subject, ">", "_", 1)}, nil
+			return newLog(js, s, cfg), nil
 		}
 		select {
 		case <-ctx.Done():
@@ -251,7 +259,7 @@ func (l *Log) messages(ctx context.Context, cfg jetstream.OrderedConsumerConfig,
 // that a long stream of many subjects is not read for one.
 func (l *Log) ReadSubject(ctx context.Context, subject string) iter.Seq2[eventlog.Recorded, error] {
 	return func(yield func(eventlog.Recorded, error) bool) {
-		last, err := l.stream.GetLastMsgForSubject(ctx, subject)
+		last, err := l.lastOf(ctx, subject)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			return
 		}
@@ -269,6 +277,9 @@ func (l *Log) ReadSubject(ctx context.Context, subject string) iter.Seq2[eventlo
 // At implements eventlog.Reader.
 func (l *Log) At(ctx context.Context, seq uint64) (eventlog.Recorded, error) {
 	m, err := l.stream.GetMsg(ctx, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) && l.replicated {
+		m, err = l.ofLeader(ctx, leaderRequest{Seq: seq})
+	}
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return eventlog.Recorded{}, fmt.Errorf("frame %d: %w", seq, eventlog.ErrNoFrame)
 	}
