@@ -316,7 +316,7 @@ func (w *recordWire) record(p *Run, r *Recorded, kind Kind) error {
 			rec.AttributeStamps[a] = own
 		}
 	}
-	for k, v := range decodeObject(w.ExtraMetadata) {
+	for k, v := range ReadObject(w.ExtraMetadata) {
 		if rec.Extra == nil {
 			rec.Extra = map[string]Extra{}
 		}
@@ -390,12 +390,15 @@ func ParseTime(s string) (time.Time, error) {
 	return t.UTC().Truncate(time.Millisecond), nil
 }
 
-// decodeObject reads the members of a JSON object; nil for anything else.
-func decodeObject(v jsontext.Value) map[string]jsontext.Value {
+// An Object is the members of a JSON object, as they are written.
+type Object map[string]jsontext.Value
+
+// ReadObject reads the members of a JSON object; nil for anything else.
+func ReadObject(v jsontext.Value) Object {
 	if len(v) == 0 || v.Kind() != '{' {
 		return nil
 	}
-	var m map[string]jsontext.Value
+	var m Object
 	if err := json.Unmarshal(v, &m, decodeOptions); err != nil {
 		return nil
 	}
@@ -404,7 +407,7 @@ func decodeObject(v jsontext.Value) map[string]jsontext.Value {
 
 // DecodeExtra reads an extra_metadata object into values that carry stamp.
 func DecodeExtra(v jsontext.Value, stamp Stamp) map[string]Extra {
-	held := decodeObject(v)
+	held := ReadObject(v)
 	if len(held) == 0 {
 		return nil
 	}

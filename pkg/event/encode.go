@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/oklog/ulid/v2"
 )
 
 // ContentType is the media type of a frame.
@@ -33,7 +34,7 @@ func AppendFrame(dst []byte, seq uint64, events []Event) []byte {
 func AppendEvent(dst []byte, e *Event, at Offset) []byte {
 	w := writer{dst}
 	w.raw(`{"specversion":"1.0","id":"`)
-	w.raw(e.ID.String())
+	w.id(e.ID)
 	w.raw(`","source":`)
 	w.text("/accounts/" + e.Account)
 	w.member("type", string(e.Type))
@@ -115,6 +116,12 @@ func (w *writer) data(e *Event, at Offset) {
 		}
 		w.dst = append(w.dst, p.Data...)
 	}
+}
+
+func (w *writer) id(id ulid.ULID) {
+	n := len(w.dst)
+	w.dst = slices.Grow(w.dst, ulid.EncodedSize)[:n+ulid.EncodedSize]
+	_ = id.MarshalTextTo(w.dst[n:]) // fails where there is no room
 }
 
 func (w *writer) raw(s string) { w.dst = append(w.dst, s...) }
@@ -220,7 +227,9 @@ func (w *writer) differsInTime(name string, value time.Time, requested string) {
 func (w *writer) hash(name string, h uint64) {
 	w.key(name)
 	w.raw(`"`)
-	w.dst = base64.RawURLEncoding.AppendEncode(w.dst, binary.BigEndian.AppendUint64(nil, h))
+	var bytes [8]byte
+	binary.BigEndian.PutUint64(bytes[:], h)
+	w.dst = base64.RawURLEncoding.AppendEncode(w.dst, bytes[:])
 	w.raw(`"`)
 }
 
@@ -255,11 +264,11 @@ func (w *writer) run(p *Run, e *Event, at Offset) {
 	}
 	w.key(r.Kind.String())
 	w.raw(`{`)
-	w.record(r, held, e, at)
+	w.record(r, held, p.AskedExtra, e, at)
 	w.raw(`}}`)
 }
 
-func (w *writer) record(r *Record, held *Request, e *Event, at Offset) {
+func (w *writer) record(r *Record, held *Request, askedExtra Object, e *Event, at Offset) {
 	w.differs("product_name", r.ProductName, held.ProductName)
 	w.differs("version", r.Version, held.Version)
 	if r.Kind == Deployment {
@@ -276,7 +285,12 @@ func (w *writer) record(r *Record, held *Request, e *Event, at Offset) {
 	w.differsInTime("completed_at", r.CompletedAt, held.CompletedAt)
 	w.instantUnless("created_at", r.CreatedAt, e.Time)
 	w.derived(r, e.Account)
-	w.extra(r.Extra, held.ExtraMetadata)
+	if held.ExtraMetadata != nil || len(r.Extra) > 0 {
+		if askedExtra == nil {
+			askedExtra = ReadObject(held.ExtraMetadata)
+		}
+		w.extra(r.Extra, askedExtra)
+	}
 	if r.Seen != StatusSet(0).With(statusOf(e.Type)) {
 		w.key("seen")
 		w.dst = strconv.AppendUint(w.dst, uint64(r.Seen), 10)
@@ -303,8 +317,7 @@ func (w *writer) derived(r *Record, account string) {
 	}
 }
 
-func (w *writer) extra(extra map[string]Extra, requested jsontext.Value) {
-	held := decodeObject(requested)
+func (w *writer) extra(extra map[string]Extra, held Object) {
 	same := len(held) == len(extra)
 	for k, v := range extra {
 		same = same && bytes.Equal(held[k], v.Value)
@@ -355,15 +368,21 @@ const extraPrefix = "extra_metadata."
 // origins writes who gave the values that this event did not give, so that a
 // later, lower event can be merged field by field (contract 11.8).
 func (w *writer) origins(r *Record, at Offset) {
-	by := map[Stamp][]string{}
+	var by map[Stamp][]string
+	owed := func(s Stamp, name string) {
+		if by == nil { // not for most events: a run's first report gives all its values
+			by = map[Stamp][]string{}
+		}
+		by[s] = append(by[s], name)
+	}
 	for a, s := range r.AttributeStamps {
 		if r.Attributes[a] != "" && s.Offset != at {
-			by[s] = append(by[s], Attribute(a).Name(r.Kind))
+			owed(s, Attribute(a).Name(r.Kind))
 		}
 	}
 	for k, x := range r.Extra {
 		if x.Stamp.Offset != at {
-			by[x.Stamp] = append(by[x.Stamp], extraPrefix+k)
+			owed(x.Stamp, extraPrefix+k)
 		}
 	}
 	if len(by) == 0 {

@@ -133,6 +133,7 @@ func (r *Record) Open() bool { return !r.Status.Terminal() }
 type Run struct {
 	Request     []byte   // the body as received, one JSON object; nil where no client sent one
 	Asked       *Request // the same decoded, where it was; writing the event needs it
+	AskedExtra  Object   // and the members of its extra_metadata, likewise
 	EffectiveAt time.Time
 	Hash        uint64 // of credential, endpoint and body; zero where a repeat need not be known
 	Flag        string // what an operator may want to know: FlagSecondTerminal, FlagPreflightSkipped, or empty

@@ -58,6 +58,9 @@ var ErrNoFrame = errors.New("no such frame")
 // Implementations must return ErrConflict, ErrRefused, ErrUnreachable or
 // ErrAmbiguous, wrapped or not, for every failure, ErrAmbiguous when in doubt.
 //
+// Implementations must not keep the memory of a frame's body: whoever appends
+// may write over it once the call has returned.
+//
 // Appending the same frame again with the same after is safe: it is stored
 // once, and answered either with its sequence or with ErrConflict. How long an
 // adapter can tell the first is its own matter (memlog for ever, natslog on one

@@ -29,7 +29,7 @@ const maxExtra = 128 << 10
 // *ValidationError for one with faults.
 func (s *Spec) DecodeEvent(as EventBody, body []byte) (event.Request, error) {
 	r, err := event.DecodeRequest(body)
-	if err == nil && acceptable(as, &r) {
+	if err == nil && Acceptable(as, &r) {
 		return r, nil
 	}
 	faults, invalid := s.CheckBody(string(as), body)
@@ -49,8 +49,9 @@ func (r *Request) DecodeEvent(as EventBody, body []byte) (event.Request, error) 
 	return r.api.cfg.Spec.DecodeEvent(as, body)
 }
 
-// acceptable is the document's schema of an event body, by hand.
-func acceptable(as EventBody, r *event.Request) bool {
+// Acceptable is the document's schema of an event body, by hand, for one that was
+// read. False is no judgement: DecodeEvent gives it then, by the schema.
+func Acceptable(as EventBody, r *event.Request) bool {
 	ok := name(r.ProductName, 255) && name(r.Version, 100) &&
 		within(r.SourceSystem, 50) && within(r.BuildNumber, 100) && within(r.SCMSHA, 40) &&
 		within(r.SCMBranch, 100) && within(r.SCMRepository, 500) && within(r.BuildURL, 500) && within(r.InvokeID, 255) &&

@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -99,20 +97,7 @@ func BuildOf(r *event.Record, eventID string) Build {
 
 // ExtraOf writes a record's extra_metadata, with its members in order; null
 // where it has none.
-func ExtraOf(r *event.Record) jsontext.Value {
-	if len(r.Extra) == 0 {
-		return jsontext.Value("null")
-	}
-	out := jsontext.Value{'{'}
-	for i, k := range slices.Sorted(maps.Keys(r.Extra)) {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out, _ = jsontext.AppendQuote(out, k)
-		out = append(append(out, ':'), r.Extra[k].Value...)
-	}
-	return append(out, '}')
-}
+func ExtraOf(r *event.Record) jsontext.Value { return appendExtra(nil, r) }
 
 // Product is the answer of contract 5.1. Descriptions and metadata are set by
 // people; events give none.

@@ -1,10 +1,10 @@
 package httpapi
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -59,7 +59,7 @@ type API struct {
 // The operations getOpenAPI and getLiveness need no handler.
 func New(cfg Config, handlers ...Handlers) (*API, error) {
 	if cfg.RequestID == nil {
-		cfg.RequestID = func() string { return "req_" + rand.Text() }
+		cfg.RequestID = newRequestID
 	}
 	a := &API{cfg: cfg}
 	var err error
@@ -87,6 +87,20 @@ func New(cfg Config, handlers ...Handlers) (*API, error) {
 		a.table.add(op, h)
 	}
 	return a, errors.Join(faults...)
+}
+
+// newRequestID gives an id that no other request has. It is no secret: 128 bits
+// of the runtime's own generator take 30 ns, of the system's 400.
+func newRequestID() string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	id := [30]byte{'r', 'e', 'q', '_'}
+	for i := 4; i < len(id); i += 13 { // 13 characters of 5 bits take 65, so the last has one of 16
+		for n, at := rand.Uint64(), i; at < i+13; at++ {
+			id[at] = alphabet[n&31]
+			n >>= 5
+		}
+	}
+	return string(id[:])
 }
 
 func (a *API) serves(op *Operation) bool {

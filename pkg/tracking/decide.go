@@ -91,12 +91,12 @@ func (s *State) decideByKey(account, key string, body uint64, k Context) (Decisi
 			"this idempotency key was used for another body").WithHint("Use a new key for every event.")
 	case ok && k.Now.Sub(use.at) <= keyMemory:
 		past := k.Past[use.offset]
-		out := Decision{EventID: past.ID, Offset: use.offset, Duplicate: true}
+		out := Decision{Record: &event.Record{}, EventID: past.ID, Offset: use.offset, Duplicate: true}
 		switch p := past.Payload.(type) {
 		case nil:
 			return Decision{}, false, nil
 		case *event.Run:
-			out.Record = p.Record
+			out.Record = &p.Record
 		default:
 			out.Object = p
 		}
@@ -152,7 +152,7 @@ func keyOf(c *Command, t tripleKey) runKey {
 	// Most events have no such member, and decoding an object costs as much as
 	// the rest of a decision. A name may be written with escapes.
 	if k.invoke != "" && (bytes.Contains(c.Extra, runAttemptBytes) || bytes.IndexByte(c.Extra, '\\') >= 0) {
-		k.attempt = string(event.DecodeExtra(c.Extra, event.Stamp{})[runAttemptMetadata].Value)
+		k.attempt = string(c.members()[runAttemptMetadata])
 	}
 	return k
 }
@@ -184,10 +184,13 @@ func (d *decider) correlate() *run {
 	if id, ok := d.s.byRun[k]; ok {
 		return d.s.open[id]
 	}
+	if len(d.k.Past) == 0 {
+		return nil // Needs found no run under this key
+	}
 	for _, o := range d.s.closed.lookup(k.hash()) {
 		past, ok := d.k.Past[o]
 		if p, isRun := past.Payload.(*event.Run); ok && isRun && runKeyOf(&p.Record) == k {
-			return &run{p.Record, past.ID, o}
+			return &run{&p.Record, past.ID, o}
 		}
 	}
 	return nil
@@ -198,16 +201,16 @@ func (d *decider) duplicate() (Decision, bool) {
 	if d.run == nil {
 		return Decision{}, false
 	}
-	r := &d.run.record
+	r := d.run.record
 	if d.remembers(d.c.Status, r) {
 		for _, x := range r.Receipts {
 			if x.Hash == d.c.Hash {
-				return Decision{Record: *r, EventID: x.Event, Offset: x.Offset, Duplicate: true}, true
+				return Decision{Record: r, EventID: x.Event, Offset: x.Offset, Duplicate: true}, true
 			}
 		}
 	}
 	if d.c.Backfill && r.Seen.Has(d.c.Status) {
-		return Decision{Record: *r, EventID: d.run.event, Offset: d.run.offset, Duplicate: true}, true
+		return Decision{Record: r, EventID: d.run.event, Offset: d.run.offset, Duplicate: true}, true
 	}
 	return Decision{}, false
 }
@@ -247,7 +250,7 @@ func SameSHA(a, b string) bool {
 // refused again by the same rule: it is not recorded twice (contract 4.3).
 func (d *decider) refusedBefore(refusal *event.Refusal, conflict *event.Record) (Decision, bool) {
 	before, ok := d.s.refused[d.c.Hash]
-	if !ok || before.code != refusal.Code || tripleOf(&before.record) != d.triple || d.k.Now.Sub(before.at) > refusalMemory {
+	if !ok || before.code != refusal.Code || tripleOf(before.record) != d.triple || d.k.Now.Sub(before.at) > refusalMemory {
 		return Decision{}, false
 	}
 	return Decision{
@@ -307,11 +310,12 @@ func (d *decider) report(refusal *event.Refusal, conflict *event.Record) Decisio
 	if refusal != nil {
 		status = event.PreflightFailed
 	}
-	rec, flag := event.Record{}, ""
+	p, flag := &event.Run{}, ""
+	rec := &p.Record
 	if d.run == nil {
-		rec = d.newRecord()
+		*rec = d.newRecord()
 	} else {
-		rec = d.run.record
+		*rec = *d.run.record
 		rec.ProductName, rec.EnvironmentName = d.product.name, d.environment.name
 		if rec.Status.Terminal() && status.Terminal() && status != rec.Status {
 			flag = event.FlagSecondTerminal
@@ -321,14 +325,14 @@ func (d *decider) report(refusal *event.Refusal, conflict *event.Record) Decisio
 		flag = event.FlagPreflightSkipped
 	}
 	at := d.next
-	effective := merge(&rec, c, status, d.k.Now, at)
+	effective := merge(rec, c, status, d.k.Now, at)
 	if rec.Kind == event.Deployment {
 		sha := rec.Attributes[event.SCMSHA]
 		rec.SHAMismatch = sha != "" && d.version.fixed && !SameSHA(sha, d.version.sha)
 	}
-	p := &event.Run{Request: c.Body, Asked: c.Asked, EffectiveAt: effective, Flag: flag, Refusal: refusal}
+	p.Request, p.Asked, p.AskedExtra, p.EffectiveAt, p.Flag, p.Refusal = c.Body, c.Asked, c.Members, effective, flag, refusal
 	e := d.emit(event.TypeOf(c.Kind, status), rec.ID.String(), p)
-	if d.remembers(status, &rec) || refusal != nil {
+	if d.remembers(status, rec) || refusal != nil {
 		p.Hash = c.Hash
 		receipts := slices.Concat(rec.Receipts, []event.Receipt{{Hash: p.Hash, Event: e.ID, Offset: at}})
 		rec.Receipts = receipts[max(0, len(receipts)-event.MaxReceipts):]
@@ -336,7 +340,6 @@ func (d *decider) report(refusal *event.Refusal, conflict *event.Record) Decisio
 	if c.IdempotencyKey != "" {
 		e.IdempotencyKey, e.BodyHash = c.IdempotencyKey, c.BodyHash
 	}
-	p.Record = rec
 	return Decision{Events: d.events, Record: rec, EventID: e.ID, Offset: at, Refusal: refusal, Conflict: conflict}
 }
 

@@ -2,6 +2,7 @@ package tracking
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -81,7 +82,7 @@ func (o *object) staleAfter() time.Duration {
 
 func (s *State) applyProduct(r event.Recorded, p *event.Product) {
 	s.place(&s.products, uuid.UUID(p.ID), &object{
-		account: r.Account, name: p.Name, offset: r.Position.Offset, incarnation: p.Incarnation, deleted: p.Deleted,
+		account: strings.Clone(r.Account), name: strings.Clone(p.Name), offset: r.Position.Offset, incarnation: p.Incarnation, deleted: p.Deleted,
 	})
 	s.incarnations = max(s.incarnations, p.Incarnation) // a bound, so a roll-back may leave it
 	if p.Deleted {
@@ -91,7 +92,7 @@ func (s *State) applyProduct(r event.Recorded, p *event.Product) {
 
 func (s *State) applyEnvironment(r event.Recorded, p *event.Environment) {
 	s.place(&s.environments, uuid.UUID(p.ID), &object{
-		account: r.Account, name: p.Name, offset: r.Position.Offset, incarnation: p.Incarnation, deleted: p.Deleted,
+		account: strings.Clone(r.Account), name: strings.Clone(p.Name), offset: r.Position.Offset, incarnation: p.Incarnation, deleted: p.Deleted,
 		class: p.Class, limit: p.ConcurrencyLimit, staleMinutes: uint32(p.StaleAfter / time.Minute),
 	})
 	if p.Deleted {
@@ -112,7 +113,7 @@ func (s *State) place(d *directory, id uuid.UUID, o *object) {
 func (s *State) forgetOpen(of func(*event.Record) bool) {
 	var gone []*run
 	for _, r := range s.open {
-		if of(&r.record) {
+		if of(r.record) {
 			gone = append(gone, r)
 		}
 	}

@@ -99,7 +99,7 @@ func TestTheOrderInWhichReportsArriveDoesNotMatter(t *testing.T) {
 		l := newLedger(t)
 		var last event.Record
 		for _, f := range rapid.Permutation(reports).Draw(t, "order") {
-			last = l.post(f).Record
+			last = *l.post(f).Record
 		}
 		got := []any{last.Status, last.Attributes[event.By], last.Attributes[event.SCMBranch], last.Attributes[event.BuildNumber]}
 		for _, k := range []string{"x", "p", "s"} {

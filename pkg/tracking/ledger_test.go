@@ -110,7 +110,7 @@ func (l *ledger) decide(c tracking.Input) (tracking.Decision, error) {
 	}
 	switch written := recorded[len(recorded)-1].Payload.(type) {
 	case *event.Run:
-		if diff := cmp.Diff(d.Record, written.Record, cmpopts.EquateEmpty()); diff != "" {
+		if diff := cmp.Diff(d.Record, &written.Record, cmpopts.EquateEmpty()); diff != "" {
 			l.t.Fatalf("the record is read back differently: %s", diff)
 		}
 	default:

@@ -75,20 +75,24 @@ func effectiveTime(r *event.Record, c *Command, status event.Status, now time.Ti
 }
 
 func mergeExtra(r *event.Record, c *Command, stamp event.Stamp) {
-	given := event.DecodeExtra(c.Extra, stamp)
-	if len(given) == 0 {
+	members := c.members()
+	if len(members) == 0 {
 		return
+	}
+	given := make(map[string]event.Extra, len(members))
+	for k, v := range members {
+		given[k] = event.Extra{Value: v, Stamp: stamp}
 	}
 	if r.Attributes[event.InvokeID] != "" && c.Attributes[event.InvokeID] == "" {
 		delete(given, runAttemptMetadata) // part of the run's identity: a report that does not name the run cannot change it
 	}
-	merged := maps.Clone(r.Extra)
-	if merged == nil {
-		merged = make(map[string]event.Extra, len(given))
-	}
-	for k, v := range given {
-		if old, had := merged[k]; !had || stamp.After(old.Stamp) {
-			merged[k] = v
+	merged := given
+	if len(r.Extra) > 0 {
+		merged = maps.Clone(r.Extra)
+		for k, v := range given {
+			if old, had := merged[k]; !had || stamp.After(old.Stamp) {
+				merged[k] = v
+			}
 		}
 	}
 	if extraSize(merged) > maxExtra { // contract 11.8: then as a whole, by the same order
@@ -101,6 +105,14 @@ func mergeExtra(r *event.Record, c *Command, stamp event.Stamp) {
 		}
 	}
 	r.Extra = merged
+}
+
+// members gives those of Extra.
+func (c *Command) members() event.Object {
+	if c.Members == nil {
+		return event.ReadObject(c.Extra)
+	}
+	return c.Members
 }
 
 // extraSize is what the object takes as JSON, without escapes in its keys.

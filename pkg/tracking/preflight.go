@@ -59,7 +59,7 @@ func concurrency(d *decider) (*event.Refusal, *event.Record) {
 			continue
 		}
 		if n++; first == nil {
-			first = &other.record
+			first = other.record
 		}
 	}
 	if n < d.environment.living.concurrency() {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -74,14 +75,14 @@ type (
 	// run is a run and the place of its last event. It is never changed, only
 	// replaced, so that a journal may keep the old one.
 	run struct {
-		record event.Record
+		record *event.Record
 		event  ulid.ULID
 		offset event.Offset
 	}
 	refused struct {
 		at     time.Time
 		code   string
-		record event.Record
+		record *event.Record
 		event  ulid.ULID
 		offset event.Offset
 	}
@@ -169,7 +170,7 @@ func (s *State) Apply(r event.Recorded) {
 		s.applyEnvironment(r, p)
 		s.rememberKey(r)
 	case *event.Version:
-		put(s, s.versions, versionKey{p.ID, p.Incarnation}, version{p.SHA, p.SHAFixed, p.CreatedAt.UnixMilli(), r.Position.Offset})
+		put(s, s.versions, versionKey{p.ID, p.Incarnation}, version{strings.Clone(p.SHA), p.SHAFixed, p.CreatedAt.UnixMilli(), r.Position.Offset})
 	case *event.Release:
 		s.applyRelease(r, p)
 		s.rememberKey(r)
@@ -182,8 +183,8 @@ func (s *State) Apply(r event.Recorded) {
 }
 
 func (s *State) applyRun(r event.Recorded, p *event.Run) {
-	next := &run{p.Record, r.ID, r.Position.Offset}
-	id := next.record.ID
+	next := &run{&p.Record, r.ID, r.Position.Offset}
+	id := p.Record.ID
 	_, wasOpen := s.open[id]
 	if next.record.Status == event.PreflightFailed {
 		if wasOpen {
@@ -195,6 +196,8 @@ func (s *State) applyRun(r event.Recorded, p *event.Run) {
 	s.rememberKey(r)
 	switch {
 	case next.record.Open():
+		kept := p.Record // alone: the payload holds the request too
+		next.record = &kept
 		put(s, s.open, id, next)
 		if !wasOpen {
 			s.openUp(next)
@@ -208,25 +211,25 @@ func (s *State) applyRun(r event.Recorded, p *event.Run) {
 }
 
 func (s *State) openUp(r *run) {
-	t := tripleOf(&r.record)
+	t := tripleOf(r.record)
 	put(s, s.byTriple, t, append(s.byTriple[t], r.record.ID))
 	if r.record.Kind == event.Deployment {
 		put(s, s.byCell, t.cell, append(s.byCell[t.cell], r.record.ID))
 	}
-	if k := runKeyOf(&r.record); k.invoke != "" {
+	if k := runKeyOf(r.record); k.invoke != "" {
 		put(s, s.byRun, k, r.record.ID)
 	}
 }
 
 func (s *State) close(r *run) {
 	id := r.record.ID
-	t := tripleOf(&r.record)
+	t := tripleOf(r.record)
 	remove(s, s.open, id)
 	takeOut(s, s.byTriple, t, id)
 	if r.record.Kind == event.Deployment {
 		takeOut(s, s.byCell, t.cell, id)
 	}
-	if k := runKeyOf(&r.record); k.invoke != "" {
+	if k := runKeyOf(r.record); k.invoke != "" {
 		remove(s, s.byRun, k)
 	}
 }
@@ -242,7 +245,7 @@ func takeOut[K comparable](s *State, m map[K][]ulid.ULID, k K, id ulid.ULID) {
 }
 
 func (s *State) rememberClosed(r *run) {
-	k := runKeyOf(&r.record)
+	k := runKeyOf(r.record)
 	if k.invoke == "" {
 		return // nothing can name it again
 	}
@@ -261,7 +264,8 @@ func (s *State) rememberRefusal(r event.Recorded, p *event.Run) {
 	if p.Hash == 0 || p.Refusal == nil {
 		return
 	}
-	put(s, s.refused, p.Hash, refused{r.Time, p.Refusal.Code, p.Record, r.ID, r.Position.Offset})
+	record := p.Record
+	put(s, s.refused, p.Hash, refused{r.Time, p.Refusal.Code, &record, r.ID, r.Position.Offset})
 	n := len(s.refusedQueue)
 	s.undo(func() { s.refusedQueue = s.refusedQueue[:n] })
 	s.refusedQueue = append(s.refusedQueue, p.Hash)
@@ -314,13 +318,13 @@ func runKeyOf(r *event.Record) runKey {
 
 // hash is stable: it is the same in every process and for ever.
 func (k runKey) hash() uint64 {
-	b := make([]byte, 0, 256)
-	b = append(b, byte(k.triple.kind))
+	var stack [256]byte
+	b := append(stack[:0], byte(k.triple.kind))
 	b = append(b, k.triple.cell.product[:]...)
 	b = binary.BigEndian.AppendUint16(b, k.triple.cell.productIncarnation)
 	b = append(b, k.triple.cell.environment[:]...)
 	b = binary.BigEndian.AppendUint16(b, k.triple.cell.environmentIncarnation)
-	for _, part := range []string{k.triple.version, k.invoke, k.attempt} {
+	for _, part := range [...]string{k.triple.version, k.invoke, k.attempt} {
 		b = append(append(b, part...), 0)
 	}
 	sum := sha256.Sum256(b)

@@ -40,13 +40,14 @@ type Command struct {
 	Attributes      event.Attributes
 	StartedAt       time.Time // as reported; zero where it is absent
 	CompletedAt     time.Time
-	Extra           []byte // a JSON object, or nil
+	Extra           []byte       // a JSON object, or nil
+	Members         event.Object // of Extra, where it was decoded; not to be changed
 	SkipPreflight   bool
 
 	Body           []byte         // as received, one JSON object without white space
 	Asked          *event.Request // Body decoded; may be nil
 	Hash           uint64         // of credential, endpoint and body; never zero
-	BodyHash       uint64         // of endpoint and body; never zero
+	BodyHash       uint64         // of endpoint and body; never zero where there is an IdempotencyKey
 	IdempotencyKey string
 	Backfill       bool // history: no rules, times as they are
 }
@@ -65,7 +66,7 @@ type PastEvents map[event.Offset]event.Recorded
 // A Decision is what follows from a command.
 type Decision struct {
 	Events  []event.Event // to append together, in order; none for a duplicate
-	Record  event.Record  // the run, as the answer shows it
+	Record  *event.Record // the run, as the answer shows it, not to be changed; says nothing, or is nil, for a Change
 	Object  event.Payload // for a Change, what it is about as it stands after it
 	EventID ulid.ULID     // of the event that the answer is about
 	Offset  event.Offset  // where it stands, or will stand

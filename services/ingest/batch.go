@@ -4,14 +4,20 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"runtime"
+	"runtime/debug"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/klauspost/compress/zstd"
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
@@ -43,20 +49,22 @@ func (s *Service) batch(w http.ResponseWriter, r *httpapi.Request) error {
 	if !backfill { // history is not counted
 		allowed = r.Take(len(bodies))
 	}
-	var commands []tracking.Input
-	var submitted []int
-	for i, body := range bodies {
-		if i >= allowed {
-			items[i].err = httpapi.RetryLater{Err: fault.New(fault.RateLimited, "", "Too many events."), After: r.RetryAfter()}
-			continue
+	for i := allowed; i < len(bodies); i++ {
+		items[i].err = httpapi.RetryLater{Err: fault.New(fault.RateLimited, "", "Too many events."), After: r.RetryAfter()}
+	}
+	read := make([]*tracking.Command, allowed)
+	err = inParallel(allowed, func(i int) {
+		read[i], items[i].err = s.item(bodies[i], submission{identity: &r.Identity, backfill: backfill})
+	})
+	if err != nil {
+		return err
+	}
+	commands, submitted := make([]tracking.Input, 0, allowed), make([]int, 0, allowed)
+	for i, cmd := range read {
+		if items[i].err == nil {
+			r.SourceSystem = cmd.Attributes[event.SourceSystem]
+			commands, submitted = append(commands, cmd), append(submitted, i)
 		}
-		cmd, err := s.item(body, submission{identity: &r.Identity, backfill: backfill})
-		if err != nil {
-			items[i].err = err
-			continue
-		}
-		r.SourceSystem = cmd.Attributes[event.SourceSystem]
-		commands, submitted = append(commands, cmd), append(submitted, i)
 	}
 	if len(commands) > 0 {
 		results, err := s.committer.Submit(r.Context(), commands, r.Reverify)
@@ -68,6 +76,42 @@ func (s *Service) batch(w http.ResponseWriter, r *httpapi.Request) error {
 		}
 	}
 	return reply(w, r, items)
+}
+
+// readAtOnce is how many items of a batch one goroutine reads: fewer are read
+// sooner than another begins.
+const readAtOnce = 64
+
+// inParallel does n things on as many processors as there are, and returns when
+// all are done; the error is of one that panicked. Reading is what most of a
+// batch's time goes into; what comes after it is one thing after the other.
+func inParallel(n int, do func(i int)) error {
+	workers := min(runtime.GOMAXPROCS(0), (n+readAtOnce-1)/readAtOnce)
+	if workers <= 1 {
+		for i := range n {
+			do(i)
+		}
+		return nil
+	}
+	var next atomic.Int64
+	var tasks errgroup.Group
+	for range workers {
+		tasks.Go(func() (err error) {
+			defer func() {
+				if p := recover(); p != nil { // it would end the process; in the request's own goroutine it is a 500
+					err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+				}
+			}()
+			for from := 0; from < n; {
+				from = int(next.Add(readAtOnce)) - readAtOnce
+				for i := from; i < min(from+readAtOnce, n); i++ {
+					do(i)
+				}
+			}
+			return nil
+		})
+	}
+	return tasks.Wait()
 }
 
 // readBatch reads the body, decodes its encoding and cuts it into items.
@@ -127,7 +171,7 @@ func readEncoded(r *httpapi.Request) ([]byte, error) {
 }
 
 func splitLines(body []byte) []jsontext.Value {
-	var out []jsontext.Value
+	out := make([]jsontext.Value, 0, min(bytes.Count(body, []byte{'\n'})+1, maxBatchItems+1))
 	for line := range bytes.Lines(body) {
 		if line = bytes.TrimSpace(line); len(line) > 0 {
 			out = append(out, jsontext.Value(line))
@@ -149,6 +193,16 @@ func splitArray(body []byte) ([]jsontext.Value, error) {
 func (s *Service) item(body jsontext.Value, sub submission) (*tracking.Command, error) {
 	if len(body) > maxItemBytes {
 		return nil, fault.New(fault.TooLarge, "BODY_TOO_LARGE", "An event may have at most %d bytes.", maxItemBytes)
+	}
+	// An item is kept for as long as one of its strings is; alone, without the
+	// other 999.
+	body = body.Clone()
+	if scanned, ok := event.ScanRequest(body); ok {
+		if as, faults := kindOf(scanned.Kind, scanned.Request.EnvironmentName != "" || scanned.Request.Environment != ""); len(faults) == 0 &&
+			len(scanned.IdempotencyKey) <= maxIdempotencyKey && httpapi.Acceptable(as, &scanned.Request) {
+			sub.key = scanned.IdempotencyKey
+			return s.scanned(as, body, &scanned, sub)
+		}
 	}
 	var head struct {
 		Kind            jsontext.Value `json:"kind"`
@@ -183,8 +237,17 @@ func (s *Service) item(body jsontext.Value, sub submission) (*tracking.Command, 
 // names an environment, else a build.
 func bodyKind(kind jsontext.Value, hasEnvironment bool) (httpapi.EventBody, []httpapi.FieldFault) {
 	word, faults := textMember("kind", kind)
+	if len(faults) == 0 {
+		return kindOf(word, hasEnvironment)
+	}
+	if hasEnvironment {
+		return httpapi.DeploymentEvent, faults
+	}
+	return httpapi.BuildEvent, faults
+}
+
+func kindOf(word string, hasEnvironment bool) (as httpapi.EventBody, faults []httpapi.FieldFault) {
 	switch {
-	case len(faults) > 0:
 	case word == "deployment" || word == "" && hasEnvironment:
 		return httpapi.DeploymentEvent, nil
 	case word == "build" || word == "":
@@ -234,7 +297,7 @@ func reply(w http.ResponseWriter, r *httpapi.Request, items []batchItem) error {
 	var accepted, duplicate, refused int
 	var unavailable error
 	var stored, known event.Position
-	results := []byte{'['}
+	results := append(make([]byte, 0, 128*len(items)+1), '[') // an accepted item takes 105 bytes
 	for i := range items {
 		it := &items[i]
 		if i > 0 {
@@ -269,7 +332,7 @@ func reply(w http.ResponseWriter, r *httpapi.Request, items []batchItem) error {
 	if stored.Offset > 0 {
 		w.Header()[httpapi.PositionHeader] = []string{stored.String()}
 	}
-	body := append([]byte(nil), `{"accepted":`...)
+	body := append(make([]byte, 0, len(results)+128), `{"accepted":`...)
 	body = strconv.AppendInt(body, int64(accepted), 10)
 	body = append(body, `,"duplicate":`...)
 	body = strconv.AppendInt(body, int64(duplicate), 10)
@@ -297,12 +360,18 @@ func appendProblem(dst []byte, index int, p httpapi.Problem) []byte {
 func appendStored(dst []byte, index int, it *batchItem) []byte {
 	dst = appendHead(dst, index, http.StatusOK)
 	dst = append(dst, `,"id":"`...)
-	dst = append(dst, it.decision.Record.ID.String()...)
+	dst = appendULID(dst, it.decision.Record.ID)
 	dst = append(dst, `","event_id":"`...)
-	dst = append(dst, it.decision.EventID.String()...)
+	dst = appendULID(dst, it.decision.EventID)
 	if it.decision.Duplicate {
 		dst = append(dst, `","duplicate":true}`...)
 		return dst
 	}
 	return append(dst, `"}`...)
+}
+
+func appendULID(dst []byte, id ulid.ULID) []byte {
+	var text [ulid.EncodedSize]byte
+	_ = id.MarshalTextTo(text[:]) // fails where there is no room
+	return append(dst, text[:]...)
 }

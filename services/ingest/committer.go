@@ -65,6 +65,8 @@ type Committer struct {
 	counts  tally.Counts // of the frame under construction; kept for its memory
 	last    uint64       // sequence of the last frame applied
 	synced  bool         // the state is known to be at the log's end as this process last saw it
+	pass    uint64       // how often it decided, counted from 1
+	body    []byte       // of the last frame, for its memory
 	backlog []*item      // taken from the queue and not yet decided for good
 	frames  *lru.Cache[uint64, []event.Recorded]
 }
@@ -75,15 +77,17 @@ type group struct {
 	items []item
 	left  int
 	done  chan struct{}
+	// alive tells whether the credential still holds, right before the commit
+	// (contract 3.3). It is asked once a frame: a frame is decided at one moment.
+	alive   func() error
+	askedAt uint64 // the pass of the committer that asked it last
+	dead    error  // what it said
 }
 
 type item struct {
 	group   *group
 	command tracking.Input
-	// alive tells whether the credential still holds, right before the commit
-	// (contract 3.3).
-	alive  func() error
-	result Result
+	result  Result
 }
 
 // Result is what became of a command.
@@ -120,13 +124,13 @@ var (
 // follow from it, durable. Results are in the order of the commands. When ctx
 // ends first the commands may be committed all the same.
 func (c *Committer) Submit(ctx context.Context, commands []tracking.Input, alive func() error) ([]Result, error) {
+	g := &group{items: make([]item, len(commands)), left: len(commands), done: make(chan struct{}), alive: alive}
+	for i, cmd := range commands {
+		g.items[i].group, g.items[i].command = g, cmd
+	}
 	if c.waiting.Add(int64(len(commands))) > maxQueued {
 		c.waiting.Add(-int64(len(commands)))
 		return nil, errBusy
-	}
-	g := &group{items: make([]item, len(commands)), left: len(commands), done: make(chan struct{})}
-	for i, cmd := range commands {
-		g.items[i] = item{group: g, command: cmd, alive: alive}
 	}
 	c.queue <- g // never blocks: a group holds at least one of the maxQueued places
 	select {
@@ -282,6 +286,7 @@ type frame struct {
 	now     time.Time
 	events  []event.Event
 	body    []byte
+	newID   func() ulid.ULID
 	decided int // how many items of the backlog are in it or answered by it
 }
 
@@ -296,7 +301,8 @@ func (c *Committer) commit(ctx context.Context) {
 	c.state.Expire(now)
 	c.state.Begin()
 	start := c.state.Mark()
-	f := frame{seq: c.last + 1, now: now}
+	c.pass++
+	f := frame{seq: c.last + 1, now: now, body: c.body[:0], newID: func() ulid.ULID { return c.newID(ulid.Timestamp(now)) }}
 	for f.decided < len(c.backlog) && c.decide(ctx, &f, c.backlog[f.decided]) {
 		f.decided++
 	}
@@ -306,6 +312,7 @@ func (c *Committer) commit(ctx context.Context) {
 		return
 	}
 	f.body = append(f.body, ']')
+	c.body = f.body
 	headers := c.tally(&f)
 	began := time.Now()
 	err := c.append(ctx, eventlog.Frame{ID: c.newID(ulid.Timestamp(now)).String(), ContentType: event.ContentType, Headers: headers, Body: f.body})
@@ -347,8 +354,11 @@ func (c *Committer) tally(f *frame) map[string]string {
 // frame has no room for it.
 func (c *Committer) decide(ctx context.Context, f *frame, it *item) bool {
 	it.result = Result{}
-	if err := it.alive(); err != nil {
-		it.result.Err = err
+	if it.group.askedAt != c.pass {
+		it.group.askedAt, it.group.dead = c.pass, it.group.alive()
+	}
+	if it.group.dead != nil {
+		it.result.Err = it.group.dead
 		return true
 	}
 	past, err := c.past(ctx, f, c.state.Needs(it.command))
@@ -358,7 +368,7 @@ func (c *Committer) decide(ctx context.Context, f *frame, it *item) bool {
 	}
 	d, err := tracking.Decide(c.state, it.command, tracking.Context{
 		Now: f.now, Next: event.At(f.seq, len(f.events)), Past: past,
-		NewID: func() ulid.ULID { return c.newID(ulid.Timestamp(f.now)) },
+		NewID: f.newID,
 	})
 	if err != nil {
 		it.result.Err = err
@@ -496,7 +506,7 @@ func (c *Committer) fail(ctx context.Context, n int, err error) {
 func (c *Committer) release(n int) {
 	for _, it := range c.backlog[:n] {
 		c.waiting.Add(-1)
-		c.metrics.decided.WithLabelValues(it.result.outcome()).Inc()
+		c.metrics.outcomes[it.result.outcome()].Inc()
 		if it.group.left--; it.group.left == 0 {
 			close(it.group.done)
 		}

@@ -154,7 +154,7 @@ func TestWhatQueuesDuringAWriteIsOneFrame(t *testing.T) {
 		})
 	}
 	queued.Wait()
-	for c.Waiting() < n+1 { // they are about to be in the queue
+	for c.Queued() < n {
 		select {
 		case <-t.Context().Done():
 			t.Fatal("they never queued")

@@ -25,6 +25,9 @@ type submission struct {
 // command reads and checks a body and says what it asks for. Aliases and
 // spellings end here (contract 4.1, 4.2, 9).
 func (s *Service) command(as httpapi.EventBody, body []byte, sub submission) (*tracking.Command, error) {
+	if scanned, ok := event.ScanRequest(body); ok && httpapi.Acceptable(as, &scanned.Request) {
+		return s.scanned(as, body, &scanned, sub)
+	}
 	request, err := s.spec.DecodeEvent(as, body)
 	if sub.backfill {
 		err = requireRun(body, &request, err)
@@ -32,15 +35,7 @@ func (s *Service) command(as httpapi.EventBody, body []byte, sub submission) (*t
 	if err != nil {
 		return nil, err
 	}
-	kind := event.Build
-	if as == httpapi.DeploymentEvent {
-		kind = event.Deployment
-	}
-	cmd := &tracking.Command{
-		Account: sub.identity.Account, Author: sub.identity.Author(), Kind: kind,
-		Hash:     hash(kind, sub.identity.Account, sub.identity.PublicID, body),
-		BodyHash: hash(kind, "", "", body), IdempotencyKey: string(credential.RedactIn([]byte(sub.key))), Backfill: sub.backfill,
-	}
+	cmd := sub.command(as, body)
 	// No secret that a pipeline printed into an event is kept (contract 21).
 	stored := jsontext.Value(credential.RedactIn(body))
 	if &stored[0] != &body[0] {
@@ -56,16 +51,63 @@ func (s *Service) command(as httpapi.EventBody, body []byte, sub submission) (*t
 	return cmd, nil
 }
 
+// scanned is command for a body that is in order and was read in one pass. Such
+// a body has no white space, and most hold no secret.
+func (s *Service) scanned(as httpapi.EventBody, body []byte, scanned *event.Scanned, sub submission) (*tracking.Command, error) {
+	request := &scanned.Request
+	if sub.backfill {
+		if err := requireRun(body, request, nil); err != nil {
+			return nil, err
+		}
+	}
+	cmd := sub.command(as, body)
+	if stored := credential.RedactIn(body); &stored[0] != &body[0] {
+		redacted, err := event.ReadRequest(stored)
+		if err != nil {
+			return nil, err
+		}
+		cmd.Body, cmd.Asked = stored, &redacted
+		fill(cmd, &redacted)
+		return cmd, nil
+	}
+	cmd.Body, cmd.Asked = body, request
+	fillFields(cmd, request)
+	cmd.Extra, cmd.Members = request.ExtraMetadata, scanned.Members
+	return cmd, nil
+}
+
+// command begins a command with what does not stand in the body.
+func (sub *submission) command(as httpapi.EventBody, body []byte) *tracking.Command {
+	kind := event.Build
+	if as == httpapi.DeploymentEvent {
+		kind = event.Deployment
+	}
+	cmd := &tracking.Command{
+		Account: sub.identity.Account, Author: sub.identity.Author(), Kind: kind, Backfill: sub.backfill,
+		Hash: hash(kind, sub.identity.Account, sub.identity.PublicID, body),
+	}
+	if sub.key != "" {
+		cmd.IdempotencyKey, cmd.BodyHash = string(credential.RedactIn([]byte(sub.key))), hash(kind, "", "", body)
+	}
+	return cmd
+}
+
 func fill(cmd *tracking.Command, r *event.Request) {
+	fillFields(cmd, r)
+	if len(r.ExtraMetadata) > 0 && r.ExtraMetadata.Kind() == '{' {
+		cmd.Extra = compact(r.ExtraMetadata)
+		r.ExtraMetadata = cmd.Extra // as it stands in the body that is kept
+		cmd.Members = event.ReadObject(cmd.Extra)
+	}
+}
+
+// fillFields takes over all but extra_metadata.
+func fillFields(cmd *tracking.Command, r *event.Request) {
 	cmd.ProductName, cmd.Version = r.ProductName, r.Version
 	cmd.Attributes = r.Attributes(cmd.Kind)
 	cmd.StartedAt, cmd.CompletedAt = moment(r.StartedAt), moment(r.CompletedAt)
 	cmd.Status, _ = event.ParseStatus(r.Status) // checked
 	cmd.SkipPreflight = r.SkipPreflightChecks
-	if len(r.ExtraMetadata) > 0 && r.ExtraMetadata.Kind() == '{' {
-		cmd.Extra = compact(r.ExtraMetadata)
-		r.ExtraMetadata = cmd.Extra // as it stands in the body that is kept
-	}
 	if cmd.Kind == event.Deployment {
 		if cmd.EnvironmentName = r.EnvironmentName; cmd.EnvironmentName == "" {
 			cmd.EnvironmentName = r.Environment
@@ -127,9 +169,12 @@ func requireRun(body []byte, r *event.Request, err error) error {
 // hash stands for the very bytes of an event, from a credential, to a kind of
 // endpoint (contract 4.3). It is stable and never zero.
 func hash(kind event.Kind, account, credentialID string, body []byte) uint64 {
+	var stack [128]byte
+	head := append(stack[:0], byte(kind))
+	head = append(append(head, account...), 0)
+	head = append(append(head, credentialID...), 0)
 	h := sha256.New()
-	_, _ = h.Write([]byte{byte(kind)})
-	_, _ = h.Write([]byte(account + "\x00" + credentialID + "\x00"))
+	_, _ = h.Write(head)
 	_, _ = h.Write(body)
 	var sum [sha256.Size]byte
 	return max(1, binary.BigEndian.Uint64(h.Sum(sum[:0])))

@@ -23,6 +23,7 @@ import (
 const (
 	maxIdempotencyKey    = 255
 	idempotencyKeyHeader = "Idempotency-Key"
+	answerSize           = 1 << 10 // of most answers
 )
 
 // Service answers the operations of ingest.
@@ -86,16 +87,8 @@ func (s *Service) single(as httpapi.EventBody) httpapi.Handler {
 		if err := refusal(&out.Decision); err != nil {
 			return err
 		}
-		return r.JSON(http.StatusOK, answer(&out.Decision))
+		return r.Bytes(http.StatusOK, httpapi.AppendRun(make([]byte, 0, answerSize), out.Decision.Record, out.Decision.EventID))
 	}
-}
-
-// answer shows what a command led to.
-func answer(d *tracking.Decision) any {
-	if d.Record.Kind == event.Build {
-		return httpapi.BuildOf(&d.Record, d.EventID.String())
-	}
-	return httpapi.DeploymentOf(&d.Record, d.EventID.String())
 }
 
 // refusal tells why a start was refused; nil where it was not (contract 6.2).

@@ -11,6 +11,7 @@ type metrics struct {
 	frames    prometheus.Counter
 	events    prometheus.Counter
 	decided   *prometheus.CounterVec
+	outcomes  map[string]prometheus.Counter // those of decided: finding one by its label takes as long as counting ten
 	conflicts prometheus.Counter
 	failures  prometheus.Counter
 	append    prometheus.Histogram
@@ -23,7 +24,7 @@ func newMetrics(c *Committer) metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels})
 	}
-	return metrics{
+	m := metrics{
 		frames:    counter("shipledger_frames_appended_total", "Frames that the log has on disk."),
 		events:    counter("shipledger_events_appended_total", "Events in these frames."),
 		conflicts: counter("shipledger_append_conflicts_total", "Frames decided again because another process was first."),
@@ -42,6 +43,11 @@ func newMetrics(c *Committer) metrics {
 			Name: "shipledger_log_sequence", Help: "Sequence of the last frame known to the write side.", ConstLabels: labels,
 		}),
 	}
+	m.outcomes = map[string]prometheus.Counter{}
+	for _, outcome := range []string{"refused", "blocked", "duplicate", "accepted"} {
+		m.outcomes[outcome] = m.decided.WithLabelValues(outcome)
+	}
+	return m
 }
 
 // Collectors gives the committer's metrics, for registering.

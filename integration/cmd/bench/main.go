@@ -34,6 +34,8 @@ func main() {
 	events := flag.Int("events", 0, "events that reads are measured on; default: 1,000,000, or 100,000 with --quick")
 	wide := flag.Int("wide", 0, "events of a second such run, with 1,000 products in 1,500 environments; default: none")
 	rebuilt := flag.Int("rebuilt", -1, "events of the log that is rebuilt; 0: none; default: 1,000,000, or 100,000 with --quick")
+	round := flag.Duration("round", 0, "how long a round of single events is measured; default: 3 s, or 1 s with --quick")
+	rounds := flag.Int("rounds", 0, "rounds of each side of a comparison; default: 5, or 3 with --quick")
 	flag.Parse()
 
 	cfg := bench.Full
@@ -42,6 +44,12 @@ func main() {
 	}
 	cfg.Binary, cfg.Dir, cfg.History, cfg.Only, cfg.Log = *binary, *dir, os.Getenv("SHIPLEDGER_HISTORY"), *only, os.Stderr
 	cfg.Wide = *wide
+	if *round > 0 {
+		cfg.Round = *round
+	}
+	if *rounds > 0 {
+		cfg.Rounds = *rounds
+	}
 	if *events > 0 {
 		cfg.Events = *events
 	}

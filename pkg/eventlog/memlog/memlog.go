@@ -3,6 +3,7 @@
 package memlog
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -52,6 +53,7 @@ func (l *Log) append(ctx context.Context, f eventlog.Frame, last, after uint64) 
 	if last != after {
 		return 0, fmt.Errorf("%w: it ends at %d, not at %d", eventlog.ErrConflict, last, after)
 	}
+	f.Body = bytes.Clone(f.Body)
 	seq := uint64(len(l.frames)) + 1
 	l.frames = append(l.frames, eventlog.Recorded{Frame: f, Seq: seq})
 	l.byID[f.ID] = seq
