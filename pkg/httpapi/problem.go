@@ -252,6 +252,6 @@ func marshal(v any) []byte {
 	return b
 }
 
-var marshalOptions = json.JoinOptions(json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+var marshalOptions = json.JoinOptions(json.Deterministic(true), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
 
 func stack() []byte { return debug.Stack() }

@@ -120,6 +120,7 @@ func (r *Request) parseQuery() error {
 		if err != nil {
 			faults = append(faults, FieldFault{[]string{"query"}, "the query string cannot be read", "value_error"})
 		}
+		repair(values)
 		faults = append(faults, r.queryFaults(values)...)
 	}
 	if text := r.Header.Get(PositionHeader); text != "" && op.waits {
@@ -131,6 +132,16 @@ func (r *Request) parseQuery() error {
 		return &ValidationError{Faults: faults}
 	}
 	return nil
+}
+
+// repair replaces what is no UTF-8, as is done in bodies: events and answers
+// can hold nothing else.
+func repair(values url.Values) {
+	for _, given := range values {
+		for i, text := range given {
+			given[i] = strings.ToValidUTF8(text, string(utf8.RuneError))
+		}
+	}
 }
 
 func (r *Request) queryFaults(values url.Values) (faults []FieldFault) {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/fault"
@@ -124,11 +125,16 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.answer(w, r) // what a write is answered is too short to gain
 }
 
+// noSniff keeps browsers from taking what a client once sent for a page.
+var noSniff = []string{"nosniff"}
+
 func (a *API) answer(rw http.ResponseWriter, hr *http.Request) {
 	r := &Request{Request: hr, ID: a.cfg.RequestID(), api: a}
 	r.response.ResponseWriter = rw
 	w := &r.response
-	rw.Header()["X-Request-Id"] = []string{r.ID}
+	h := rw.Header()
+	h["X-Request-Id"] = []string{r.ID}
+	h["X-Content-Type-Options"] = noSniff
 	if a.cfg.Observe != nil {
 		defer a.observe(r, time.Now())
 	}
@@ -189,6 +195,7 @@ func (a *API) observe(r *Request, began time.Time) {
 
 // fail answers with err. An answer that has begun cannot be taken back: the
 // connection is cut, so that the client sees a broken answer and not a short one.
+// So is that of a client who left, which is why the request failed.
 func (a *API) fail(w *response, r *Request, err error) {
 	if r.Operation != nil && r.read() && fault.KindOf(err) != fault.Internal {
 		if dead := r.Reverify(); dead != nil {
@@ -197,7 +204,7 @@ func (a *API) fail(w *response, r *Request, err error) {
 	}
 	p := Describe(err, r.ID)
 	a.report(r, p.Status, err)
-	if w.wrote {
+	if w.wrote || p.Status >= http.StatusInternalServerError && r.Context().Err() != nil {
 		panic(http.ErrAbortHandler)
 	}
 	p.write(w)
@@ -380,5 +387,5 @@ func plain(segment string) bool {
 			return false
 		}
 	}
-	return true
+	return utf8.ValidString(segment)
 }

@@ -31,6 +31,7 @@ type Spec struct {
 	operations []*Operation
 	byID       map[string]*Operation
 	bodies     map[string]*bodySchema // by component name
+	paths      table                  // finds operations, not handlers
 }
 
 // Operation is one documented method of one path.
@@ -156,6 +157,9 @@ func ParseSpec(body []byte) (*Spec, error) {
 	slices.SortFunc(s.operations, func(a, b *Operation) int {
 		return strings.Compare(a.Path+" "+a.Method, b.Path+" "+b.Method)
 	})
+	for _, op := range s.operations {
+		s.paths.add(op, nil)
+	}
 	return s, nil
 }
 
@@ -171,11 +175,7 @@ func (s *Spec) Operation(id string) *Operation { return s.byID[id] }
 // Find gives the operation that answers a request of this method and path, in
 // any of the forms that the router accepts; nil if none does.
 func (s *Spec) Find(method, path string) *Operation {
-	var t table
-	for _, op := range s.operations {
-		t.add(op, nil)
-	}
-	r, _ := t.match(path)
+	r, _ := s.paths.match(path)
 	if r == nil {
 		return nil
 	}

@@ -69,3 +69,13 @@ func TestADocumentThatLeavesPermissionOpenIsRefused(t *testing.T) {
 		t.Error("an operation without a scope was accepted")
 	}
 }
+
+// A body can be wrong in very many places. Neither the answer nor the time that
+// it takes may grow with them.
+func TestABodyWithManyFaultsIsToldSomeOfThem(t *testing.T) {
+	items := `{"value":"v","name":"n","expires":"30d","scopes":[` + strings.Repeat("1,", 100_000) + `1]}`
+	faults, err := spec(t).CheckBody("ImportAPIKey", []byte(items))
+	if err != nil || len(faults) != 1000 {
+		t.Errorf("%d faults, %v", len(faults), err)
+	}
+}

@@ -205,19 +205,29 @@ func generic(v jsontext.Value) (any, error) {
 type collector struct {
 	schema *bodySchema
 	faults []FieldFault
+	places map[string]struct{}
 }
 
+// maxFaults is how many places an answer names: nobody corrects more by hand,
+// and a body could be wrong in a hundred thousand.
+const maxFaults = 1000
+
 func (c *collector) add(path []string, msg, typ string) {
-	loc := append([]string{"body"}, path...)
-	for i := range c.faults {
-		if slices.Equal(c.faults[i].Loc, loc) {
-			return
-		}
+	place := strings.Join(path, "\x00")
+	if _, known := c.places[place]; known || len(c.faults) == maxFaults {
+		return
 	}
-	c.faults = append(c.faults, FieldFault{loc, msg, typ})
+	if c.places == nil {
+		c.places = map[string]struct{}{}
+	}
+	c.places[place] = struct{}{}
+	c.faults = append(c.faults, FieldFault{append([]string{"body"}, path...), msg, typ})
 }
 
 func (c *collector) collect(e *jsonschema.ValidationError) {
+	if len(c.faults) == maxFaults {
+		return
+	}
 	at := e.InstanceLocation
 	switch k := e.ErrorKind.(type) {
 	case *kind.Required:

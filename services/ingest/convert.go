@@ -43,7 +43,7 @@ func (s *Service) command(as httpapi.EventBody, body []byte, sub submission) (*t
 			return nil, err
 		}
 	}
-	if err := stored.Compact(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+	if stored, err = event.Plain(stored); err != nil {
 		return nil, httpapi.InvalidJSON()
 	}
 	cmd.Body, cmd.Asked = stored, &request
@@ -123,8 +123,8 @@ func fillFields(cmd *tracking.Command, r *event.Request) {
 }
 
 func compact(v jsontext.Value) []byte {
-	v = v.Clone()
-	if v.Compact(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)) != nil {
+	v, err := event.Plain(v.Clone())
+	if err != nil {
 		return nil
 	}
 	return v

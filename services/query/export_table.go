@@ -37,7 +37,7 @@ type jsonTable[T any] struct{ out *bufio.Writer }
 
 func (t *jsonTable[T]) write(rows []T) error {
 	for i := range rows {
-		if err := json.MarshalWrite(t.out, &rows[i], jsontext.AllowInvalidUTF8(true)); err != nil {
+		if err := json.MarshalWrite(t.out, &rows[i], jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)); err != nil {
 			return fmt.Errorf("write a row: %w", err)
 		}
 		if err := t.out.WriteByte('\n'); err != nil {

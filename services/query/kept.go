@@ -162,7 +162,7 @@ var noAsOf = []byte(`"as_of":{"position":"","time":null}}`)
 // what the answer shows. How new that is does not count, so the tag lasts while
 // others write; it is weak for that reason.
 func encode(answer any) (*kept, error) {
-	body, err := json.Marshal(answer, jsontext.AllowInvalidUTF8(true), json.Deterministic(true))
+	body, err := json.Marshal(answer, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true), json.Deterministic(true))
 	if err != nil {
 		return nil, fmt.Errorf("write an answer: %w", err)
 	}

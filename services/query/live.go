@@ -31,7 +31,7 @@ const (
 // all who listen.
 func Render(e *event.Recorded) []byte {
 	row := projection.Row(e)
-	body, err := json.Marshal(eventItem(&row), jsontext.AllowInvalidUTF8(true))
+	body, err := json.Marshal(eventItem(&row), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
 	if err != nil { // the data of an event is JSON, or it could not have been read
 		return []byte("null")
 	}
@@ -238,7 +238,7 @@ func (c *changes) settle(ctx context.Context, out *eventStream, at string) error
 					continue
 				}
 				p := &m.Items[i].Product
-				body, err := json.Marshal(changedCell{p.ID.String(), p.Name, matrixCellOf(cell, names[cell.Environment])}, jsontext.AllowInvalidUTF8(true))
+				body, err := json.Marshal(changedCell{p.ID.String(), p.Name, matrixCellOf(cell, names[cell.Environment])}, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
 				if err != nil {
 					return fmt.Errorf("write a cell: %w", err)
 				}
