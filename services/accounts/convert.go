@@ -97,6 +97,10 @@ func (w *orderWire) scopes() (field string, names []string) {
 // lenient reads bodies as package httpapi checks them.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
+// said gives what somebody wrote beside a credential, a user or an account. A
+// token that was put there is redacted: lists and exports show it (contract 21).
+func said(text string) string { return string(credential.RedactIn([]byte(text))) }
+
 func position(seq uint64) string {
 	return event.Position{Stream: event.CredentialStream, Offset: event.At(seq, 0)}.String()
 }

@@ -191,10 +191,10 @@ func (s *Service) update(f family) httpapi.Handler {
 			return err
 		}
 		given := func(text *string) *string {
-			if text != nil && *text == "" { // counts as absent (contract 1.8)
+			if text == nil || *text == "" { // counts as absent (contract 1.8)
 				return nil
 			}
-			return text
+			return new(said(*text))
 		}
 		to := credential.Patch{Name: given(patch.Name), Description: given(patch.Description)}
 		var invalid httpapi.ValidationError
@@ -298,7 +298,7 @@ func (s *Service) order(kind credential.Kind, r *httpapi.Request) (credential.Or
 	if err != nil {
 		return credential.Order{}, "", httpapi.InvalidJSON()
 	}
-	o := credential.Order{Kind: kind, Name: w.Name, Description: w.Description, Mode: event.Live}
+	o := credential.Order{Kind: kind, Name: said(w.Name), Description: said(w.Description), Mode: event.Live}
 	if w.Mode == string(event.Test) {
 		o.Mode = event.Test
 	}

@@ -76,7 +76,7 @@ func (s *Service) createAccount(w http.ResponseWriter, r *httpapi.Request) error
 		return err
 	}
 	p, err := newPlan(BootstrapConfig{
-		Account: asked.Account, name: asked.Name, AdminEmail: strings.TrimSpace(asked.AdminEmail), URL: r.Base(), author: r.Identity.Author(),
+		Account: asked.Account, name: said(asked.Name), AdminEmail: strings.TrimSpace(asked.AdminEmail), URL: r.Base(), author: r.Identity.Author(),
 	}, s.peppers, s.now(), s.entropy)
 	if err != nil {
 		return err

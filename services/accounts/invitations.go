@@ -60,7 +60,7 @@ func (s *Service) inviteUser(w http.ResponseWriter, r *httpapi.Request) error {
 		}
 		everyone, _ := s.ring.Users(r.Identity.Account)
 		change, err := credential.Invite(credential.User{
-			ID: id.String(), Email: strings.TrimSpace(asked.Email), Name: asked.Name, Role: asked.Role, CreatedAt: now.UTC().Truncate(time.Millisecond),
+			ID: id.String(), Email: strings.TrimSpace(asked.Email), Name: said(asked.Name), Role: asked.Role, CreatedAt: now.UTC().Truncate(time.Millisecond),
 		}, &r.Identity, everyone)
 		if err != nil {
 			return committed{}, err
@@ -171,7 +171,7 @@ func (s *Service) useLink(
 		if !ok {
 			return committed{}, errLink
 		}
-		change := decide(&held.User, asked.Name, hash, now, before)
+		change := decide(&held.User, said(asked.Name), hash, now, before)
 		user = change.User
 		seq, err := s.appendNoted(ctx, fact{recordable: &user, is: change.Type, alone: true}, byLink(&user), noteOf(r), now, before)
 		return committed{seq: seq}, err

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/httpapi"
@@ -157,7 +158,7 @@ func (s *Service) discardEvent(w http.ResponseWriter, r *httpapi.Request) error 
 		}
 	}
 	err = s.decideAside(w, r, func(b *quarantine.Book) (quarantine.Decision, error) {
-		return b.Discard(r.Identity.Account, item(&row), asked.Reason)
+		return b.Discard(r.Identity.Account, item(&row), string(credential.RedactIn([]byte(asked.Reason))))
 	})
 	if err != nil {
 		return err
