@@ -367,3 +367,22 @@ func showTable(w io.Writer, total map[string]map[string]int) {
 	}
 	row(fmt.Sprintf("all %d", all), sum)
 }
+
+// The same in short against the real log and the real engine, in an account of
+// its own: what is text to the one is SQL to the other.
+func TestHostileRequestsAreAnsweredAsDocumentedByTheRealEngine(t *testing.T) {
+	t.Parallel()
+	l := onEmbedded(t)
+	slug := "hostile-" + strconv.FormatInt(names.Add(1), 10)
+	made := l.manage(http.MethodPost, "/accounts/", body{"account": slug, "admin_email": "admin@example.com"}, as(l.admin)).is(http.StatusCreated)
+	s := &siege{statuses: map[string]map[string]int{}, addr: strings.TrimPrefix(l.url, "http://")}
+	for _, member := range []string{"api_key", "pat", "admin_pat"} {
+		token := made.text(member)
+		s.bearers = append(s.bearers, hostile.Bearer{Name: member, Token: token, Admits: func(op *httpapi.Operation) bool {
+			return member == "admin_pat" || member == "pat" && op.Method == http.MethodGet || member == "api_key" && op.Ingestion
+		}})
+		s.secrets = append(s.secrets, []byte(randomPart(token)))
+	}
+	s.bearers = append(s.bearers, hostile.Bearer{Name: "none", Admits: func(op *httpapi.Operation) bool { return op.Public }})
+	s.run(t, *hostileSeed, 1500)
+}
