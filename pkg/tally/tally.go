@@ -135,6 +135,33 @@ func (b *Book) Enter(seq uint64, counts Counts, headers map[string]string) {
 // Total gives the number of events entered.
 func (b *Book) Total() uint64 { return b.total }
 
+// MarshalText writes the book, for UnmarshalText.
+func (b *Book) MarshalText() ([]byte, error) {
+	head := fmt.Appendf(nil, "%d@%d %d ", b.total, b.at, b.shown)
+	return appendCounts(head, b.totals), nil
+}
+
+// UnmarshalText reads what MarshalText wrote.
+func (b *Book) UnmarshalText(text []byte) error {
+	words := strings.SplitN(string(text), " ", 3)
+	if len(words) < 3 {
+		return fmt.Errorf("%q is no book of totals", text)
+	}
+	l, err := ParseLine(words[0] + " " + words[2])
+	if err != nil {
+		return err
+	}
+	shown, err := strconv.Atoi(words[1])
+	if err != nil {
+		return fmt.Errorf("bytes of the totals: %w", err)
+	}
+	if sum := l.Counts.Sum(); sum != l.Total {
+		return fmt.Errorf("%w: %d in all, %d by account and type", ErrInconsistent, l.Total, sum)
+	}
+	*b = Book{totals: l.Counts, total: l.Total, at: l.At, shown: shown}
+	return nil
+}
+
 // appendCounts writes account:type=n,type=n account:type=n, in order.
 func appendCounts(dst []byte, c Counts) []byte {
 	keys := make([]Key, 0, 8)

@@ -1,6 +1,10 @@
 package tracking
 
-import "github.com/shipledger/shipledger/pkg/event"
+import (
+	"slices"
+
+	"github.com/shipledger/shipledger/pkg/event"
+)
 
 // RunIndex lets tests measure and exercise the index of closed runs.
 type RunIndex struct{ x runIndex }
@@ -20,4 +24,40 @@ func (s *State) Sizes() map[string]int {
 		"closed": s.closed.n, "refused": len(s.refused), "refusedQueue": len(s.refusedQueue),
 		"releases": len(s.releases), "settings": len(s.settings), "keys": len(s.keys), "keyQueue": len(s.keyQueue),
 	}
+}
+
+// ClosedRuns gives what the index of closed runs holds.
+func (s *State) ClosedRuns() map[uint64][]event.Offset {
+	out := map[uint64][]event.Offset{}
+	for i := range s.closed.shards {
+		shard := &s.closed.shards[i]
+		for j, o := range shard.offsets {
+			if o != 0 {
+				out[shard.hashes[j]] = append(out[shard.hashes[j]], o)
+			}
+		}
+	}
+	for _, list := range out {
+		slices.Sort(list)
+	}
+	return out
+}
+
+// OpenRuns gives the records of open runs.
+func (s *State) OpenRuns() map[string]event.Record {
+	out := map[string]event.Record{}
+	for id, r := range s.open {
+		out[id.String()] = *r.record
+	}
+	return out
+}
+
+// StateOfClosedRuns gives a state that knows n closed runs.
+func StateOfClosedRuns(n int) *State {
+	s := NewState()
+	for i := range n {
+		h := (uint64(i) + 1) * 0x9e3779b97f4a7c15
+		s.closed.insert(h^h>>29, event.Offset(i+1))
+	}
+	return s
 }

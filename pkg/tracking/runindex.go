@@ -2,6 +2,7 @@ package tracking
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/shipledger/shipledger/pkg/event"
 )
@@ -23,6 +24,7 @@ type indexShard struct {
 	hashes  []uint64
 	offsets []event.Offset // 0 marks a free slot: no event stands at offset 0
 	n       int
+	shared  bool // with a frozen copy: it is copied before it changes
 }
 
 const (
@@ -50,6 +52,7 @@ func (x *runIndex) lookup(hash uint64) []event.Offset {
 
 func (x *runIndex) insert(hash uint64, o event.Offset) {
 	s := x.shard(hash)
+	s.own()
 	if (s.n+1)*20 > len(s.hashes)*17 { // over 85 % full
 		s.grow()
 	}
@@ -65,6 +68,7 @@ func (x *runIndex) move(hash uint64, from, to event.Offset) bool {
 	}
 	for i := s.home(hash); s.offsets[i] != 0; i = s.next(i) {
 		if s.hashes[i] == hash && s.offsets[i] == from {
+			s.own()
 			s.offsets[i] = to
 			return true
 		}
@@ -86,6 +90,7 @@ func (x *runIndex) remove(hash uint64, o event.Offset) {
 	if s.offsets[i] == 0 {
 		return
 	}
+	s.own()
 	for j := s.next(i); s.offsets[j] != 0; j = s.next(j) {
 		if s.between(s.home(s.hashes[j]), i, j) {
 			s.hashes[i], s.offsets[i] = s.hashes[j], s.offsets[j]
@@ -136,10 +141,21 @@ func (s *indexShard) put(hash uint64, o event.Offset) {
 	s.n++
 }
 
-func (s *indexShard) grow() {
-	size := max(shardStart, len(s.hashes)*growNum/growDen)
-	old := *s
+// own makes the shard's memory its own.
+func (s *indexShard) own() {
+	if s.shared {
+		s.hashes, s.offsets, s.shared = slices.Clone(s.hashes), slices.Clone(s.offsets), false
+	}
+}
+
+// resize empties the shard and gives it room.
+func (s *indexShard) resize(size int) {
 	*s = indexShard{hashes: make([]uint64, size), offsets: make([]event.Offset, size)}
+}
+
+func (s *indexShard) grow() {
+	old := *s
+	s.resize(max(shardStart, len(s.hashes)*growNum/growDen))
 	for i, o := range old.offsets {
 		if o != 0 {
 			s.put(old.hashes[i], o)

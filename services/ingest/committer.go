@@ -63,12 +63,15 @@ type Committer struct {
 	state   *tracking.State
 	book    tally.Book   // how many events were accepted so far
 	counts  tally.Counts // of the frame under construction; kept for its memory
+	lastID  string       // the id of the last frame applied
 	last    uint64       // sequence of the last frame applied
 	synced  bool         // the state is known to be at the log's end as this process last saw it
 	pass    uint64       // how often it decided, counted from 1
 	body    []byte       // of the last frame, for its memory
 	backlog []*item      // taken from the queue and not yet decided for good
 	frames  *lru.Cache[uint64, []event.Recorded]
+
+	snapshots keeper
 }
 
 // A group is what one request hands in: its commands are decided in order, and
@@ -167,11 +170,14 @@ func (c *Committer) Flight() *keyring.Flight { return &c.flight }
 func (c *Committer) Run(ctx context.Context, ready func()) error {
 	work := context.WithoutCancel(ctx) // what was taken from the queue is finished
 	started := c.clock()
+	c.restore(ctx)
 	if err := c.catchUp(ctx); err != nil {
 		return fmt.Errorf("fold the log %s: %w", c.stream, err)
 	}
 	c.logger.InfoContext(ctx, "log folded", "stream", c.stream, "sequence", c.last, "took", c.clock().Sub(started))
 	ready()
+	defer c.lastSnapshot(work)
+	c.snapshot(work) // of what was just folded
 	for {
 		if len(c.backlog) == 0 {
 			var retry <-chan time.Time
@@ -196,6 +202,7 @@ func (c *Committer) Run(ctx context.Context, ready func()) error {
 			continue
 		}
 		c.commit(work)
+		c.snapshot(work)
 	}
 }
 
@@ -257,7 +264,8 @@ func (c *Committer) catchUp(ctx context.Context) error {
 			c.state.Apply(e)
 		}
 		c.book.Enter(r.Seq, tally.Of(events), r.Headers)
-		c.last = r.Seq
+		c.last, c.lastID = r.Seq, r.ID
+		c.snapshots.events += len(events)
 	}
 	c.publishSettings()
 	c.metrics.sequence.Set(float64(c.last))
@@ -315,12 +323,14 @@ func (c *Committer) commit(ctx context.Context) {
 	c.body = f.body
 	headers := c.tally(&f)
 	began := time.Now()
-	err := c.append(ctx, eventlog.Frame{ID: c.newID(ulid.Timestamp(now)).String(), ContentType: event.ContentType, Headers: headers, Body: f.body})
+	id := f.newID().String()
+	err := c.append(ctx, eventlog.Frame{ID: id, ContentType: event.ContentType, Headers: headers, Body: f.body})
 	switch {
 	case err == nil:
 		c.state.Commit()
 		c.book.Enter(f.seq, c.counts, headers)
-		c.last = f.seq
+		c.last, c.lastID = f.seq, id
+		c.snapshots.events += len(f.events)
 		if slices.ContainsFunc(f.events, func(e event.Event) bool { return e.Type == event.SettingChanged }) {
 			c.publishSettings() // before anybody is answered
 		}

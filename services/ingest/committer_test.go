@@ -41,9 +41,20 @@ func (l *faultyLog) AppendFrame(ctx context.Context, f eventlog.Frame, after uin
 // run starts a committer that stops with the test.
 func run(t testing.TB, log eventlog.Log, clock func() time.Time) *ingest.Committer {
 	t.Helper()
+	c := newCommitter(log, clock, slog.DiscardHandler)
+	start(t, c)
+	return c
+}
+
+func newCommitter(log eventlog.Log, clock func() time.Time, logs slog.Handler) *ingest.Committer {
 	ids := ulid.Monotonic(rand.Reader, 0)
 	newID := func(ms uint64) ulid.ULID { return ulid.MustNew(ms, ids) }
-	c := ingest.NewCommitter(log, "t0", clock, newID, slog.New(slog.DiscardHandler))
+	return ingest.NewCommitter(log, "t0", clock, newID, slog.New(logs))
+}
+
+// start runs a committer until stop is called or the test ends.
+func start(t testing.TB, c *ingest.Committer) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	up, down := make(chan struct{}), make(chan error, 1)
 	go func() { down <- c.Run(ctx, func() { close(up) }) }()
@@ -52,13 +63,14 @@ func run(t testing.TB, log eventlog.Log, clock func() time.Time) *ingest.Committ
 	case err := <-down:
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-down; err != nil {
 			t.Error(err)
 		}
 	})
-	return c
+	t.Cleanup(stop)
+	return stop
 }
 
 func command(run string, status event.Status) *tracking.Command {

@@ -1,7 +1,20 @@
 package ingest
 
+import "math"
+
 // InParallel is what reads a batch.
 var InParallel = inParallel
+
+// KeepEvery makes the committer write a snapshot after every n events, and none
+// when it stops.
+func (c *Committer) KeepEvery(store Snapshots, n int) {
+	c.snapshots = keeper{store: store, every: n, atStop: math.MaxInt}
+}
+
+// KeepAtStop makes it write one only when it stops.
+func (c *Committer) KeepAtStop(store Snapshots) {
+	c.snapshots = keeper{store: store, every: math.MaxInt}
+}
 
 // Queued tells how many requests stand in the queue, those aside that are being
 // decided.

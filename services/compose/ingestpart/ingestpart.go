@@ -9,6 +9,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/services/compose"
@@ -22,6 +23,11 @@ func New(ctx context.Context, p *compose.Process) (compose.Part, error) {
 		return compose.Part{}, err
 	}
 	committer := ingest.NewCommitter(track, p.Stream, time.Now, newIDs(), p.Logger)
+	snapshots, err := natslog.OpenObjects(ctx, p.JS, "STATE", "What decisions are made on, so that a start need not fold the whole log", p.Config.NATSReplicas)
+	if err != nil {
+		return compose.Part{}, err
+	}
+	committer.Keep(snapshots)
 	committer.SetDefaults(p.Config.Settings.Defaults())
 	committer.Share(p.Book)
 	service := ingest.New(p.Spec, committer).Telling(func(ctx context.Context, account string) bool {
