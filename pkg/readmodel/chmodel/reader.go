@@ -871,7 +871,7 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 	if f.DriftOnly {
 		versions := "SELECT product_id, version AS live FROM current_vN FINAL WHERE account = {account:String}"
 		if f.Past() {
-			versions = "SELECT product_id, environment_id, inc, argMax(version, (at_ms, pos)) AS live FROM cells_vN WHERE account = {account:String}" + notAfter(f, b)
+			versions = "SELECT product_id, environment_id, inc, argMax(version, (at_ms, pos)) AS live FROM " + past(f, b) + " WHERE true"
 		}
 		versions += ` AND (product_id, ` + productOf + `) IN ` + livingProducts + `
 			AND (environment_id, ` + environmentOf + `) IN (SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted` + createdBy(f, b) + `)`
@@ -899,6 +899,9 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 	// By key, however many they are: an account may have a million cells.
 	where, b := " AND product_id IN {products:Array(UUID)}", params{"account": account, "products": ids}
 	where += inColumns(f, columns, b)
+	if f.Past() && f.KnownAt.IsZero() {
+		return q.pastCells(ctx, account, where, b, f.At)
+	}
 	current, tried := "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, newest("attempts_vN", where, "current_vN", "attempts_vN")
 	if f.Past() {
 		where += notAfter(f, b)
@@ -924,6 +927,18 @@ func createdBy(f readmodel.MatrixFilter, b params) string {
 	}
 	b["known"] = f.KnownAt.UnixMilli()
 	return " AND created_ms <= {known:Int64}"
+}
+
+// past are the successes of an account among which the newest of each cell was
+// live at the moment of f: as few as may be, or all where it asks what was known.
+func past(f readmodel.MatrixFilter, b params) string {
+	const columns = "SELECT product_id, environment_id, inc, version, at_ms, pos FROM "
+	if !f.KnownAt.IsZero() {
+		return "(" + columns + "cells_vN WHERE account = {account:String}" + notAfter(f, b) + ")"
+	}
+	b["own"] = monthOf(f.At.UnixMilli())
+	return "(" + columns + "cells_vN WHERE account = {account:String} AND month = {own:Int32}" + notAfter(f, b) + `
+		UNION ALL ` + columns + "cell_months_vN WHERE account = {account:String} AND succeeded AND month < {own:Int32})"
 }
 
 // notAfter narrows cells or attempts to the moments of f.

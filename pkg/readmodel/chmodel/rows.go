@@ -302,7 +302,8 @@ func (c *byEnvironmentColumns) input() proto.Input {
 	}
 }
 
-// cellColumns are those of cells, current, past_attempts and attempts.
+// cellColumns are those of current and attempts and, with a month, of cells and
+// past_attempts.
 type cellColumns struct {
 	account, version, buildNumber, url  proto.ColStr
 	product, environment                proto.ColUUID
@@ -315,12 +316,15 @@ type cellColumns struct {
 	pos                                 proto.ColUInt64
 	sha                                 commit
 	mismatch                            proto.ColBool
+
+	withMonth bool // those that keep the past
+	month     proto.ColInt32
 }
 
-func newCellColumns() *cellColumns {
+func newCellColumns(withMonth bool) *cellColumns {
 	return &cellColumns{
 		stream: newLowCardinality(), status: newLowCardinality(), by: newLowCardinality(),
-		byEmail: newLowCardinality(), byName: newLowCardinality(), sha: newCommit(),
+		byEmail: newLowCardinality(), byName: newLowCardinality(), sha: newCommit(), withMonth: withMonth,
 	}
 }
 
@@ -357,10 +361,13 @@ func (c *cellColumns) append(rec *event.Record, at, received time.Time, p event.
 	c.byEmail.Append(a[event.ByEmail])
 	c.byName.Append(a[event.ByName])
 	c.mismatch.Append(rec.SHAMismatch)
+	if c.withMonth {
+		c.month.Append(monthOf(at.UnixMilli()))
+	}
 }
 
 func (c *cellColumns) input() proto.Input {
-	return append(proto.Input{
+	in := append(proto.Input{
 		{Name: "account", Data: &c.account},
 		{Name: "product_id", Data: &c.product},
 		{Name: "environment_id", Data: &c.environment},
@@ -383,6 +390,70 @@ func (c *cellColumns) input() proto.Input {
 		{Name: "done_by_name", Data: c.byName},
 		{Name: "sha_mismatch", Data: &c.mismatch},
 	}, c.sha.input()...)
+	if c.withMonth {
+		in = append(in, proto.InputColumn{Name: "month", Data: &c.month})
+	}
+	return in
+}
+
+// month is the length of what the past is cut into.
+const month = 30 * 24 * time.Hour
+
+// monthOf gives the month that a moment in milliseconds lies in, counted from 1970.
+func monthOf(ms int64) int32 {
+	length := month.Milliseconds()
+	n := ms / length
+	if ms < n*length { // before 1970
+		n--
+	}
+	return int32(n) // the years that a client may report fit
+}
+
+// monthBegin gives the first millisecond of a month.
+func monthBegin(m int32) int64 { return int64(m) * month.Milliseconds() }
+
+type monthColumns struct {
+	account, version     proto.ColStr
+	product, environment proto.ColUUID
+	month                proto.ColInt32
+	inc                  proto.ColUInt32
+	succeeded            proto.ColBool
+	at                   proto.ColInt64
+	ver                  proto.ColUInt128
+	stream               lowCardinality
+	pos                  proto.ColUInt64
+}
+
+func newMonthColumns() *monthColumns { return &monthColumns{stream: newLowCardinality()} }
+
+func (c *monthColumns) append(rec *event.Record, at time.Time, p event.Position, succeeded bool) {
+	c.account.Append(rec.Account)
+	c.month.Append(monthOf(at.UnixMilli()))
+	c.product.Append(uuid.UUID(rec.ProductID))
+	c.environment.Append(uuid.UUID(rec.EnvironmentID))
+	c.inc.Append(inc(rec))
+	c.succeeded.Append(succeeded)
+	c.at.Append(at.UnixMilli())
+	c.ver.Append(byMoment(at, p))
+	c.stream.Append(p.Stream)
+	c.pos.Append(uint64(p.Offset))
+	c.version.Append(rec.Version)
+}
+
+func (c *monthColumns) input() proto.Input {
+	return proto.Input{
+		{Name: "account", Data: &c.account},
+		{Name: "month", Data: &c.month},
+		{Name: "product_id", Data: &c.product},
+		{Name: "environment_id", Data: &c.environment},
+		{Name: "inc", Data: &c.inc},
+		{Name: "succeeded", Data: &c.succeeded},
+		{Name: "at_ms", Data: &c.at},
+		{Name: "ver", Data: &c.ver},
+		{Name: "stream", Data: c.stream},
+		{Name: "pos", Data: &c.pos},
+		{Name: "version", Data: &c.version},
+	}
 }
 
 // nameColumns are those that products and environments share.

@@ -2,6 +2,7 @@ package chmodel
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -13,8 +14,9 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-// changedAtOnce is how many products are compared by one statement: what it
-// reads is bounded, and few answers need a second one.
+// changedAtOnce is how many products are compared at a time, or fewer where they
+// have more cells than a page of the matrix: what it reads is bounded, and few
+// answers need a second round.
 const changedAtOnce = 100
 
 // Changes implements readmodel.States.
@@ -31,15 +33,16 @@ func (m *Model) Changes(ctx context.Context, account string, f readmodel.ChangeF
 	if err != nil || len(columns) == 0 {
 		return nil, err
 	}
+	atOnce := min(changedAtOnce, max(1, readmodel.MatrixCells/len(columns)))
 	var out []readmodel.Change
 	resumed := p.After != "" // the product of the key may have more
 	for len(out) < p.Limit {
 		var products []readmodel.ProductRow
 		if resumed {
-			products, err = q.matrixProducts(ctx, account, f.Side(false), nil, readmodel.Page{After: before(after), Limit: changedAtOnce})
+			products, err = q.matrixProducts(ctx, account, f.Side(false), nil, readmodel.Page{After: before(after), Limit: atOnce})
 			resumed = false
 		} else {
-			products, err = q.matrixProducts(ctx, account, f.Side(false), nil, readmodel.Page{After: after, Limit: changedAtOnce})
+			products, err = q.matrixProducts(ctx, account, f.Side(false), nil, readmodel.Page{After: after, Limit: atOnce})
 		}
 		if err != nil {
 			return nil, err
@@ -57,7 +60,7 @@ func (m *Model) Changes(ctx context.Context, account string, f readmodel.ChangeF
 			}
 		}
 		after = products[len(products)-1].Name
-		if len(products) < changedAtOnce {
+		if len(products) < atOnce {
 			break
 		}
 	}
@@ -115,27 +118,13 @@ func (q question) changes(ctx context.Context, account string, f readmodel.Chang
 		environments[i], columnByID[columns[i].ID] = uuid.UUID(columns[i].ID), columns[i]
 	}
 	first, second := f.Side(false), f.Side(true)
-	b := params{"account": account, "products": ids, "environments": environments, "first": untilMS(first.At), "second": untilMS(second.At)}
-	where, having := "", "HAVING a.2 != b.2"
-	if f.BetweenEnvironments() {
-		having = "" // compared below: they stand in different rows
+	rows, err := []occupants(nil), errUnderWay
+	if f.KnownAt.IsZero() {
+		rows, err = q.occupantsAt(ctx, account, ids, environments, untilMS(first.At), untilMS(second.At), f.BetweenEnvironments())
 	}
-	if !f.KnownAt.IsZero() {
-		where, b["known"] = " AND received_ms <= {known:Int64}", f.KnownAt.UnixMilli()
+	if errors.Is(err, errUnderWay) {
+		rows, err = q.occupantsKnown(ctx, account, ids, environments, untilMS(first.At), untilMS(second.At), f)
 	}
-	rows, err := list(ctx, q, "compare the matrix", `
-		SELECT product_id, environment_id, inc,
-			argMaxIf((id, version, at_ms), (at_ms, pos), at_ms <= {first:Int64}) AS a,
-			argMaxIf((id, version, at_ms), (at_ms, pos), at_ms <= {second:Int64}) AS b,
-			a.1, a.2, a.3, b.1, b.2, b.3
-		FROM cells_vN
-		WHERE account = {account:String} AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}
-			AND at_ms <= greatest({first:Int64}, {second:Int64})`+where+`
-		GROUP BY product_id, environment_id, inc `+having, b, func(s scanner) (o occupants, err error) {
-		var none []any
-		err = s.Scan(&o.product, &o.environment, &o.inc, &none, &none, (*[16]byte)(&o.id[0]), &o.version[0], &o.at[0], (*[16]byte)(&o.id[1]), &o.version[1], &o.at[1])
-		return o, err
-	})
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +162,32 @@ func (q question) changes(ctx context.Context, account string, f readmodel.Chang
 	}
 	slices.SortFunc(out, func(a, b readmodel.Change) int { return readmodel.CompareChangeKeys(a.Key(), b.Key()) })
 	return out, nil
+}
+
+// occupantsKnown is occupantsAt from all successes that were known at a moment, on
+// one table.
+func (q question) occupantsKnown(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, f readmodel.ChangeFilter) ([]occupants, error) {
+	b := params{"account": account, "products": products, "environments": environments, "first": first, "second": second}
+	where, having := "", "HAVING a.2 != b.2"
+	if f.BetweenEnvironments() {
+		having = "" // their cells stand in different rows
+	}
+	if !f.KnownAt.IsZero() {
+		where, b["known"] = " AND received_ms <= {known:Int64}", f.KnownAt.UnixMilli()
+	}
+	return list(ctx, q, "compare the matrix", `
+		SELECT product_id, environment_id, inc,
+			argMaxIf((id, version, at_ms), (at_ms, pos), at_ms <= {first:Int64}) AS a,
+			argMaxIf((id, version, at_ms), (at_ms, pos), at_ms <= {second:Int64}) AS b,
+			a.1, a.2, a.3, b.1, b.2, b.3
+		FROM cells_vN
+		WHERE account = {account:String} AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}
+			AND at_ms <= greatest({first:Int64}, {second:Int64})`+where+`
+		GROUP BY product_id, environment_id, inc `+having, b, func(s scanner) (o occupants, err error) {
+		var none []any
+		err = s.Scan(&o.product, &o.environment, &o.inc, &none, &none, (*[16]byte)(&o.id[0]), &o.version[0], &o.at[0], (*[16]byte)(&o.id[1]), &o.version[1], &o.at[1])
+		return o, err
+	})
 }
 
 // untilMS gives the last millisecond that counts; no moment leaves nothing out.

@@ -43,6 +43,7 @@ type Writer struct {
 	current      *cellColumns
 	pastAttempts *cellColumns
 	attempts     *cellColumns
+	months       *monthColumns
 	products     *nameColumns
 	environments *environmentColumns
 	versions     *versionColumns
@@ -63,7 +64,7 @@ func (m *Model) Writer(version uint32) *Writer {
 	w := &Writer{
 		model: m, version: version, conns: make(chan *ch.Client, m.cfg.Writers),
 		events: newEventColumns(), deployments: newRunColumns(false), byEnv: newByEnvironmentColumns(), builds: newRunColumns(true),
-		cells: newCellColumns(), current: newCellColumns(), pastAttempts: newCellColumns(), attempts: newCellColumns(),
+		cells: newCellColumns(true), current: newCellColumns(false), pastAttempts: newCellColumns(true), attempts: newCellColumns(false), months: newMonthColumns(),
 		environments: newEnvironmentColumns(),
 		versions:     newVersionColumns(), names: newMeaningColumns(), releases: newReleaseColumns(), quarantine: newQuarantineColumns(),
 	}
@@ -96,6 +97,10 @@ func (m *Model) Writer(version uint32) *Writer {
 			each(rows.Attempts, func(a *readmodel.Attempt) {
 				w.attempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byMoment(a.At, a.Position))
 			})
+		}},
+		{"cell_months", w.months.input(), func(rows *readmodel.Rows) {
+			each(rows.Cells, func(c *readmodel.Cell) { w.months.append(&c.Record, c.EffectiveAt, c.Position, true) })
+			each(rows.Attempts, func(a *readmodel.Attempt) { w.months.append(&a.Record, a.At, a.Position, false) })
 		}},
 		{"dep_by_env", w.byEnv.input(), func(rows *readmodel.Rows) { each(rows.Deployments, w.byEnv.append) }},
 		{"versions", w.versions.input(), func(rows *readmodel.Rows) { each(rows.Versions, w.versions.append) }},

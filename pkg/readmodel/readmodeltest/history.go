@@ -109,6 +109,9 @@ func drawMoment(t *rapid.T, label string) time.Time {
 	return at
 }
 
+// daysBack take effective times to the months before: a model may keep each apart.
+var daysBack = []int{0, 0, 0, 0, 0, -16, -31, -47, -62, -95, -400, -365 * 70}
+
 // drawIncarnation is mostly the first.
 func drawIncarnation(t *rapid.T) uint16 {
 	return rapid.SampledFrom([]uint16{0, 0, 0, 1}).Draw(t, "incarnation")
@@ -233,7 +236,7 @@ func (h *history) run(t *rapid.T, a *account, kind event.Kind) {
 			"o":           {Value: []byte(`{"n":-7,"b":true,"f":2.50,"s":"it's 'x'"}`)},
 		}
 	}
-	position, at := h.next(), drawMoment(t, "at")
+	position, at := h.next(), drawMoment(t, "at").AddDate(0, 0, rapid.SampledFrom(daysBack).Draw(t, "days back"))
 	rows := readmodel.Rows{}
 	run := readmodel.RunRow{Record: rec, Author: drawAuthor(t), Backfilled: rapid.Bool().Draw(t, "backfilled"), Position: position}
 	switch {

@@ -2,8 +2,9 @@
 -- was live at a past moment, and what was then known of it.
 CREATE TABLE IF NOT EXISTS cells{{.Suffix}}{{.OnCluster}}
 (
-    {{template "cell"}}
+    {{template "cell"}},
+    month          Int32 -- as in cell_months
 )
 ENGINE = {{replacing "ver"}}
-ORDER BY (account, product_id, environment_id, inc, at_ms, stream, pos)
+ORDER BY (account, month, product_id, environment_id, inc, at_ms, stream, pos)
 SETTINGS index_granularity = 256, {{.Window}}

@@ -1,0 +1,350 @@
+package chmodel
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+)
+
+// What was live at a past moment is found in three steps, of which none reads
+// the history of an account:
+//
+//  1. A cell whose newest success is not after the moment is answered by current.
+//  2. For the others the rows of the moment's own month are read, as far as the
+//     moment, and of the month before the newest row of each cell.
+//  3. For what is then still open, which are few, all months before, one row of
+//     each cell and month.
+//
+// They read identities, times and places only, and the same steps find the last
+// attempts. The rows that were found are then read whole.
+
+// spot is a cell of one incarnation.
+type spot struct {
+	product, environment uuid.UUID
+	inc                  uint32
+}
+
+// mark is where a success or an attempt stands: by time, then by place.
+type mark struct {
+	at  int64
+	pos uint64
+}
+
+var noMark = mark{at: math.MinInt64}
+
+func (m mark) after(o mark) bool { return m.at > o.at || m.at == o.at && m.pos > o.pos }
+
+// standing is what is known of a cell at a moment. The first of each pair is of
+// attempts, the second of successes.
+type standing struct {
+	newest [2]mark // of all; after the moment: it must be searched for
+	found  [2]mark
+}
+
+const (
+	attempted = iota
+	succeeded
+)
+
+// open tells whether the cell may hold more before a month.
+func (s *standing) open(at, begin int64) bool {
+	if s.found[succeeded] == noMark && s.newest[succeeded].at > at {
+		return true
+	}
+	// An attempt before what is live tells nothing.
+	return s.found[attempted] == noMark && s.newest[attempted].at > at && s.found[succeeded].at < begin
+}
+
+// at gives how the cells that where chooses stood at a moment, in milliseconds.
+// It binds values of its own in b.
+func (q question) at(ctx context.Context, account, where string, b params, ms int64) (map[spot]*standing, error) {
+	own := monthOf(ms)
+	cells := map[spot]*standing{}
+	err := q.marks(ctx, "find the cells", `
+		SELECT product_id, environment_id, inc, at_ms, pos, true FROM current_vN WHERE account = {account:String}`+where+`
+		UNION ALL
+		SELECT product_id, environment_id, inc, at_ms, pos, false FROM attempts_vN WHERE account = {account:String}`+where, b,
+		func(c spot, kind int, m mark) {
+			s := cells[c]
+			if s == nil {
+				s = &standing{newest: [2]mark{noMark, noMark}, found: [2]mark{noMark, noMark}}
+				cells[c] = s
+			}
+			if m.after(s.newest[kind]) {
+				s.newest[kind] = m
+			}
+		})
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range cells {
+		for kind := range s.newest {
+			if s.newest[kind].at <= ms {
+				s.found[kind] = s.newest[kind]
+			}
+		}
+	}
+	b["own"], b["before"], b["at"] = own, own-1, ms
+	const months = "SELECT product_id, environment_id, inc, at_ms, pos, succeeded FROM cell_months_vN WHERE account = {account:String}"
+	for _, step := range []struct {
+		begin int64
+		sql   string
+	}{
+		{math.MaxInt64, ""},
+		{monthBegin(own - 1), `
+			SELECT product_id, environment_id, inc, at_ms, pos, true AS succeeded FROM cells_vN WHERE account = {account:String} AND month = {own:Int32} AND at_ms <= {at:Int64}` + where + `
+			UNION ALL
+			SELECT product_id, environment_id, inc, at_ms, pos, false FROM past_attempts_vN WHERE account = {account:String} AND month = {own:Int32} AND at_ms <= {at:Int64}` + where + `
+			UNION ALL ` + months + " AND month = {before:Int32}" + where},
+		{math.MinInt64, months + " AND month < {before:Int32}" + where + " AND product_id IN {open:Array(UUID)}"},
+	} {
+		if step.sql != "" {
+			err := q.marks(ctx, "find what was live", `
+				SELECT product_id, environment_id, inc, (max((at_ms, pos)) AS newest).1, newest.2, succeeded FROM (`+step.sql+`)
+				GROUP BY product_id, environment_id, inc, succeeded`, b, func(c spot, kind int, m mark) {
+				if s := cells[c]; s != nil && m.after(s.found[kind]) {
+					s.found[kind] = m
+				}
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		left := map[event.ProductID]bool{}
+		for c, s := range cells {
+			if s.open(ms, step.begin) {
+				left[event.ProductID(c.product)] = true
+			}
+		}
+		if len(left) == 0 {
+			break
+		}
+		b["open"] = uuids(left)
+	}
+	return cells, nil
+}
+
+func (q question) marks(ctx context.Context, doing, sql string, b params, take func(spot, int, mark)) error {
+	return q.ask(ctx, doing, sql, b, func(s scanner) error {
+		var c spot
+		var m mark
+		var success bool
+		err := s.Scan(&c.product, &c.environment, &c.inc, &m.at, &m.pos, &success)
+		kind := attempted
+		if success {
+			kind = succeeded
+		}
+		take(c, kind, m)
+		return err
+	})
+}
+
+// pastCells gives what was live, and the last attempts, at a moment.
+func (q question) pastCells(ctx context.Context, account, where string, b params, at time.Time) (live, attempts []readmodel.Cell, err error) {
+	cells, err := q.at(ctx, account, where, b, at.UnixMilli())
+	if err != nil {
+		return nil, nil, err
+	}
+	var from [2]marked // what holds the newest, and the past
+	for c, s := range cells {
+		if s.found[succeeded] != noMark {
+			from[succeeded].add(c, s.found[succeeded], s.newest[succeeded])
+		}
+		if s.found[attempted] != noMark && s.found[attempted].after(s.found[succeeded]) {
+			from[attempted].add(c, s.found[attempted], s.newest[attempted])
+		}
+	}
+	group, both := errgroup.WithContext(ctx)
+	tables := [2][2]string{attempted: {"attempts_vN", "past_attempts_vN"}, succeeded: {"current_vN", "cells_vN"}}
+	var out [2]whole
+	for kind := range tables {
+		out[kind].of, out[kind].rows = from[kind].of, make([]readmodel.Cell, 0, len(from[kind].of))
+		for past, table := range tables[kind] {
+			if len(from[kind].positions[past]) == 0 {
+				continue
+			}
+			group.Go(func() error { return q.wholeCells(both, account, table, where, b, &from[kind], past == 1, &out[kind]) })
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return nil, nil, err
+	}
+	for kind := range out {
+		if err := q.wholeMissing(ctx, account, tables[kind][1], where, b, &out[kind]); err != nil {
+			return nil, nil, err
+		}
+	}
+	return out[succeeded].rows, out[attempted].rows, nil
+}
+
+// marked are rows to be read whole, of the table of the newest and of the past.
+type marked struct {
+	positions [2][]uint64
+	months    map[int32]bool
+	of        map[spot]mark
+}
+
+func (m *marked) add(c spot, found, newest mark) {
+	if m.of == nil {
+		m.of, m.months = map[spot]mark{}, map[int32]bool{}
+	}
+	m.of[c] = found
+	past := 0
+	if found != newest {
+		past = 1
+		m.months[monthOf(found.at)] = true
+	}
+	m.positions[past] = append(m.positions[past], found.pos)
+}
+
+// whole are rows read whole.
+type whole struct {
+	mu   sync.Mutex
+	of   map[spot]mark // what is to be read, and then what was not found
+	rows []readmodel.Cell
+}
+
+// wholeCells reads rows by their positions. A position may be that of another
+// cell in another stream, and of a row that was stored twice any copy will do.
+func (q question) wholeCells(ctx context.Context, account, table, where string, b params, rows *marked, past bool, out *whole) error {
+	with := maps.Clone(b)
+	with["positions"] = rows.positions[0]
+	if past {
+		where = " AND month IN {months:Array(Int32)}" + where
+		with["positions"], with["months"] = rows.positions[1], slices.Collect(maps.Keys(rows.months))
+	}
+	return q.ask(ctx, "read cells", "SELECT "+cellSelection+" FROM "+table+" WHERE account = {account:String}"+where+" AND pos IN {positions:Array(UInt64)}",
+		with, func(s scanner) error {
+			cell, err := scanCell(s, account)
+			if err != nil {
+				return err
+			}
+			c := spotOf(&cell)
+			out.mu.Lock()
+			defer out.mu.Unlock()
+			if want, ok := out.of[c]; ok && want == (mark{cell.EffectiveAt.UnixMilli(), uint64(cell.Position.Offset)}) {
+				delete(out.of, c)
+				out.rows = append(out.rows, cell)
+			}
+			return nil
+		})
+}
+
+// wholeMissing reads what the tables that were asked first named and others did
+// not hold: a newer row took its place meanwhile, or its Store is under way. Here
+// one statement finds and reads, on one table.
+func (q question) wholeMissing(ctx context.Context, account, table, where string, b params, out *whole) error {
+	if len(out.of) == 0 {
+		return nil
+	}
+	products := map[event.ProductID]bool{}
+	for c := range out.of {
+		products[event.ProductID(c.product)] = true
+	}
+	b["open"] = uuids(products)
+	where += " AND product_id IN {open:Array(UUID)} AND at_ms <= {at:Int64}"
+	return q.ask(ctx, "read missing cells", newest(table, where, table), b, func(s scanner) error {
+		cell, err := scanCell(s, account)
+		if _, missing := out.of[spotOf(&cell)]; missing && err == nil {
+			out.rows = append(out.rows, cell)
+		}
+		return err
+	})
+}
+
+func spotOf(c *readmodel.Cell) spot {
+	return spot{uuid.UUID(c.Record.ProductID), uuid.UUID(c.Record.EnvironmentID), inc(&c.Record)}
+}
+
+// occupantsAt gives what was live in the cells of some products and environments
+// at two moments, where that is not the same, or of all of them.
+func (q question) occupantsAt(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, all bool) ([]occupants, error) {
+	const where = " AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}"
+	b := params{"account": account, "products": products, "environments": environments}
+	found := map[spot]*[2]mark{}
+	for side, ms := range [2]int64{first, second} {
+		if side == 1 && second == first {
+			for _, marks := range found {
+				marks[1] = marks[0]
+			}
+			break
+		}
+		cells, err := q.at(ctx, account, where, b, ms)
+		if err != nil {
+			return nil, err
+		}
+		for c, s := range cells {
+			if found[c] == nil {
+				found[c] = &[2]mark{noMark, noMark}
+			}
+			found[c][side] = s.found[succeeded]
+		}
+	}
+	out := map[spot]*occupants{}
+	var positions []uint64
+	months := map[int32]bool{}
+	for c, marks := range found {
+		if marks[0] == marks[1] && (!all || marks[0] == noMark) {
+			continue
+		}
+		out[c] = &occupants{product: c.product, environment: c.environment, inc: c.inc}
+		for _, m := range marks {
+			if m != noMark {
+				positions = append(positions, m.pos)
+				months[monthOf(m.at)] = true
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, nil
+	}
+	b["positions"], b["months"] = positions, slices.Collect(maps.Keys(months))
+	err := q.ask(ctx, "read what was live", `
+		SELECT product_id, environment_id, inc, at_ms, pos, id, version FROM cells_vN
+		WHERE account = {account:String} AND month IN {months:Array(Int32)} AND pos IN {positions:Array(UInt64)}`+where, b, func(s scanner) error {
+		var c spot
+		var m mark
+		var id ulid.ULID
+		var version string
+		if err := s.Scan(&c.product, &c.environment, &c.inc, &m.at, &m.pos, (*[16]byte)(&id), &version); err != nil {
+			return err
+		}
+		if o := out[c]; o != nil {
+			for side, want := range found[c] {
+				if m == want {
+					o.id[side], o.version[side], o.at[side] = id, version, m.at
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]occupants, 0, len(out))
+	for c, o := range out {
+		for side, want := range found[c] {
+			if want != noMark && o.version[side] == "" {
+				return nil, errUnderWay
+			}
+		}
+		if all || o.version[0] != o.version[1] {
+			rows = append(rows, *o)
+		}
+	}
+	return rows, nil
+}
+
+// errUnderWay says that a row is in one table and not yet in another.
+var errUnderWay = errors.New("rows are being stored")
