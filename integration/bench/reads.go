@@ -32,6 +32,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
+	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 	"github.com/shipledger/shipledger/schemas"
@@ -77,6 +78,9 @@ func (b *bench) reads(ctx context.Context, s shape, events int) (err error) {
 			out.Questions = append(out.Questions, row)
 		}
 	}
+	if out.Repeated, err = b.repeated(ctx, r); err != nil {
+		return err
+	}
 	out.LoadAfter = machineLoad()
 	b.report.Reads = append(b.report.Reads, out)
 	return nil
@@ -92,6 +96,7 @@ type readServer struct {
 	random  *mathrand.Rand
 	client  *http.Client
 	base    map[string]string // by account
+	cold    map[string]string // the same without answers that are kept
 	pat     map[string]string
 	rows    readmodel.Rows
 	events  int
@@ -111,7 +116,7 @@ func (b *bench) openReads(ctx context.Context, s shape, events int) (r *readServ
 	r = &readServer{
 		events: events, history: newHistory(s, events, time.Now().UTC().Truncate(time.Hour)), random: mathrand.New(mathrand.NewPCG(5, 6)),
 		client: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 1}},
-		base:   map[string]string{}, pat: map[string]string{},
+		base:   map[string]string{}, cold: map[string]string{}, pat: map[string]string{},
 	}
 	defer func() {
 		if err != nil {
@@ -153,9 +158,9 @@ func (b *bench) openReads(ctx context.Context, s shape, events int) (r *readServ
 		return r, err
 	}
 	r.stops = append(r.stops, r.conn.Close)
-	service := query.New(r.model, event.TrackStream(0))
+	service, cold := query.New(r.model, event.TrackStream(0)), query.New(&restless{Model: r.model}, event.TrackStream(0))
 	for _, account := range []string{bigAccount, smallAccount(7)} {
-		if err := r.serve(ctx, service, account, filepath.Join(dir, account), logger); err != nil {
+		if err := r.serve(ctx, service, cold, account, filepath.Join(dir, account), logger); err != nil {
 			return r, err
 		}
 	}
@@ -179,8 +184,19 @@ func (r *readServer) run(ctx context.Context, run func(context.Context, func()) 
 	}
 }
 
-// serve starts an API whose first account is this one, as a first start makes it.
-func (r *readServer) serve(ctx context.Context, service *query.Service, account, dir string, logger *slog.Logger) error {
+// restless is a model that is another one whenever it is asked, so that no answer
+// of an earlier one counts.
+type restless struct {
+	*chmodel.Model
+
+	editions atomic.Uint32
+}
+
+// Edition implements readmodel.Freshness.
+func (r *restless) Edition() uint32 { return r.editions.Add(1) }
+
+// serve starts APIs whose first account is this one, as a first start makes it.
+func (r *readServer) serve(ctx context.Context, service, cold *query.Service, account, dir string, logger *slog.Logger) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -200,10 +216,27 @@ func (r *readServer) serve(ctx context.Context, service *query.Service, account,
 	if err != nil {
 		return err
 	}
-	api, err := httpapi.New(httpapi.Config{Spec: spec, Services: []string{"query"}, Authenticator: ring, Logger: logger}, service.Handlers(),
+	for service, bases := range map[*query.Service]map[string]string{service: r.base, cold: r.cold} {
+		if bases[account], err = r.listen(ctx, spec, service, ring, logger); err != nil {
+			return err
+		}
+	}
+	l := ledger{data: dir}
+	if err := l.readCredentials(); err != nil {
+		return err
+	}
+	r.pat[account] = l.pat
+	return nil
+}
+
+// listen serves an API with rate limits that nobody reaches.
+func (r *readServer) listen(ctx context.Context, spec *httpapi.Spec, service *query.Service, ring httpapi.Authenticator, logger *slog.Logger) (base string, err error) {
+	plenty := ratelimit.Rate{Tokens: 1_000_000, Per: time.Second, Burst: 1_000_000}
+	limiter := ratelimit.NewLimiter(ratelimit.Config{Read: plenty, Write: plenty, Session: plenty, EventsWrite: plenty}, ratelimit.NewMemory(), time.Now)
+	api, err := httpapi.New(httpapi.Config{Spec: spec, Services: []string{"query"}, Authenticator: ring, Limiter: limiter, Logger: logger}, service.Handlers(),
 		httpapi.Handlers{"getHealth": httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health { return httpapi.Health{Status: httpapi.HealthOK} })})
 	if err != nil {
-		return err
+		return "", err
 	}
 	counted := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		ctx := clickhouse.Context(req.Context(),
@@ -214,15 +247,9 @@ func (r *readServer) serve(ctx context.Context, service *query.Service, account,
 	listening := make(chan net.Addr, 1)
 	server := &httpapi.Server{Addr: "127.0.0.1:0", Handler: counted, Grace: time.Second, Listening: func(a net.Addr) { listening <- a }}
 	if err := r.run(ctx, server.Run); err != nil {
-		return err
+		return "", err
 	}
-	r.base[account] = "http://" + (<-listening).String()
-	l := ledger{data: dir}
-	if err := l.readCredentials(); err != nil {
-		return err
-	}
-	r.pat[account] = l.pat
-	return nil
+	return "http://" + (<-listening).String(), nil
 }
 
 // load generates and stores the events, then waits until the engine has merged
@@ -309,6 +336,7 @@ type readQuestion struct {
 	all   bool // every page, added up
 	write bool // an event of every account is stored before each sample
 	have  bool // the caller has the answer: 304
+	kept  bool // the server may have the answer from before
 }
 
 // questions are those of an account.
@@ -323,6 +351,8 @@ func (r *readServer) questions(ctx context.Context, account string) ([]readQuest
 			ProductName     string `json:"product_name"`
 			EnvironmentName string `json:"environment_name"`
 			VersionID       string `json:"version_id"`
+			ProductID       string `json:"product_id"`
+			EnvironmentID   string `json:"environment_id"`
 		} `json:"items"`
 	}
 	if err := r.get(ctx, account, "/deployments/", &newest); err != nil {
@@ -340,26 +370,35 @@ func (r *readServer) questions(ctx context.Context, account string) ([]readQuest
 	}
 	quarter := "from=" + r.history.begin.Add(years2-90*24*time.Hour).Format(time.RFC3339) + "&to=" + r.history.begin.Add(years2).Format(time.RFC3339)
 	all := []readQuestion{
-		{name: "matrix, whole, after an event", path: fixed("/matrix?limit=500"), all: true, write: true},
 		{name: "matrix, whole", path: fixed("/matrix?limit=500"), all: true},
-		{name: "matrix, whole, 304", path: fixed("/matrix?limit=500"), all: true, have: true},
-		{name: "matrix, 50 products, after an event", path: fixed("/matrix?limit=50"), write: true},
+		{name: "matrix, whole, after an event", path: fixed("/matrix?limit=500"), all: true, write: true},
+		{name: "matrix, whole, kept", path: fixed("/matrix?limit=500"), all: true, kept: true},
+		{name: "matrix, whole, 304", path: fixed("/matrix?limit=500"), all: true, have: true, kept: true},
 		{name: "matrix, 50 products", path: fixed("/matrix?limit=50")},
-		{name: "matrix, 50 products, 304", path: fixed("/matrix?limit=50"), have: true},
-		{name: "matrix, one product, after an event", path: fixed("/matrix?" + of), write: true},
+		{name: "matrix, 50 products, kept", path: fixed("/matrix?limit=50"), kept: true},
+		{name: "matrix, 50 products, 304", path: fixed("/matrix?limit=50"), have: true, kept: true},
+		{name: "matrix, one product", path: fixed("/matrix?" + of)},
+		{name: "matrix, drift only", path: fixed("/matrix?drift=true&limit=50")},
 		{name: "matrix, whole, at a past moment", path: func() string { return "/matrix?limit=500&at=" + past() }, all: true},
 		{name: "matrix, 50 products, at a past moment", path: func() string { return "/matrix?limit=50&at=" + past() }},
+		{name: "matrix, one product, at a past moment", path: func() string { return "/matrix?" + of + "&at=" + past() }},
+		{name: "matrix, drift only, at a past moment", path: func() string { return "/matrix?drift=true&limit=50&at=" + past() }},
 		{name: "matrix, whole, as known then", path: func() string { return "/matrix?limit=500&known_at=" + past() }, all: true},
 		{name: "timeline", path: fixed("/deployments/")},
 		{name: "timeline, product and environment", path: fixed("/deployments/?" + in)},
 		{name: "timeline, environment", path: fixed("/deployments/?environment=" + url.QueryEscape(n.EnvironmentName))},
+		{name: "timeline, environment type", path: fixed("/deployments/?environment_type=production")},
 		{name: "timeline, product", path: fixed("/deployments/?" + of)},
 		{name: "timeline, failed", path: fixed("/deployments/?status=failed")},
+		{name: "timeline, a hand", path: fixed("/deployments/?deployed_by=user-7")},
 		{name: "timeline, a rare hand", path: fixed("/deployments/?deployed_by=" + rareHand)},
 		{name: "timeline, in metadata", path: fixed("/deployments/?meta.change.id=CHG-7")},
 		{name: "timeline, page in the middle", path: fixed(middle)},
+		{name: "timeline, kept", path: fixed("/deployments/"), kept: true},
 		{name: "deployment", path: fixed("/deployments/" + n.ID)},
 		{name: "version", path: fixed("/versions/" + n.VersionID)},
+		{name: "product", path: fixed("/products/" + n.ProductID)},
+		{name: "environment", path: fixed("/environments/" + n.EnvironmentID)},
 		{name: "cell history", path: fixed("/matrix/history?" + in)},
 		{name: "diff of two moments", path: func() string { return "/matrix/diff?from=" + past() + "&to=" + past() }},
 		{name: "dora, 90 days, one environment", path: fixed("/metrics/dora?" + quarter + "&environment=" + url.QueryEscape(n.EnvironmentName))},
@@ -372,8 +411,8 @@ func (r *readServer) questions(ctx context.Context, account string) ([]readQuest
 		return all, nil
 	}
 	few := map[string]bool{
-		"matrix, whole, after an event": true, "matrix, whole": true, "matrix, whole, 304": true, "matrix, whole, at a past moment": true,
-		"timeline": true, "timeline, product and environment": true, "timeline, failed": true, "deployment": true, "version": true,
+		"matrix, whole": true, "matrix, whole, kept": true, "matrix, whole, 304": true, "matrix, whole, at a past moment": true,
+		"timeline": true, "timeline, product and environment": true, "timeline, failed": true, "deployment": true, "version": true, "timeline, a rare hand": true, "timeline, in metadata": true,
 		"cell history": true, "dora, 90 days, one environment": true, "events": true,
 	}
 	var out []readQuestion
@@ -400,7 +439,7 @@ func (r *readServer) middle(ctx context.Context, account string) (string, error)
 }
 
 func (r *readServer) get(ctx context.Context, account, path string, into any) error {
-	a, err := r.ask(ctx, account, path, "")
+	a, err := r.ask(ctx, r.base, account, path, "")
 	if err != nil {
 		return err
 	}
@@ -413,8 +452,8 @@ type readAnswer struct {
 	tag    string
 }
 
-func (r *readServer) ask(ctx context.Context, account, path, have string) (readAnswer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base[account]+path, http.NoBody)
+func (r *readServer) ask(ctx context.Context, base map[string]string, account, path, have string) (readAnswer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base[account]+path, http.NoBody)
 	if err != nil {
 		return readAnswer{}, err
 	}
@@ -440,6 +479,11 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 	out := Question{Account: account, Name: q.name}
 	tags := map[string]string{}
 	var read, statements uint64
+	var cpu used
+	base := r.cold
+	if q.kept {
+		base = r.base
+	}
 	began := time.Now()
 	for i := -2; i < samples; i++ { // two to warm up
 		if i > leastSamples && time.Since(began) > readLimit {
@@ -456,6 +500,7 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 		}
 		r.read.Store(0)
 		r.statements.Store(0)
+		before := cpuOf(os.Getpid())
 		var took time.Duration
 		size, pages := 0, 0
 		for path := q.path(); path != ""; {
@@ -464,7 +509,7 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 			if q.have {
 				have = tags[path]
 			}
-			a, err := r.ask(ctx, account, path, have)
+			a, err := r.ask(ctx, base, account, path, have)
 			took += time.Since(start)
 			if err != nil {
 				return out, err
@@ -482,12 +527,15 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 		if err := h.RecordValue(max(1, took.Microseconds())); err != nil {
 			return out, err
 		}
+		spent := cpuOf(os.Getpid()).minus(before)
+		cpu.process, cpu.children = cpu.process+spent.process, cpu.children+spent.children
 		out.Samples++
 		out.Bytes, out.Pages = max(out.Bytes, size), pages
 		read, statements = read+r.read.Load(), statements+r.statements.Load()
 	}
 	out.Times, out.P90 = times(h), float64(h.ValueAtQuantile(90))/1000
 	out.RowsRead, out.Statements = float64(read)/float64(out.Samples), float64(statements)/float64(out.Samples)
+	out.GoCPU, out.EngineCPU = cpu.process.Seconds()*1e3/float64(out.Samples), cpu.children.Seconds()*1e3/float64(out.Samples)
 	return out, nil
 }
 

@@ -118,6 +118,7 @@ type Reads struct {
 	Bytes           uint64     `json:"bytes"`
 	Floor           Times      `json:"floor"` // SELECT 1 by the same driver
 	Questions       []Question `json:"questions"`
+	Repeated        []Repeated `json:"repeated"`
 	LoadAfter       string     `json:"load_after"` // of the machine, in the last minute
 }
 
@@ -128,10 +129,28 @@ type Question struct {
 	Name       string  `json:"name"`
 	Samples    int     `json:"samples"`
 	Pages      int     `json:"pages"`
-	Bytes      int     `json:"bytes"`      // of the largest answer, all pages, not compressed
-	RowsRead   float64 `json:"rows_read"`  // by the engine, as it says itself, all statements of a sample
-	Statements float64 `json:"statements"` // a sample
+	Bytes      int     `json:"bytes"`         // of the largest answer, all pages, not compressed
+	RowsRead   float64 `json:"rows_read"`     // by the engine, as it says itself, all statements of a sample
+	Statements float64 `json:"statements"`    // a sample
+	EngineCPU  float64 `json:"engine_cpu_ms"` // of the engine's process, merges included
+	GoCPU      float64 `json:"go_cpu_ms"`     // of the API and of the client that asks, which share a process
 	P90        float64 `json:"p90_ms"`
+	Times
+}
+
+// Repeated is a question asked by many connections at once, as fast as answers
+// come, beside a handler that does nothing but write the same bytes: what is
+// more than its time is ours, the rest is the client's and net/http's.
+type Repeated struct {
+	Name       string  `json:"name"`
+	Bytes      int     `json:"bytes"` // of an answer
+	PerSecond  float64 `json:"per_second"`
+	Bare       float64 `json:"bare_per_second"`
+	CPUMicros  float64 `json:"cpu_us"` // an answer, client included
+	BareMicros float64 `json:"bare_cpu_us"`
+	Engine     float64 `json:"engine_cpu_us"` // an answer
+	Statements float64 `json:"statements"`    // a thousand answers
+	Refused    int     `json:"refused"`       // with 503, beside the answers
 	Times
 }
 
@@ -239,11 +258,19 @@ func (r *Reads) print(b *strings.Builder) {
 	fmt.Fprintf(b, "\nReads over HTTP, %d events: %d products × %d environments beside %d small accounts; made and stored at %.0f events/s,\n"+
 		"%d rows in %d parts, %.1f GB; load after the run %s; times in ms\n",
 		r.Events, r.Products, r.Environments, r.SmallAccounts, r.StoredPerSecond, r.Rows, r.Parts, float64(r.Bytes)/1e9, r.LoadAfter)
-	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s │ %8s %8s %8s %8s\n", "account", "question", "samples", "pages", "KB", "rows read", "statements", "p50", "p90", "p99", "max")
-	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s │ %8.1f %8s %8.1f %8.1f\n", "", "SELECT 1", "", "", "", "", "1", r.Floor.P50, "", r.Floor.P99, r.Floor.Max)
+	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s %10s %8s │ %8s %8s %8s %8s\n", "account", "question", "samples", "pages", "KB", "rows read", "statements", "engine CPU", "Go CPU", "p50", "p90", "p99", "max")
+	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s %10s %8s │ %8.1f %8s %8.1f %8.1f\n", "", "SELECT 1", "", "", "", "", "1", "", "", r.Floor.P50, "", r.Floor.P99, r.Floor.Max)
 	for _, q := range r.Questions {
-		fmt.Fprintf(b, "  %-12s %-40s %7d %5d %9.1f %10.0f %10.1f │ %8.1f %8.1f %8.1f %8.1f\n",
-			q.Account, q.Name, q.Samples, q.Pages, float64(q.Bytes)/1000, q.RowsRead, q.Statements, q.P50, q.P90, q.P99, q.Max)
+		fmt.Fprintf(b, "  %-12s %-40s %7d %5d %9.1f %10.0f %10.1f %10.1f %8.1f │ %8.1f %8.1f %8.1f %8.1f\n",
+			q.Account, q.Name, q.Samples, q.Pages, float64(q.Bytes)/1000, q.RowsRead, q.Statements, q.EngineCPU, q.GoCPU, q.P50, q.P90, q.P99, q.Max)
+	}
+	heading(b, len(r.Repeated), fmt.Sprintf("The same question again, %d connections, beside a handler that writes the same bytes; CPU in µs an answer, client and API together", repeatedOn))
+	if len(r.Repeated) > 0 {
+		fmt.Fprintf(b, "  %-44s %9s %10s %10s %6s %8s %8s %8s %10s %6s │ %8s %8s\n", "question", "bytes", "a second", "bare", "ratio", "CPU", "bare", "engine", "statem./k", "503", "p50 ms", "p99 ms")
+	}
+	for _, q := range r.Repeated {
+		fmt.Fprintf(b, "  %-44s %9d %10.0f %10.0f %6.2f %8.1f %8.1f %8.2f %10.2f %6d │ %8.2f %8.2f\n",
+			q.Name, q.Bytes, q.PerSecond, q.Bare, q.PerSecond/q.Bare, q.CPUMicros, q.BareMicros, q.Engine, q.Statements, q.Refused, q.P50, q.P99)
 	}
 }
 

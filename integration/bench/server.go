@@ -154,16 +154,20 @@ type used struct{ process, children time.Duration }
 
 func (u used) minus(v used) used { return used{u.process - v.process, u.children - v.children} }
 
-func (s *server) cpu() used {
-	out := used{process: processTime(s.cmd.Process.Pid)}
-	for _, child := range s.children() {
+func (s *server) cpu() used { return cpuOf(s.cmd.Process.Pid) }
+
+func (s *server) children() []int { return childrenOf(s.cmd.Process.Pid) }
+
+func cpuOf(pid int) used {
+	out := used{process: processTime(pid)}
+	for _, child := range childrenOf(pid) {
 		out.children += processTime(child)
 	}
 	return out
 }
 
-func (s *server) children() (pids []int) {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", s.cmd.Process.Pid))
+func childrenOf(pid int) (pids []int) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, list := range lists {
 		text, _ := os.ReadFile(list) // threads come and go
 		for child := range strings.FieldsSeq(string(text)) {

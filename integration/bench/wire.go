@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -23,13 +24,16 @@ type connection struct {
 	buf []byte
 }
 
-func dial(ctx context.Context, addr string) (*connection, error) {
+func dial(ctx context.Context, addr string) (*connection, error) { return dialFor(ctx, addr, 16<<10) }
+
+// dialFor is for answers that are larger.
+func dialFor(ctx context.Context, addr string, largest int) (*connection, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	return &connection{c, make([]byte, 16<<10)}, nil
+	return &connection{c, make([]byte, largest)}, nil
 }
 
 var (
@@ -58,6 +62,9 @@ func (c *connection) roundTrip(request []byte) (status int, header []byte, err e
 	status, err = strconv.Atoi(string(header[len("HTTP/1.1 "):len("HTTP/1.1 200")]))
 	if err != nil {
 		return 0, nil, fmt.Errorf("not an answer: %q", header)
+	}
+	if status == http.StatusNotModified {
+		return status, header, nil
 	}
 	_, rest, ok := bytes.Cut(header, contentLength)
 	if !ok {

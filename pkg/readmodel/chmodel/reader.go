@@ -235,13 +235,18 @@ func (q question) run(ctx context.Context, kind event.Kind, account string, id u
 
 // Deployments implements readmodel.Reader.
 func (m *Model) Deployments(ctx context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
-	table := "deployments_vN"
+	table := deploymentsTable
 	wide := f.By != "" || f.Source != "" || f.Run != "" || f.SHA != "" || f.Mode != "" || len(f.Meta) > 0
-	if !wide && (f.Environment != (event.EnvironmentID{}) || f.Product != (event.ProductID{}) || f.Class != nil) {
-		table = "dep_by_env_vN"
+	if !wide && f.Product != (event.ProductID{}) {
+		table = byEnvironmentTable
 	}
 	return m.now().runs(ctx, event.Deployment, account, table, f, p)
 }
+
+const (
+	deploymentsTable   = "deployments_vN"
+	byEnvironmentTable = "dep_by_env_vN" // its key begins with environment and product
+)
 
 // Builds implements readmodel.Reader.
 func (m *Model) Builds(ctx context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
@@ -259,6 +264,10 @@ const (
 	productWindow = 16 * firstWindow // of one product, whose range of the key is short
 	windowGrowth  = 4
 	lastWindow    = 4 * 365 * 24 * time.Hour // beyond it the rest is read at once
+
+	// Of an environment the newest deployments stand among the newest of all. One
+	// that has few is looked up by its key after so much.
+	environmentWindow = windowGrowth * windowGrowth * firstWindow
 )
 
 // window is a range of ids that a list reads, from inclusive to exclusive.
@@ -341,15 +350,15 @@ func (q question) begin(ctx context.Context, account, table string, f readmodel.
 		w.after(id)
 	}
 	switch {
-	case f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) && table == "dep_by_env_vN", f.Run != "":
+	case f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) && table == byEnvironmentTable, f.Run != "":
 		w.last = true // one cell is a short range of the key as it is, and an index finds a run
 	case f.Product != (event.ProductID{}):
 		w.length = productWindow
 	}
 	switch {
 	case f.Oldest && p.After == "" && !w.last: // there may be years before the first one
-		if table == "dep_by_env_vN" {
-			table = "deployments_vN"
+		if table == byEnvironmentTable {
+			table = deploymentsTable
 		}
 		err := q.ask(ctx, "find the first run", "SELECT id FROM "+table+" WHERE account = {account:String} ORDER BY id LIMIT 1",
 			params{"account": account}, func(s scanner) error { return s.Scan((*[16]byte)(&w.from)) })
@@ -412,6 +421,13 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 				break
 			}
 			w.next()
+			if few := f.Environment != (event.EnvironmentID{}) || f.Class != nil; few && !searches(f) && table == deploymentsTable &&
+				w.length > environmentWindow && f.Source == "" && f.Mode == "" {
+				table = byEnvironmentTable
+				where, b = runsWhere(account, table, f)
+				w.length = lastWindow + 1
+				w.stretch()
+			}
 			if searches(f) && len(out) < p.Limit/4 { // and rarely finds
 				likely = candidates
 			}
@@ -450,7 +466,7 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 	if f.Environment != (event.EnvironmentID{}) {
 		equal("environment_id", "environment", "UUID", f.Environment.String())
 	}
-	if class != "" || f.Environment == (event.EnvironmentID{}) && table == "dep_by_env_vN" { // to use the key, name all environments
+	if class != "" || f.Environment == (event.EnvironmentID{}) && table == byEnvironmentTable { // to use the key, name all environments
 		where += " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted" + class + ")"
 	}
 	if f.Product != (event.ProductID{}) {

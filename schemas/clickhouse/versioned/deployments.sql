@@ -1,4 +1,5 @@
 -- Deployments as they stand. The index by id finds another account's deployment.
+-- A page may lie apart in as many granules as it has rows, hence small ones.
 CREATE TABLE IF NOT EXISTS deployments{{.Suffix}}{{.OnCluster}}
 (
     {{template "run"}},
@@ -8,4 +9,4 @@ CREATE TABLE IF NOT EXISTS deployments{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, id)
-SETTINGS index_granularity = 1024, {{.Window}}
+SETTINGS index_granularity = 256, {{.Window}}
