@@ -28,6 +28,7 @@ const (
 	TooLarge             // the request is over a limit of size
 	RateLimited          // the caller's budget is used up
 	Unavailable          // a part that is needed does not answer; try again
+	Misdirected          // somebody else answers that
 )
 
 // Error is a fault.

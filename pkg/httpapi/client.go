@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,9 +24,10 @@ func (r *Request) Base() string {
 // ClientAddr gives the address that a request comes from: that of the
 // connection, or, where that is a trusted proxy's, the last one in
 // X-Forwarded-For that is not. It is not valid where nobody can tell.
-func (r *Request) ClientAddr() netip.Addr {
+func (r *Request) ClientAddr() netip.Addr { return clientAddr(r.Request, r.api.cfg.TrustedProxies) }
+
+func clientAddr(r *http.Request, trusted []netip.Prefix) netip.Addr {
 	addr := remoteAddr(r.RemoteAddr)
-	trusted := r.api.cfg.TrustedProxies
 	if len(trusted) == 0 || !inAny(trusted, addr) {
 		return addr
 	}

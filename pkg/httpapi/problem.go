@@ -40,6 +40,7 @@ var rows = [...]row{
 	fault.TooLarge:        {413, "Request body too large", "invalid_request_error", "BODY_TOO_LARGE"},
 	fault.RateLimited:     {429, "", "rate_limit_error", "RATE_LIMIT_EXCEEDED"},
 	fault.Unavailable:     {503, "Service temporarily unavailable", "api_error", "SERVICE_UNAVAILABLE"},
+	fault.Misdirected:     {421, "Misdirected request", "invalid_request_error", "MISDIRECTED"},
 }
 
 var methodRow = row{405, "Method not allowed", "invalid_request_error", "METHOD_NOT_ALLOWED"}
@@ -146,7 +147,7 @@ func Describe(err error, requestID string) Problem {
 		p := common(r, r.detail, f, requestID)
 		p.RetryAfter = after
 		return p
-	case fault.Internal, fault.Invalid, fault.Unauthenticated, fault.Forbidden, fault.NotFound, fault.TooLarge:
+	case fault.Internal, fault.Invalid, fault.Unauthenticated, fault.Forbidden, fault.NotFound, fault.TooLarge, fault.Misdirected:
 	}
 	return common(rows[f.Kind], rows[f.Kind].detail, f, requestID)
 }

@@ -28,7 +28,8 @@ type Handlers map[string]Handler
 type Config struct {
 	Spec *Spec
 	// Services are those whose operations this API answers. Operations of
-	// Everywhere are answered by every API.
+	// Everywhere are answered by every API; those of other services are known,
+	// and refused with 421.
 	Services      []string
 	Authenticator Authenticator
 	Limiter       Limiter // nil: no limits
@@ -78,14 +79,11 @@ func New(cfg Config, handlers ...Handlers) (*API, error) {
 		}
 	}
 	for _, op := range cfg.Spec.operations {
-		if !a.serves(op) {
-			continue
-		}
 		h := all[op.ID]
-		if h == nil {
+		if h == nil && a.serves(op) {
 			faults = append(faults, fmt.Errorf("operation %s has no handler", op.ID))
 		}
-		a.table.add(op, h)
+		a.table.add(op, h, a.serves(op))
 	}
 	return a, errors.Join(faults...)
 }
@@ -108,7 +106,7 @@ func (a *API) serves(op *Operation) bool {
 	return op.Service == Everywhere || slices.Contains(a.cfg.Services, op.Service)
 }
 
-// Knows tells whether the API answers this path, so that a composition root can
+// Knows tells whether the document has this path, so that a composition root can
 // serve pages beside it.
 func (a *API) Knows(u *url.URL) bool {
 	r, _ := a.table.match(u.EscapedPath())
@@ -161,6 +159,9 @@ func (a *API) serve(w http.ResponseWriter, r *Request) error {
 		return fault.New(fault.NotFound, "NOT_FOUND", "There is nothing at this path.")
 	}
 	entry := route.entry(r.Method)
+	if !route.ours && entry == nil || entry != nil && !entry.ours {
+		return errMisdirected
+	}
 	r.params = values
 	limit, code := route.maxBody, route.tooLarge
 	if entry != nil {
@@ -248,6 +249,7 @@ type node struct {
 // A route is a documented path.
 type route struct {
 	entries   []entry
+	ours      bool // some method is answered here
 	allow     string
 	ingestion bool
 	maxBody   int64
@@ -257,12 +259,13 @@ type route struct {
 type entry struct {
 	op      *Operation
 	handler Handler
+	ours    bool // it is answered here, and not by another process
 }
 
 // maxParams is the most parameters a documented path has.
 const maxParams = 4
 
-func (t *table) add(op *Operation, h Handler) {
+func (t *table) add(op *Operation, h Handler, ours bool) {
 	n := &t.root
 	for segment := range strings.SplitSeq(op.Path, "/") {
 		if segment == "" {
@@ -287,7 +290,8 @@ func (t *table) add(op *Operation, h Handler) {
 		n.route = &route{}
 	}
 	r := n.route
-	r.entries = append(r.entries, entry{op, h})
+	r.entries = append(r.entries, entry{op, h, ours})
+	r.ours = r.ours || ours
 	r.ingestion = r.ingestion || op.Ingestion
 	if op.MaxBody > r.maxBody {
 		r.maxBody, r.tooLarge = op.MaxBody, op.TooLarge

@@ -111,7 +111,11 @@ type stoppingKey struct{}
 
 // Stopping gives what is closed when the server begins to stop: an answer that
 // would go on for ever must end then, others are let finish.
-func (r *Request) Stopping() <-chan struct{} {
-	stopping, _ := r.Context().Value(stoppingKey{}).(<-chan struct{})
+func (r *Request) Stopping() <-chan struct{} { return Stopping(r.Context()) }
+
+// Stopping does so for whoever has the context of a request; nil where it is no
+// server of this package that stops.
+func Stopping(ctx context.Context) <-chan struct{} {
+	stopping, _ := ctx.Value(stoppingKey{}).(<-chan struct{})
 	return stopping
 }

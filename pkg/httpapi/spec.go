@@ -158,7 +158,7 @@ func ParseSpec(body []byte) (*Spec, error) {
 		return strings.Compare(a.Path+" "+a.Method, b.Path+" "+b.Method)
 	})
 	for _, op := range s.operations {
-		s.paths.add(op, nil)
+		s.paths.add(op, nil, true)
 	}
 	return s, nil
 }

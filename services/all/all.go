@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -72,23 +71,19 @@ func New(cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
 }
 
 func openNATS(cfg Config, logger *slog.Logger) (connect func() (*nats.Conn, error), _ lifecycle.Service, err error) {
-	options := []nats.Option{
-		nats.Name("shipledger"), nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond), nats.PingInterval(5 * time.Second),
-		nats.ReconnectBufSize(-1), // what cannot be sent now is refused, not kept for later
-	}
 	if cfg.NATSURL != "" {
-		return func() (*nats.Conn, error) { return nats.Connect(cfg.NATSURL, options...) }, lifecycle.Func(compose.Nothing), nil
+		return func() (*nats.Conn, error) { return compose.DialNATS(cfg, "all") }, lifecycle.Func(compose.Nothing), nil
 	}
 	srv, err := natsserver.New(natsserver.Config{Dir: filepath.Join(cfg.Data, "nats")}, logger)
 	if err != nil {
 		return nil, nil, err
 	}
-	return func() (*nats.Conn, error) { return srv.Connect(options...) }, srv, nil
+	return func() (*nats.Conn, error) { return srv.Connect(compose.NATSOptions("all")...) }, srv, nil
 }
 
 func openClickHouse(cfg Config, logger *slog.Logger) (*chmodel.Model, lifecycle.Service, error) {
 	if cfg.ClickHouseDSN != "" {
-		model, err := tables.Open(context.Background(), cfg.ClickHouseDSN, logger)
+		model, err := tables.Open(context.Background(), cfg, logger)
 		return model, lifecycle.Func(compose.Nothing), err
 	}
 	engine, err := chserver.Locate(chserver.LocateConfig{Library: cfg.ClickHouseLib, CacheDir: cfg.EngineCache})
@@ -99,9 +94,10 @@ func openClickHouse(cfg Config, logger *slog.Logger) (*chmodel.Model, lifecycle.
 	if err != nil {
 		return nil, nil, err
 	}
-	auth := srv.Auth()
+	auth, reads := srv.Auth(), srv.ReadAuth()
 	model, err := chmodel.Open(context.Background(), chmodel.Config{
 		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database,
+		Reader: &chmodel.Login{User: reads.User, Password: reads.Password},
 	}, logger)
 	return model, srv, err
 }

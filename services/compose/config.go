@@ -20,9 +20,10 @@ type Config struct {
 	NATSReplicas   int    `name:"nats-replicas" default:"1" env:"SHIPLEDGER_NATS_REPLICAS" help:"Replicas of each stream."`
 	LogMaxBytes    int64  `name:"log-max-bytes" default:"0" env:"SHIPLEDGER_LOG_MAX_BYTES" help:"Bytes that the event log may grow to before it refuses; 0: as far as the disk goes."`
 
-	ClickHouseDSN string `name:"clickhouse-dsn" env:"SHIPLEDGER_CLICKHOUSE_DSN" help:"ClickHouse to use instead of the embedded one."`
-	ClickHouseLib string `name:"clickhouse-lib" env:"SHIPLEDGER_CLICKHOUSE_LIB" help:"Engine library to use instead of the installed one."`
-	EngineCache   string `name:"engine-cache" env:"SHIPLEDGER_ENGINE_CACHE" help:"Where the engine is installed; default: the user's cache directory."`
+	ClickHouseDSN     string `name:"clickhouse-dsn" env:"SHIPLEDGER_CLICKHOUSE_DSN" help:"ClickHouse to use instead of the embedded one."`
+	ClickHouseReadDSN string `name:"clickhouse-read-dsn" env:"SHIPLEDGER_CLICKHOUSE_READ_DSN" help:"The same ClickHouse as a user that may only read, for questions; default: that of SHIPLEDGER_CLICKHOUSE_DSN."`
+	ClickHouseLib     string `name:"clickhouse-lib" env:"SHIPLEDGER_CLICKHOUSE_LIB" help:"Engine library to use instead of the installed one."`
+	EngineCache       string `name:"engine-cache" env:"SHIPLEDGER_ENGINE_CACHE" help:"Where the engine is installed; default: the user's cache directory."`
 
 	RateLimit string `default:"on" enum:"on,off" env:"SHIPLEDGER_RATE_LIMIT" help:"Budgets of credentials: on, or off for load tests."`
 	Rates     Rates  `embed:"" prefix:"rate-"`

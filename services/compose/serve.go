@@ -31,7 +31,7 @@ func (p *Process) Serve(door Door, parts ...Part) (lifecycle.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read who may say for whom they ask: %w", err)
 	}
-	health := &health{version: p.Config.Version, durability: p.durability, checks: []Check{{Part: PartKeys, Ask: errorOf(p.Ring.Healthy)}}}
+	health := &health{version: p.Config.Version, durability: p.durability, checks: []Check{{Part: httpapi.PartKeys, Ask: errorOf(p.Ring.Healthy)}}}
 	beside := []lifecycle.Service{
 		p.Ring, p.Book, p.Usage, p.budgets,
 		&telemetry.Server{Addr: p.Config.MetricsAddr, Gatherer: p.registry, Logger: p.Logger},

@@ -16,7 +16,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 
@@ -121,11 +120,11 @@ type caller struct {
 type callerKey struct{}
 
 func callerOf(r *httpapi.Request) caller {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
+	address := "unknown" // no service takes that for an address
+	if addr := r.ClientAddr(); addr.IsValid() {
+		address = addr.String()
 	}
-	return caller{r.Header.Get("Authorization"), host, r.UserAgent(), r.Header.Get(httpapi.PositionHeader)}
+	return caller{r.Header.Get("Authorization"), address, r.UserAgent(), r.Header.Get(httpapi.PositionHeader)}
 }
 
 // anyPosition is for reads that do not wait for the caller's writes.

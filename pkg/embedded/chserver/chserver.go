@@ -55,6 +55,8 @@ type Config struct {
 	Listen string
 	// Password is the user's. Default: one that only this process knows.
 	Password string
+	// ReadPassword is that of the user who may only read. Default: likewise.
+	ReadPassword string
 	// MaxServerMemory bounds the memory of the engine, in bytes. Default: 1.5 GB.
 	MaxServerMemory int64
 	// MaxQueryMemory bounds the memory of one query, in bytes. Default: 800 MB.
@@ -133,6 +135,7 @@ func (a Auth) LogValue() slog.Value {
 type Server struct {
 	cfg    Config
 	auth   Auth
+	reads  Auth
 	logger *slog.Logger
 
 	mu  sync.Mutex
@@ -155,6 +158,7 @@ func New(cfg Config, logger *slog.Logger) (*Server, error) {
 	return &Server{
 		cfg:    cfg,
 		auth:   Auth{User: appUser, Password: orDefault(cfg.Password, rand.Text()), Database: cfg.Database},
+		reads:  Auth{User: readUser, Password: orDefault(cfg.ReadPassword, rand.Text()), Database: cfg.Database},
 		logger: logger,
 		err:    errors.New("it was not started"),
 	}, nil
@@ -163,6 +167,9 @@ func New(cfg Config, logger *slog.Logger) (*Server, error) {
 // Auth returns the user, password and database to connect with. They stay the
 // same for the life of the Server.
 func (s *Server) Auth() Auth { return s.auth }
+
+// ReadAuth is the login of a user who may read our tables and nothing else.
+func (s *Server) ReadAuth() Auth { return s.reads }
 
 // DialContext connects to the engine on the port it has now, whatever the
 // address says, or returns ErrDown. It fits clickhouse-go's Options.DialContext;
@@ -240,7 +247,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("lock the ClickHouse data folder: %w", err)
 	}
 	defer unlock()
-	if err := writeFiles(s.cfg, s.auth.Password); err != nil {
+	if err := writeFiles(s.cfg, s.auth.Password, s.reads.Password); err != nil {
 		return err
 	}
 

@@ -16,6 +16,10 @@ import (
 // be given a password or removed, so it is stripped of everything instead.
 const appUser = "app"
 
+// readUser may read our tables. Whoever takes over what answers questions can change
+// nothing.
+const readUser = "reader"
+
 // The files in Config.Dir that are ours; the engine adds its own beside them.
 const (
 	configFile = "config.xml"
@@ -29,7 +33,7 @@ const startSQL = "SYSTEM START LISTEN TCP;\n"
 
 // writeFiles writes what the engine reads at its start. The caller holds the
 // lock on the folder: the users file carries this process's password.
-func writeFiles(cfg Config, password string) error {
+func writeFiles(cfg Config, password, readPassword string) error {
 	for _, dir := range []string{cfg.Dir, filepath.Join(cfg.Dir, "tmp"), filepath.Join(cfg.Dir, "user_files")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make the engine's folders: %w", err)
@@ -37,7 +41,7 @@ func writeFiles(cfg Config, password string) error {
 	}
 	for name, content := range map[string]string{
 		configFile: configXML(cfg),
-		usersFile:  usersXML(cfg, password),
+		usersFile:  usersXML(cfg, password, readPassword),
 		startFile:  startSQL,
 	} {
 		if err := os.WriteFile(filepath.Join(cfg.Dir, name), []byte(content), 0o600); err != nil {
@@ -104,10 +108,11 @@ func configXML(cfg Config) string {
 //
 // default comes without a password from our own machine: profile boot leaves it
 // with flat statements only, since even SELECT file(…), which needs no grant,
-// would read any file this process can. app has no rights on files, URLs, other
+// would read any file this process can. reader asks and can change nothing: settings
+// of its questions apart (readonly 2), which the driver sends. app has no rights on files, URLs, other
 // servers, dictionaries (their source may be a command) or other table engines.
-func usersXML(cfg Config, password string) string {
-	hash := sha256.Sum256([]byte(password))
+func usersXML(cfg Config, password, readPassword string) string {
+	hash, readHash := sha256.Sum256([]byte(password)), sha256.Sum256([]byte(readPassword))
 	var engines strings.Builder
 	// Engines of databases count as table engines, too.
 	for _, e := range []string{"Atomic", "MergeTree", "ReplacingMergeTree", "AggregatingMergeTree", "SummingMergeTree", "Memory", "Null"} {
@@ -120,6 +125,9 @@ func usersXML(cfg Config, password string) string {
 	return strings.NewReplacer(
 		"{APP}", appUser,
 		"{FROM}", from,
+		"{READER}", readUser,
+		"{DATABASE}", cfg.Database,
+		"{READ_HASH}", hex.EncodeToString(readHash[:]),
 		"{HASH}", hex.EncodeToString(hash[:]),
 		"{MAX_QUERY_MEMORY}", strconv.FormatInt(cfg.MaxQueryMemory, 10),
 		"{MAX_THREADS}", strconv.Itoa(cfg.MaxThreads),
@@ -133,6 +141,15 @@ func usersXML(cfg Config, password string) string {
       <query_profiler_real_time_period_ns>0</query_profiler_real_time_period_ns>
       <query_profiler_cpu_time_period_ns>0</query_profiler_cpu_time_period_ns>
     </default>
+    <reads>
+      <max_memory_usage>{MAX_QUERY_MEMORY}</max_memory_usage>
+      <max_threads>{MAX_THREADS}</max_threads>
+      <log_queries>0</log_queries>
+      <query_profiler_real_time_period_ns>0</query_profiler_real_time_period_ns>
+      <query_profiler_cpu_time_period_ns>0</query_profiler_cpu_time_period_ns>
+      <readonly>2</readonly>
+      <constraints><readonly><const/></readonly></constraints>
+    </reads>
     <boot>
       <max_ast_depth>1</max_ast_depth>
       <constraints><max_ast_depth><const/></max_ast_depth></constraints>
@@ -155,6 +172,13 @@ func usersXML(cfg Config, password string) string {
         <query>GRANT SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP, TRUNCATE, OPTIMIZE, SHOW, KILL QUERY, SYSTEM VIEWS, SYSTEM FLUSH ON *.*</query>{ENGINE_GRANTS}
       </grants>
     </{APP}>
+    <{READER}>
+      <password_sha256_hex>{READ_HASH}</password_sha256_hex>
+      <networks><ip>{FROM}</ip></networks>
+      <profile>reads</profile>
+      <quota>default</quota>
+      <grants><query>GRANT SELECT, SHOW ON {DATABASE}.*</query></grants>
+    </{READER}>
   </users>
   <quotas><default></default></quotas>
 </clickhouse>

@@ -53,6 +53,9 @@ type Config struct {
 	Password string
 	Database string // default: shipledger
 
+	// Reader, if set, asks questions in place of User, and may do nothing else.
+	Reader *Login
+
 	// Cluster, if set, names the cluster whose servers share the tables: DDL
 	// runs ON CLUSTER and the tables are replicated.
 	Cluster string
@@ -81,6 +84,9 @@ type Config struct {
 	// goes, never what the answer is. Default: time.Now.
 	Now func() time.Time
 }
+
+// Login is a user of the same server.
+type Login struct{ User, Password string }
 
 func (c Config) withDefaults() Config {
 	if len(c.Addr) == 0 {
@@ -165,7 +171,7 @@ func Open(_ context.Context, cfg Config, logger *slog.Logger) (*Model, error) {
 	}
 	m := &Model{cfg: cfg.withDefaults(), logger: logger}
 	m.active.Store(firstVersion)
-	conn, err := clickhouse.Open(m.options())
+	conn, err := clickhouse.Open(m.readerOptions())
 	if err != nil {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
@@ -193,6 +199,15 @@ func (m *Model) options() *clickhouse.Options {
 			"max_memory_usage": strconv.FormatInt(m.cfg.MaxQueryMemory, 10),
 		},
 	}
+}
+
+// readerOptions are for questions.
+func (m *Model) readerOptions() *clickhouse.Options {
+	o := m.options()
+	if r := m.cfg.Reader; r != nil {
+		o.Auth.Username, o.Auth.Password = r.User, r.Password
+	}
+	return o
 }
 
 // dial makes a connection for inserts and DDL.

@@ -108,7 +108,7 @@ func (m *Model) Clone(ctx context.Context, version uint32) error {
 	for _, table := range tables {
 		group.Go(func() error {
 			name := table + suffix(version)
-			if err := m.conn.Exec(groupCtx, "CREATE TABLE "+name+cloneSuffix+" CLONE AS "+name); err != nil {
+			if err := m.slow.Exec(groupCtx, "CREATE TABLE "+name+cloneSuffix+" CLONE AS "+name); err != nil {
 				return fmt.Errorf("clone table %s: %w", name, err)
 			}
 			return nil

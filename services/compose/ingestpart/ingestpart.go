@@ -10,6 +10,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
+	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/services/compose"
@@ -37,7 +38,7 @@ func New(ctx context.Context, p *compose.Process) (compose.Part, error) {
 	return compose.Part{
 		Service: compose.Ingest, Handlers: service.Handlers(), Core: []lifecycle.Service{committer},
 		Flights: []*keyring.Flight{committer.Flight()}, Collectors: committer.Collectors(),
-		Checks: []compose.Check{{Part: compose.PartLog, Ask: func(context.Context) error { return committer.Healthy() }}},
+		Checks: []compose.Check{{Part: httpapi.PartLog, Ask: func(context.Context) error { return committer.Healthy() }}},
 	}, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/feed"
+	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/logarchive"
@@ -39,7 +40,7 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 		Exporting(keeper, p.Ring.Operator, compose.Archived()...)
 	return compose.Part{
 		Service: compose.Query, Handlers: service.Handlers(), Beside: []lifecycle.Service{keeper}, Core: []lifecycle.Service{live},
-		Checks: []compose.Check{{Part: compose.PartReadModel, Ask: func(ctx context.Context) error {
+		Checks: []compose.Check{{Part: httpapi.PartReadModel, Ask: func(ctx context.Context) error {
 			_, err := model.AsOf(ctx)
 			return err
 		}}},

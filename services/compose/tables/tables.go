@@ -2,18 +2,45 @@
 package tables
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+	"github.com/shipledger/shipledger/services/compose"
 )
 
-// Open gives the read model at a ClickHouse address.
-func Open(ctx context.Context, dsn string, logger *slog.Logger) (*chmodel.Model, error) {
+// errNowhere says what to set.
+var errNowhere = errors.New("a process of its own needs a ClickHouse: set SHIPLEDGER_CLICKHOUSE_DSN")
+
+// Open gives the read model for whoever keeps it. What only asks uses the address
+// for reads, if there is one.
+func Open(ctx context.Context, cfg compose.Config, logger *slog.Logger) (*chmodel.Model, error) {
+	return open(ctx, cfg.ClickHouseDSN, cfg.ClickHouseReadDSN, logger)
+}
+
+// OpenToRead gives the read model for whoever only asks: by the address for reads,
+// or where there is none by the one for all.
+func OpenToRead(ctx context.Context, cfg compose.Config, logger *slog.Logger) (*chmodel.Model, error) {
+	return open(ctx, cmp.Or(cfg.ClickHouseReadDSN, cfg.ClickHouseDSN), "", logger)
+}
+
+func open(ctx context.Context, dsn, reads string, logger *slog.Logger) (*chmodel.Model, error) {
+	if dsn == "" {
+		return nil, errNowhere
+	}
 	c, err := chmodel.ParseDSN(dsn)
 	if err != nil {
 		return nil, err
+	}
+	if reads != "" {
+		r, err := chmodel.ParseDSN(reads)
+		if err != nil {
+			return nil, err
+		}
+		c.Reader = &chmodel.Login{User: r.User, Password: r.Password}
 	}
 	return chmodel.Open(ctx, c, logger)
 }

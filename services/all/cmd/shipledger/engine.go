@@ -23,6 +23,7 @@ type engineServe struct {
 	Data     string `default:"./data/clickhouse" env:"SHIPLEDGER_ENGINE_DATA" help:"Directory of its tables."`
 	Listen   string `default:"127.0.0.1:9000" env:"SHIPLEDGER_ENGINE_LISTEN" help:"IPv4 address of its native protocol; 0.0.0.0:9000 in a container."`
 	Password string `required:"" env:"CLICKHOUSE_PASSWORD" help:"Password of the user app."`
+	Reads    string `name:"read-password" env:"CLICKHOUSE_READ_PASSWORD" help:"Password of the user reader, who may only read; default: nobody knows it."`
 	Database string `default:"shipledger" env:"CLICKHOUSE_DB" help:"Database to make where there is none."`
 	Memory   int64  `default:"1500000000" env:"SHIPLEDGER_ENGINE_MEMORY" help:"Bytes of memory that it may take."`
 	Library  string `env:"SHIPLEDGER_CLICKHOUSE_LIB" help:"Engine library to use instead of the installed one."`
@@ -36,7 +37,7 @@ func (e *engineServe) Run(ctx context.Context) error {
 		return err
 	}
 	srv, err := chserver.New(chserver.Config{
-		Dir: e.Data, Engine: found, Database: e.Database, Listen: e.Listen, Password: e.Password, MaxServerMemory: e.Memory,
+		Dir: e.Data, Engine: found, Database: e.Database, Listen: e.Listen, Password: e.Password, ReadPassword: e.Reads, MaxServerMemory: e.Memory,
 	}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err

@@ -5,21 +5,17 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/services/cli"
+	"github.com/shipledger/shipledger/services/compose"
 )
 
 // version is set by the build.
 var version = "dev"
-
-// garbagePercent trades memory for time: what lives is small (tens of MB), what
-// every event leaves behind is not, and collecting took a tenth of the process.
-const garbagePercent = 400
 
 type app struct {
 	Up         up               `cmd:"" help:"Run everything in one process."`
@@ -34,9 +30,7 @@ type app struct {
 
 func main() {
 	chserver.MaybeRunChild() // the engine is this binary, started again
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbagePercent)
-	}
+	compose.TuneMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var a app

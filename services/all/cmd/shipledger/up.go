@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"sync"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/shipledger/shipledger/services/all"
 	"github.com/shipledger/shipledger/services/cli"
+	"github.com/shipledger/shipledger/services/compose"
 )
 
 // demoSeed makes everybody's demo the same history.
@@ -20,14 +20,14 @@ const demoSeed = 1
 
 type up struct {
 	all.Config `embed:""`
-	Demo       bool   `help:"Load a generated history of two years into an empty ledger." env:"SHIPLEDGER_DEMO"`
-	LogLevel   string `default:"info" enum:"debug,info,warn,error" env:"SHIPLEDGER_LOG_LEVEL" help:"Least level that is logged: ${enum}."`
-	LogFormat  string `default:"text" enum:"text,json" env:"SHIPLEDGER_LOG_FORMAT" help:"Form of log lines: ${enum}."`
+	Demo       bool `help:"Load a generated history of two years into an empty ledger." env:"SHIPLEDGER_DEMO"`
+
+	compose.Logging `embed:""`
 }
 
 // Run serves until ctx is done.
 func (u *up) Run(ctx context.Context) error {
-	logger := u.logger()
+	logger := u.Logger()
 	var start all.Start
 	var addr net.Addr
 	u.Version = version
@@ -52,16 +52,6 @@ func (u *up) Run(ctx context.Context) error {
 		logger.InfoContext(ctx, "stopped")
 	}
 	return err
-}
-
-func (u *up) logger() *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(u.LogLevel)) // kong has checked it
-	options := &slog.HandlerOptions{Level: level}
-	if u.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
 }
 
 // announce tells a person where things are. Secrets stay in their file.

@@ -1,0 +1,145 @@
+package compose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/nats-io/nats.go"
+
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/lifecycle"
+)
+
+// garbagePercent trades memory for time: what lives is small (tens of MB), what
+// every event leaves behind is not, and collecting took a tenth of the process.
+const garbagePercent = 400
+
+// TuneMemory sets how much garbage may lie around, unless GOGC says.
+func TuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
+	}
+}
+
+// Logging says what is logged, and how.
+type Logging struct {
+	LogLevel  string `default:"info" enum:"debug,info,warn,error" env:"SHIPLEDGER_LOG_LEVEL" help:"Least level that is logged: ${enum}."`
+	LogFormat string `default:"text" enum:"text,json" env:"SHIPLEDGER_LOG_FORMAT" help:"Form of log lines: ${enum}."`
+}
+
+// Logger gives the logger, to standard error.
+func (l Logging) Logger() *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(l.LogLevel)) // kong has checked it
+	options := &slog.HandlerOptions{Level: level}
+	if l.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// Main is the program of one service, whose parts come from open. It ends the
+// process.
+func Main(service, version string, open func(ctx context.Context, p *Process) ([]Part, error)) {
+	Run(service, version, func(ctx context.Context, cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
+		if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+			return nil, fmt.Errorf("make the data directory: %w", err)
+		}
+		return lifecycle.Func(func(ctx context.Context, ready func()) error {
+			nc, err := DialNATS(cfg, service)
+			if err != nil {
+				return err
+			}
+			defer nc.Close()
+			system, err := wire(ctx, cfg, nc, service, open, logger)
+			if err != nil {
+				return err
+			}
+			return system.Run(ctx, ready)
+		}), nil
+	})
+}
+
+func wire(ctx context.Context, cfg Config, nc *nats.Conn, service string, open func(ctx context.Context, p *Process) ([]Part, error), logger *slog.Logger) (lifecycle.Service, error) {
+	opening, cancel := context.WithTimeout(ctx, OpenTimeout)
+	defer cancel()
+	p, err := Open(opening, cfg, nc, service, []string{service}, logger)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := open(opening, p)
+	if err != nil {
+		return nil, err
+	}
+	listens, _ := cfg.Places.Of(service)
+	return p.Serve(Door{Addr: listens, Believed: cfg.FrontDoors, ForwardedProto: true, Listening: cfg.Listening}, parts...)
+}
+
+// Run is the program of one process: it reads the configuration, runs what open
+// gives until it is told to stop, and ends the process.
+func Run(name, version string, open func(ctx context.Context, cfg Config, logger *slog.Logger) (lifecycle.Service, error)) {
+	var args struct {
+		Config  `embed:""`
+		Logging `embed:""`
+
+		Version kong.VersionFlag `help:"Print the version."`
+	}
+	TuneMemory()
+	k := kong.Parse(&args, kong.Name(filepath.Base(os.Args[0])), kong.Description("Shipledger: "+name+", as a process of its own."),
+		kong.UsageOnError(), kong.Vars{"version": version})
+	logger := args.Logger().With("service", name)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cfg := args.Config
+	cfg.Version = version
+	var addr net.Addr
+	cfg.Listening = func(a net.Addr) { addr = a }
+	system, err := open(ctx, cfg, logger)
+	k.FatalIfErrorf(err)
+	err = system.Run(ctx, func() { fmt.Printf("%s listens on %s\n", name, addr) })
+	k.FatalIfErrorf(err)
+	logger.InfoContext(ctx, "stopped")
+}
+
+// DialNATS connects to the NATS that is named.
+func DialNATS(cfg Config, name string) (*nats.Conn, error) {
+	if cfg.NATSURL == "" {
+		return nil, errors.New("a process of its own needs a NATS: set SHIPLEDGER_NATS_URL")
+	}
+	nc, err := nats.Connect(cfg.NATSURL, NATSOptions(name)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	return nc, nil
+}
+
+// NATSOptions are how every process keeps to its NATS.
+func NATSOptions(name string) []nats.Option {
+	return []nats.Option{
+		nats.Name("shipledger " + name), nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond), nats.PingInterval(5 * time.Second),
+		nats.ReconnectBufSize(-1), // what cannot be sent now is refused, not kept for later
+	}
+}
+
+// Upstream gives the base address of a service that is processes of its own, and
+// what carries requests to one of them.
+func (c Config) Upstream(service string) (base string, transport http.RoundTripper, err error) {
+	_, at := c.Places.Of(service)
+	return "http://" + service, &http.Transport{
+		DialContext: httpapi.NewUpstream(at).DialContext, MaxIdleConnsPerHost: upstreamConns, IdleConnTimeout: time.Minute,
+	}, nil
+}
+
+// upstreamConns is how many connections to a service are kept.
+const upstreamConns = 64

@@ -1,0 +1,25 @@
+// Command projector is the service projector as a process of its own.
+package main
+
+import (
+	"context"
+
+	"github.com/shipledger/shipledger/services/compose"
+	"github.com/shipledger/shipledger/services/compose/projectorpart"
+	"github.com/shipledger/shipledger/services/compose/tables"
+)
+
+// version is set by the build.
+var version = "dev"
+
+func main() {
+	compose.Main(compose.Projector, version, func(ctx context.Context, p *compose.Process) ([]compose.Part, error) {
+		model, err := tables.Open(ctx, p.Config, p.Logger)
+		if err != nil {
+			return nil, err
+		}
+		part, err := projectorpart.New(ctx, p, model)
+		part.Beside = append(part.Beside, tables.Following(model))
+		return []compose.Part{part}, err
+	})
+}
