@@ -65,7 +65,15 @@ func (e *embedded) start() error {
 	}
 	e.close = func() error { return errors.Join(stop(), os.RemoveAll(dir)) }
 	e.url = "http://" + addr.String()
-	text, err := os.ReadFile(credentials)
+	if err := e.keys(credentials); err != nil {
+		return err
+	}
+	return e.awaitReads()
+}
+
+// keys reads the first credentials.
+func (e *embedded) keys(file string) error {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
@@ -76,10 +84,7 @@ func (e *embedded) start() error {
 	}
 	err = json.Unmarshal(text, &made)
 	e.key, e.pat, e.admin = made.APIKey, made.PAT, made.AdminPAT
-	if err != nil {
-		return err
-	}
-	return e.awaitReads()
+	return err
 }
 
 // awaitReads returns when the read model answers: the API does not wait for the

@@ -1,6 +1,7 @@
 package contract_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -24,8 +25,8 @@ func TestMain(m *testing.M) {
 		_ = flag.Set("test.parallel", parallel)
 	}
 	code := m.Run()
-	if err := shared.stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "the embedded system:", err)
+	if err := errors.Join(shared.stop(), apart.stop()); err != nil {
+		fmt.Fprintln(os.Stderr, "the shared system:", err)
 		code = 1
 	}
 	os.Exit(code)
@@ -57,6 +58,10 @@ func everywhere(t *testing.T, script func(t *testing.T, l *ledger)) {
 		{"memory", func(t *testing.T) *ledger { return onMemory(t).ledger }},
 		{"embedded", onEmbedded},
 	}
+	if *separateFlag {
+		modes = modes[:1]
+		modes[0].name, modes[0].open = "separate", onSeparate
+	}
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
 			t.Parallel()
@@ -70,6 +75,9 @@ func everywhere(t *testing.T, script func(t *testing.T, l *ledger)) {
 func inMemory(t *testing.T, script func(t *testing.T, m *memory)) {
 	t.Helper()
 	t.Parallel()
+	if *separateFlag {
+		t.Skip("what needs the clock or the log in its hands runs on memory alone")
+	}
 	script(t, onMemory(t))
 }
 

@@ -49,7 +49,9 @@ func startCluster(t *testing.T) *natsCluster {
 	if c.js, err = jetstream.New(nc); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the cluster has a leader", func() error { return c.ask(func(ctx context.Context) error { _, err := c.js.AccountInfo(ctx); return err }) })
+	eventually(t, "the cluster has a leader", func() error {
+		return c.ask(func(ctx context.Context) error { _, err := c.js.AccountInfo(ctx); return err })
+	})
 	return c
 }
 

@@ -132,14 +132,32 @@ func NATSOptions(name string) []nats.Option {
 	}
 }
 
-// Upstream gives the base address of a service that is processes of its own, and
-// what carries requests to one of them.
-func (c Config) Upstream(service string) (base string, transport http.RoundTripper, err error) {
-	_, at := c.Places.Of(service)
-	return "http://" + service, &http.Transport{
-		DialContext: httpapi.NewUpstream(at).DialContext, MaxIdleConnsPerHost: upstreamConns, IdleConnTimeout: time.Minute,
-	}, nil
+// Neighbours carries requests for the public API to the processes of the services
+// that answer them, as the front door does.
+func (p *Process) Neighbours() http.RoundTripper {
+	n := neighbours{routes: httpapi.NewRoutes(p.Spec), services: map[string]http.RoundTripper{}}
+	for _, name := range Services {
+		_, at := p.Config.Places.Of(name)
+		n.services[name] = &http.Transport{
+			DialContext: httpapi.NewUpstream(at).DialContext, MaxIdleConnsPerHost: neighbourConns, IdleConnTimeout: time.Minute,
+		}
+	}
+	return n
 }
 
-// upstreamConns is how many connections to a service are kept.
-const upstreamConns = 64
+// neighbourConns is how many connections to a service are kept.
+const neighbourConns = 64
+
+type neighbours struct {
+	routes   *httpapi.Routes
+	services map[string]http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (n neighbours) RoundTrip(r *http.Request) (*http.Response, error) {
+	service := n.services[n.routes.Service(r)]
+	if service == nil {
+		service = n.services[Query] // which says that there is nothing
+	}
+	return service.RoundTrip(r)
+}

@@ -42,7 +42,9 @@ func (e *engineServe) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return srv.Run(ctx, func() { fmt.Printf("ClickHouse listens on %s, user %s, database %s\n", e.Listen, srv.Auth().User, e.Database) })
+	return srv.Run(ctx, func() {
+		fmt.Printf("ClickHouse listens on %s, user %s, database %s\n", e.Listen, srv.Auth().User, e.Database)
+	})
 }
 
 // Run installs the engine, or finds it installed.

@@ -13,7 +13,6 @@ var version = "dev"
 
 func main() {
 	compose.Main(compose.MCP, version, func(_ context.Context, p *compose.Process) ([]compose.Part, error) {
-		api, transport, err := p.Config.Upstream(compose.Query)
-		return []compose.Part{mcppart.New(p, api, transport)}, err
+		return []compose.Part{mcppart.New(p, "http://"+p.Config.Addr, p.Neighbours())}, nil
 	})
 }
