@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/shipledger/shipledger/services/cli"
@@ -28,38 +29,42 @@ import (
 
 // Config is what to measure, and for how long.
 type Config struct {
-	Binary      string        // the shipledger binary
-	Dir         string        // where data directories are made; they are removed at the end
-	History     string        // a file to import; empty: none
-	Connections []int         // of the closed loop
-	Rounds      int           // of each side
-	Round       time.Duration // how long a round is measured
-	Batch       time.Duration // how long batches are measured
-	Paced       time.Duration // how long a fixed rate is kept up
-	Reads       int           // samples of accepted → readable
-	MaxRequests int           // bound of a round
-	MaxItems    int           // bound of an import
-	MaxImport   time.Duration // bound of an import
-	Revocations int           // keys revoked, quiet and under load each
-	Only        string        // one section by its name; empty: all of them
-	Events      int           // that the questions of readers are asked on; 0: none are
-	Wide        int           // the same where the big account has 1,500 environments; 0: none are
-	Samples     int           // of each question
-	Rebuilt     int           // events posted before the tables are rebuilt; 0: they are not
-	Log         io.Writer     // progress, for people
+	Binary          string        // the shipledger binary
+	Dir             string        // where data directories are made; they are removed at the end
+	History         string        // a file to import; empty: none
+	Connections     []int         // of the closed loop
+	Rounds          int           // of each side
+	Round           time.Duration // how long a round is measured
+	Batch           time.Duration // how long batches are measured
+	Paced           time.Duration // how long a fixed rate is kept up
+	Reads           int           // samples of accepted → readable
+	MaxRequests     int           // bound of a round
+	MaxItems        int           // bound of an import
+	MaxImport       time.Duration // bound of an import
+	Revocations     int           // keys revoked, quiet and under load each
+	SideConnections []int         // of the other ways to store an event
+	Flood           time.Duration // how long an overload lasts
+	Start           int           // events of the log that a start is measured on; 0: none is
+	Soak            time.Duration // how long half of the maximum is kept up; 0: not at all
+	Only            string        // one section by its name; empty: all of them
+	Events          int           // that the questions of readers are asked on; 0: none are
+	Wide            int           // the same where the big account has 1,500 environments; 0: none are
+	Samples         int           // of each question
+	Rebuilt         int           // events posted before the tables are rebuilt; 0: they are not
+	Log             io.Writer     // progress, for people
 }
 
-// Full takes less than six minutes, Quick less than a minute and a half.
+// Full takes less than ten minutes, Quick less than three.
 var (
 	Full = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 5, Round: 3 * time.Second, Batch: 8 * time.Second, Paced: 6 * time.Second,
 		Reads: 300, MaxRequests: 200_000, MaxItems: 1_000_000, MaxImport: 40 * time.Second, Revocations: 200,
-		Events: 1_000_000, Samples: 200, Rebuilt: 1_000_000,
+		Events: 1_000_000, Samples: 200, Rebuilt: 1_000_000, SideConnections: []int{1, 64, 256}, Flood: 8 * time.Second, Start: 1_000_000,
 	}
 	Quick = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: time.Second, Batch: 2 * time.Second, Paced: 2 * time.Second,
 		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second, Revocations: 30,
-		Events: 100_000, Samples: 30, Rebuilt: 100_000,
+		Events: 100_000, Samples: 30, Rebuilt: 100_000, SideConnections: []int{64}, Flood: 3 * time.Second, Start: 100_000,
 	}
 )
 
@@ -83,16 +88,21 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if report.Machine, err = describeMachine(ctx, cfg.Binary, dir); err != nil {
 		return report, err
 	}
-	b := &bench{cfg, report, dir}
+	b := &bench{Config: cfg, report: report, dir: dir, runs: &atomic.Int64{}}
 	for _, section := range []struct {
 		name string
 		run  func(context.Context) error
 	}{
 		{"singles", b.singles},
+		{"sides", b.allSides},
+		{"mixed", b.mixed},
+		{"overload", b.overload},
+		{"start", b.startUp},
 		{"revocations", b.revocations},
 		{"rebuild", b.rebuilds},
 		{"imports", b.imports},
 		{"reads", b.allReads},
+		{"soak", b.soak},
 	} {
 		if cfg.Only != "" && cfg.Only != section.name {
 			continue
@@ -135,6 +145,7 @@ type bench struct {
 	Config
 	report *Report
 	dir    string
+	runs   *atomic.Int64 // the last run that any side was given
 }
 
 func (b *bench) logf(format string, args ...any) { fmt.Fprintf(b.Log, format+"\n", args...) }

@@ -31,12 +31,12 @@ const (
 type events struct {
 	key     string
 	body    string
-	lastRun atomic.Int64
+	lastRun *atomic.Int64
 }
 
 func newEvents(key string) *events {
 	now := time.Now().UTC().Format(completedAt)
-	return &events{key: key, body: strings.Replace(reference, completedAt, now, 1)}
+	return &events{key: key, body: strings.Replace(reference, completedAt, now, 1), lastRun: &atomic.Int64{}}
 }
 
 // request gives a whole request and where the run stands in it. It belongs to

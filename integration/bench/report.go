@@ -11,18 +11,24 @@ import (
 
 // Report is what a run found.
 type Report struct {
-	Machine      Machine    `json:"machine"`
-	Rounds       int        `json:"rounds"`
-	RoundSeconds float64    `json:"round_seconds"`
-	Singles      []Single   `json:"singles"`
-	Paced        []Paced    `json:"paced"`
-	Readable     []Readable `json:"readable"`
-	Batches      []Batch    `json:"batches"`
-	Revoked      []Revoked  `json:"revoked"`
-	Imports      []Import   `json:"imports"`
-	Rebuilds     []Rebuild  `json:"rebuilds"`
-	Stored       []Stored   `json:"stored"`
-	Reads        []Reads    `json:"reads"`
+	Machine      Machine      `json:"machine"`
+	Rounds       int          `json:"rounds"`
+	RoundSeconds float64      `json:"round_seconds"`
+	Singles      []Single     `json:"singles"`
+	Paced        []Paced      `json:"paced"`
+	Readable     []Readable   `json:"readable"`
+	Batches      []Batch      `json:"batches"`
+	Revoked      []Revoked    `json:"revoked"`
+	Imports      []Import     `json:"imports"`
+	Rebuilds     []Rebuild    `json:"rebuilds"`
+	Stored       []Stored     `json:"stored"`
+	Reads        []Reads      `json:"reads"`
+	Sides        []SideBySide `json:"sides"`
+	LeftOut      []string     `json:"left_out"` // sides that could not be measured here, and why
+	Mixed        []Mixed      `json:"mixed"`
+	Overload     *Overload    `json:"overload,omitzero"`
+	StartUps     []StartUp    `json:"start_ups"`
+	Soak         *Soak        `json:"soak,omitzero"`
 }
 
 // Single compares requests of one event each.
@@ -43,9 +49,71 @@ type Side struct {
 
 // Times are milliseconds.
 type Times struct {
-	P50 float64 `json:"p50_ms"`
-	P99 float64 `json:"p99_ms"`
-	Max float64 `json:"max_ms"`
+	P50  float64 `json:"p50_ms"`
+	P99  float64 `json:"p99_ms"`
+	P999 float64 `json:"p999_ms"`
+	Max  float64 `json:"max_ms"`
+}
+
+// SideBySide is one way to take an event, posted to in turns with the others.
+type SideBySide struct {
+	Connections int    `json:"connections"`
+	Name        string `json:"name"`
+	About       string `json:"about"`
+	Side
+	Allocs float64 `json:"allocs"` // a request, of the whole process; 0: not known
+	Ratio  float64 `json:"ratio"`  // to the decode-only handler, median of the rounds' ratios
+}
+
+// Mixed is readers and writers on the same connections.
+type Mixed struct {
+	Connections     int     `json:"connections"`
+	WritesPerSecond float64 `json:"writes_per_second"`
+	ReadsPerSecond  float64 `json:"reads_per_second"`
+	Writes          Times   `json:"writes"`
+	Reads           Times   `json:"reads"`
+	ReadsRefused    int     `json:"reads_refused"` // with 503
+}
+
+// Overload is twice the maximum offered, in events a second.
+type Overload struct {
+	Maximum           float64 `json:"maximum"`
+	Offered           float64 `json:"offered"`
+	Accepted          float64 `json:"accepted"`
+	Ratio             float64 `json:"ratio"`
+	Refused           int     `json:"refused"` // requests
+	WithoutRetryAfter int     `json:"without_retry_after"`
+	Refusals          Times   `json:"refusals"` // from the request to its refusal
+	Answers           Times   `json:"answers"`  // from when a request was due
+	Lost              int     `json:"lost"`     // events acknowledged and not there
+	RecoverySeconds   float64 `json:"recovery_seconds"`
+}
+
+// StartUp is how long a process takes until it is ready, its engine included.
+type StartUp struct {
+	Events      int     `json:"events"`
+	Seconds     float64 `json:"seconds"`
+	FoldSeconds float64 `json:"fold_seconds"` // the same without a snapshot
+	MemoryMB    float64 `json:"memory_mb"`
+}
+
+// Soak is half of the maximum for a long time.
+type Soak struct {
+	Minutes   float64      `json:"minutes"`
+	PerSecond float64      `json:"per_second"`
+	Samples   []SoakSample `json:"samples"`
+	Faults    []string     `json:"faults"` // what grew; none: nothing did
+}
+
+// SoakSample is ten seconds of it.
+type SoakSample struct {
+	Minute float64 `json:"minute"`
+	Times
+	MemoryMB   float64 `json:"memory_mb"`
+	HeapMB     float64 `json:"heap_mb"`
+	EngineMB   float64 `json:"engine_mb"`
+	Goroutines float64 `json:"goroutines"`
+	Parts      int     `json:"parts"`
 }
 
 // Paced is how long answers take at a fixed rate.
@@ -173,7 +241,7 @@ func (d *driven) sample(before, after used) sample {
 
 func times(h *hdr.Histogram) Times {
 	ms := func(micros int64) float64 { return float64(micros) / 1000 }
-	return Times{ms(h.ValueAtQuantile(50)), ms(h.ValueAtQuantile(99)), ms(h.Max())}
+	return Times{ms(h.ValueAtQuantile(50)), ms(h.ValueAtQuantile(99)), ms(h.ValueAtQuantile(99.9)), ms(h.Max())}
 }
 
 func medians(rounds []sample) Side {
@@ -188,7 +256,7 @@ func medians(rounds []sample) Side {
 		PerSecond:         of(func(s sample) float64 { return s.perSecond }),
 		CPUMicros:         of(func(s sample) float64 { return s.cpu }),
 		ChildrenCPUMicros: of(func(s sample) float64 { return s.children }),
-		Times:             Times{P50: of(func(s sample) float64 { return s.P50 }), P99: of(func(s sample) float64 { return s.P99 })},
+		Times:             Times{P50: of(func(s sample) float64 { return s.P50 }), P99: of(func(s sample) float64 { return s.P99 }), P999: of(func(s sample) float64 { return s.P999 })},
 	}
 	for _, r := range rounds {
 		out.Max = max(out.Max, r.Max)
@@ -211,6 +279,7 @@ func (r *Report) Print(w io.Writer) error {
 		fmt.Fprintf(&b, "%12d │ %8.0f %7.2f %7.2f %7.1f %7.1f │ %8.0f %7.2f %7.2f %7.1f %7.1f %15.1f │ %6.2f\n", s.Connections,
 			d.PerSecond, d.P50, d.P99, d.Max, d.CPUMicros, i.PerSecond, i.P50, i.P99, i.Max, i.CPUMicros, i.ChildrenCPUMicros, s.Ratio)
 	}
+	r.printSides(&b)
 	heading(&b, len(r.Paced), "At half of its own requests, 64 connections, from when a request was due")
 	for _, p := range r.Paced {
 		fmt.Fprintf(&b, "  %-36s %8.0f req/s   p50 %.2f ms   p99 %.2f ms   max %.1f ms\n", p.Name, p.PerSecond, p.P50, p.P99, p.Max)
@@ -252,6 +321,45 @@ func (r *Report) Print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func (r *Report) printSides(b *strings.Builder) {
+	heading(b, len(r.Sides), "The same events in turns, closed loop; times in ms, CPU in µs a request, of the process and of those below it")
+	for _, s := range r.Sides {
+		allocs := "      -"
+		if s.Allocs > 0 {
+			allocs = fmt.Sprintf("%7.0f", s.Allocs)
+		}
+		fmt.Fprintf(b, "  %4d %-24s %8.0f req/s  ratio %5.2f │ p50 %7.2f  p99 %7.2f  p99.9 %7.2f  max %8.1f │ CPU %6.1f + %6.1f  allocations %s │ %s\n",
+			s.Connections, s.Name, s.PerSecond, s.Ratio, s.P50, s.P99, s.P999, s.Max, s.CPUMicros, s.ChildrenCPUMicros, allocs, s.About)
+	}
+	for _, why := range r.LeftOut {
+		fmt.Fprintf(b, "  left out: %s\n", why)
+	}
+	heading(b, len(r.Mixed), "Readers and writers on the same connections, one read beside four events; times in ms")
+	for _, m := range r.Mixed {
+		fmt.Fprintf(b, "  %4d connections  %8.0f events/s  p50 %7.2f  p99 %7.2f  p99.9 %7.2f │ %7.0f reads/s  p50 %7.2f  p99 %7.2f  p99.9 %7.2f, %d refused\n", m.Connections,
+			m.WritesPerSecond, m.Writes.P50, m.Writes.P99, m.Writes.P999, m.ReadsPerSecond, m.Reads.P50, m.Reads.P99, m.Reads.P999, m.ReadsRefused)
+	}
+	if o := r.Overload; o != nil {
+		fmt.Fprintf(b, "\nTwice the maximum, batches of %d\n  maximum %.0f events/s, offered %.0f, accepted %.0f (%.2f of the maximum)\n"+
+			"  %d requests refused, %d of them without Retry-After, told after p50 %.1f ms, p99 %.1f ms; accepted ones answered after p50 %.1f ms, p99 %.1f ms\n"+
+			"  %d acknowledged events are missing; calm again after %.2f s\n",
+			overBatch, o.Maximum, o.Offered, o.Accepted, o.Ratio, o.Refused, o.WithoutRetryAfter, o.Refusals.P50, o.Refusals.P99, o.Answers.P50, o.Answers.P99, o.Lost, o.RecoverySeconds)
+	}
+	heading(b, len(r.StartUps), "From the start of the process until it is ready")
+	for _, s := range r.StartUps {
+		fmt.Fprintf(b, "  %9d events  %5.2f s, without a snapshot %5.2f s; then %.0f MB\n", s.Events, s.Seconds, s.FoldSeconds, s.MemoryMB)
+	}
+	if s := r.Soak; s != nil && len(s.Samples) > 0 {
+		first, last := s.Samples[len(s.Samples)/4], s.Samples[len(s.Samples)-1]
+		fmt.Fprintf(b, "\nHalf of the maximum, %.0f events/s, for %.0f minutes: from the first quarter on to the end\n", s.PerSecond, s.Minutes)
+		fmt.Fprintf(b, "  p50 %.2f → %.2f ms, p99 %.1f → %.1f ms, memory %.0f → %.0f MB, ClickHouse %.0f → %.0f MB, goroutines %.0f → %.0f, parts %d → %d\n",
+			first.P50, last.P50, first.P99, last.P99, first.MemoryMB, last.MemoryMB, first.EngineMB, last.EngineMB, first.Goroutines, last.Goroutines, first.Parts, last.Parts)
+		for _, fault := range s.Faults {
+			fmt.Fprintf(b, "  FAULT: %s\n", fault)
+		}
+	}
 }
 
 func (r *Reads) print(b *strings.Builder) {

@@ -33,6 +33,7 @@ const (
 // server is a process of ours that answers requests.
 type server struct {
 	addr     string
+	metrics  string       // where its metrics are; empty: nowhere
 	accepted atomic.Int64 // requests answered with 200
 	cmd      *exec.Cmd
 	input    io.Closer // ends the process where it is closed; nil: an interrupt does
@@ -45,22 +46,7 @@ const DecoderArg = "decode-only-handler"
 
 // ServeDecoder answers on a port of its own, which it prints, until input ends.
 func ServeDecoder(input io.Reader, output io.Writer) error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	go func() {
-		_, _ = io.Copy(io.Discard, input)
-		_ = listener.Close()
-	}()
-	if _, err := fmt.Fprintln(output, listener.Addr()); err != nil {
-		return err
-	}
-	err = http.Serve(listener, http.HandlerFunc(decodeOnly)) //nolint:gosec // timeouts would be work that the other side does not do
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
+	return serve(input, output, decodeOnly)
 }
 
 func decodeOnly(w http.ResponseWriter, r *http.Request) {
@@ -156,8 +142,6 @@ func (u used) minus(v used) used { return used{u.process - v.process, u.children
 
 func (s *server) cpu() used { return cpuOf(s.cmd.Process.Pid) }
 
-func (s *server) children() []int { return childrenOf(s.cmd.Process.Pid) }
-
 func cpuOf(pid int) used {
 	out := used{process: processTime(pid)}
 	for _, child := range childrenOf(pid) {
@@ -166,13 +150,16 @@ func cpuOf(pid int) used {
 	return out
 }
 
+func (s *server) children() []int { return childrenOf(s.cmd.Process.Pid) }
+
+// childrenOf gives the processes below one, at any depth.
 func childrenOf(pid int) (pids []int) {
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, list := range lists {
 		text, _ := os.ReadFile(list) // threads come and go
 		for child := range strings.FieldsSeq(string(text)) {
 			if n, err := strconv.Atoi(child); err == nil {
-				pids = append(pids, n)
+				pids = append(append(pids, n), childrenOf(n)...)
 			}
 		}
 	}

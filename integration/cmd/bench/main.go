@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -25,17 +26,22 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == bench.LogArg {
 		exit(bench.ServeLog(os.Args[2], os.Stdin, os.Stdout))
 	}
-	quick := flag.Bool("quick", false, "less than 90 seconds instead of less than 6 minutes")
+	if len(os.Args) == 4 && os.Args[1] == bench.SideArg {
+		exit(bench.ServeSide(os.Args[2], os.Args[3], os.Stdin, os.Stdout))
+	}
+	quick := flag.Bool("quick", false, "less than 3 minutes instead of less than 10")
 	binary := flag.String("binary", "bin/shipledger", "what to measure")
 	dir := flag.String("dir", "", "where data directories are made, on the disk to measure; default: the system's temporary directory")
 	connections := flag.String("connections", "", "numbers of connections for single events, joined by commas; default: 1,16,64,256")
-	only := flag.String("only", "", "measure one section: singles, revocations, rebuild, imports or reads")
+	only := flag.String("only", "", "measure one section: singles, sides, mixed, overload, start, revocations, rebuild, imports, reads or soak")
 	out := flag.String("json", "", "write the figures to this file as well")
 	events := flag.Int("events", 0, "events that reads are measured on; default: 1,000,000, or 100,000 with --quick")
 	wide := flag.Int("wide", 0, "events of a second such run, with 1,000 products in 1,500 environments; default: none")
 	rebuilt := flag.Int("rebuilt", -1, "events of the log that is rebuilt; 0: none; default: 1,000,000, or 100,000 with --quick")
 	round := flag.Duration("round", 0, "how long a round of single events is measured; default: 3 s, or 1 s with --quick")
 	rounds := flag.Int("rounds", 0, "rounds of each side of a comparison; default: 5, or 3 with --quick")
+	start := flag.Int("start", -1, "events of the log that starts are measured on; 0: none; default: 1,000,000, or 100,000 with --quick")
+	soak := flag.Duration("soak", 0, "keep up half of the maximum for so long, and see whether anything grows; default: not at all")
 	flag.Parse()
 
 	cfg := bench.Full
@@ -46,6 +52,10 @@ func main() {
 	cfg.Wide = *wide
 	if *round > 0 {
 		cfg.Round = *round
+	}
+	cfg.Soak = *soak
+	if *start >= 0 {
+		cfg.Start = *start
 	}
 	if *rounds > 0 {
 		cfg.Rounds = *rounds
@@ -73,15 +83,21 @@ func main() {
 
 func run(ctx context.Context, cfg bench.Config, out string) error {
 	report, err := bench.Run(ctx, cfg)
+	if err == nil && report.Soak != nil && len(report.Soak.Faults) > 0 {
+		err = errors.New("something grew while half of the maximum was kept up")
+	}
 	if printErr := report.Print(os.Stdout); err == nil {
 		err = printErr
 	}
-	if err != nil || out == "" {
+	if out == "" {
 		return err
 	}
-	text, err := json.MarshalIndent(report, "", "  ")
+	text, jsonErr := json.MarshalIndent(report, "", "  ")
+	if jsonErr != nil {
+		return jsonErr
+	}
 	if err != nil {
-		return err
+		return errors.Join(err, os.WriteFile(out, append(text, '\n'), 0o644)) //nolint:gosec // figures are no secret
 	}
 	return os.WriteFile(out, append(text, '\n'), 0o644) //nolint:gosec // figures are no secret
 }
