@@ -22,6 +22,13 @@ type Config struct {
 	Pause time.Duration
 	// Decoders is how many frames are decoded at a time; 0: one. Their order stays.
 	Decoders int
+	// Backlog is a sequence up to which the log is known to hold frames: before it a
+	// portion waits until it is full, instead of taking what is decoded already.
+	Backlog uint64
+	// Batch, if set, makes what portions are gathered in and stored from, one while
+	// the other is stored. What the store refuses for what it holds then ends the
+	// pump with readmodel.ErrRefused: the rows are no longer there to be searched.
+	Batch func() readmodel.Batch
 	// Project is what projects an event; nil: the function of that name.
 	Project Func
 	// Shelf is what was set aside of the stream; nil: it is read from the sink.
@@ -69,7 +76,8 @@ type Source func(ctx context.Context) iter.Seq2[eventlog.Recorded, error]
 // last progress stored. Frames are never split between two stores, and progress
 // is stored with the rows of the frames it covers, never before them.
 //
-// It holds one portion, and a bounded number of frames that are decoded ahead.
+// It holds one portion, two where they are batches, and a bounded number of
+// frames that are decoded ahead.
 func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cfg Config, obs Observer) (readmodel.Progress, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -81,35 +89,93 @@ func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cf
 		}
 	}()
 
-	done := readmodel.Progress{Stream: stream}
+	s := storing{done: readmodel.Progress{Stream: stream}, result: make(chan error, 1), obs: obs}
+	defer func() {
+		cancel()
+		s.abandon()
+	}()
 	cfg = cfg.withDefaults()
 	if cfg.Shelf == nil {
 		var err error
 		if cfg.Shelf, err = LoadShelf(ctx, dst, stream); err != nil {
-			return done, err
+			return s.done, err
 		}
 	}
-	p := portion{stream: stream, cfg: cfg, shelf: cfg.Shelf, upTo: readmodel.Progress{Stream: stream, Time: cfg.Shelf.upTo.Time}}
+	p, spare := newPortion(stream, cfg), newPortion(stream, cfg)
 	var last time.Time
-	for {
-		f, ok := <-frames
-		if !ok {
-			return done, nil
-		}
-		p.add(f)
-		p.gather(frames, cfg, last.Add(cfg.Pause))
-		last = time.Now()
-		if p.events > 0 {
-			if err := p.store(ctx, dst); err != nil {
-				return done, fmt.Errorf("store up to %s.%d: %w", stream, p.upTo.Offset.Seq(), err)
+	for more := true; more; {
+		var f decoded
+		select {
+		case f, more = <-frames:
+		case err := <-s.result: // told at once, though no frame may come for long
+			if err := s.finish(err); err != nil {
+				return s.done, err
 			}
-			done = p.upTo
-			obs.Projected(stream, done, p.events, p.unknown)
+			continue
+		}
+		if more {
+			p.add(f)
+			p.gather(frames, cfg, last.Add(cfg.Pause))
+		}
+		if err := s.wait(); err != nil {
+			return s.done, err
+		}
+		if p.events > 0 {
+			last = time.Now()
+			s.begin(ctx, p, dst)
+		}
+		if cfg.Batch != nil && p.err == nil {
+			spare.follow(p)
+			p, spare = spare, p
+			continue
+		}
+		if err := s.wait(); err != nil {
+			return s.done, err
 		}
 		if p.err != nil {
-			return done, p.err
+			return s.done, p.err
 		}
-		p.reset()
+		p.follow(p)
+	}
+	return s.done, s.wait()
+}
+
+// storing is the store that goes on, one at a time, and what came of those before.
+type storing struct {
+	portion *portion // nil: none goes on
+	result  chan error
+	done    readmodel.Progress
+	obs     Observer
+}
+
+func (s *storing) begin(ctx context.Context, p *portion, dst readmodel.Sink) {
+	s.portion = p
+	go func() { s.result <- p.store(ctx, dst) }()
+}
+
+// wait returns when nothing is being stored.
+func (s *storing) wait() error {
+	if s.portion == nil {
+		return nil
+	}
+	return s.finish(<-s.result)
+}
+
+func (s *storing) finish(err error) error {
+	p := s.portion
+	s.portion = nil
+	if err != nil {
+		return fmt.Errorf("store up to %s.%d: %w", p.stream, p.upTo.Offset.Seq(), err)
+	}
+	s.done = p.upTo
+	s.obs.Projected(p.stream, s.done, p.events, p.unknown)
+	return nil
+}
+
+// abandon waits for a store whose result nobody wants.
+func (s *storing) abandon() {
+	if s.portion != nil {
+		<-s.result
 	}
 }
 
@@ -177,17 +243,42 @@ type portion struct {
 	cfg             Config
 	shelf           *Shelf
 	rows            readmodel.Rows
+	batch           readmodel.Batch // what takes the rows of each frame; nil: they stay
+	batched         int             // rows in it
 	upTo            readmodel.Progress
 	events, unknown int
 	err             error // ends the pump once the portion is stored
 }
 
-func (p *portion) reset() {
-	p.rows.Reset()
-	p.events, p.unknown = 0, 0
+func newPortion(stream string, cfg Config) *portion {
+	p := &portion{stream: stream, cfg: cfg, shelf: cfg.Shelf, upTo: readmodel.Progress{Stream: stream, Time: cfg.Shelf.upTo.Time}}
+	if cfg.Batch != nil {
+		p.batch = cfg.Batch()
+	}
+	return p
 }
 
+// follow empties p, which then goes on after the portion before.
+func (p *portion) follow(before *portion) {
+	p.upTo = before.upTo
+	p.reset()
+}
+
+func (p *portion) reset() {
+	p.rows.Reset()
+	p.events, p.unknown, p.batched = 0, 0, 0
+}
+
+func (p *portion) full() bool { return p.batched+p.rows.Len() >= p.cfg.MaxRows }
+
 func (p *portion) add(f decoded) {
+	if p.batch != nil {
+		defer func() {
+			p.batched += p.rows.Len()
+			p.batch.Add(&p.rows)
+			p.rows.Reset()
+		}()
+	}
 	if f.err != nil {
 		p.err = f.err
 		return
@@ -218,8 +309,8 @@ func (p *portion) gather(frames <-chan decoded, cfg Config, notBefore time.Time)
 	if wait := time.Until(notBefore); wait > 0 {
 		pause = time.After(wait)
 	}
-	for p.err == nil && p.rows.Len() < cfg.MaxRows {
-		if pause == nil {
+	for p.err == nil && !p.full() {
+		if pause == nil && p.upTo.Offset.Seq() >= cfg.Backlog {
 			select {
 			case f, ok := <-frames:
 				if !ok {

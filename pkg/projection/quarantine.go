@@ -245,6 +245,9 @@ func short(reason string) string {
 // store stores the portion. What the store refuses for what it holds is searched
 // for by halves and set aside.
 func (p *portion) store(ctx context.Context, dst readmodel.Sink) error {
+	if p.batch != nil {
+		return p.batch.Store(ctx, p.upTo)
+	}
 	err := dst.Store(ctx, &p.rows, p.upTo)
 	if !errors.Is(err, readmodel.ErrRefused) {
 		return err

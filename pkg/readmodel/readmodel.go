@@ -176,6 +176,23 @@ type Sink interface {
 	Progress(ctx context.Context, stream string) (Progress, error)
 }
 
+// A Batcher is a Sink that also takes rows bit by bit: what is gathered for a
+// large store is then kept in the form that it is sent in, which is a fraction of
+// the rows, and gathered while another batch is being stored.
+type Batcher interface {
+	Sink
+	Batch() Batch
+}
+
+// A Batch is what one store takes. It belongs to one goroutine at a time.
+type Batch interface {
+	// Add adds rows, which the caller may overwrite then.
+	Add(rows *Rows)
+	// Store stores what was added, in the order that Sink promises, and empties
+	// the batch, also where it fails.
+	Store(ctx context.Context, upTo Progress) error
+}
+
 // ErrNotFound says that the account has no such object.
 var ErrNotFound = errors.New("not found")
 

@@ -22,6 +22,11 @@ const (
 	stillTimeout = 30 * time.Second
 	// look is how often a rebuild is looked at while it catches up.
 	look = 50 * time.Millisecond
+	// tidyLook is how often parts are counted while they are merged, partsLook while
+	// they are not.
+	tidyLook, partsLook = 200 * time.Millisecond, 10 * time.Second
+	// fewParts are as many as a table has that is merged beside its inserts.
+	fewParts = 30
 	// rateWindow is the time over which the rate is taken.
 	rateWindow = 5 * time.Second
 )
@@ -149,6 +154,9 @@ func (s *Service) rebuildAndVerify(ctx context.Context, a *attempt, r replay.Rep
 		return nil, err
 	}
 	a.setVerifying(true)
+	if err := s.tidyUp(ctx, r); err != nil {
+		return nil, err
+	}
 	defer func() { // also what an attempt that was cancelled half-way has made
 		cleaning, cancel := context.WithTimeout(context.WithoutCancel(ctx), stillTimeout)
 		defer cancel()
@@ -178,6 +186,31 @@ func (s *Service) rebuildAndVerify(ctx context.Context, a *attempt, r replay.Rep
 		return nil, err
 	}
 	return s.certify(r, found, to, stood[0].took), nil
+}
+
+// tidyTimeout is how long a comparison waits for merges: without them it takes
+// longer, and reads would after a switch.
+const tidyTimeout = 10 * time.Minute
+
+// tidyUp returns when the parts of a rebuilt version are merged, about. The
+// version keeps up with the live one meanwhile.
+func (s *Service) tidyUp(ctx context.Context, r replay.Replay) error {
+	if err := s.tables.AllowMerges(ctx, r.Version); err != nil {
+		return err
+	}
+	began := time.Now()
+	for time.Since(began) < tidyTimeout {
+		if n, err := s.tables.Parts(ctx, r.Version); err != nil || n <= fewParts {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(tidyLook):
+		}
+	}
+	s.logger.WarnContext(ctx, "a rebuilt version is compared before its parts are merged", "replay", r.ID, "waited", tidyTimeout)
+	return nil
 }
 
 func (s *Service) certify(r replay.Replay, found replay.Findings, to string, stood time.Duration) *replay.Certificate {
@@ -219,8 +252,9 @@ func (s *Service) catchUp(ctx context.Context, a *attempt, r replay.Replay, rebu
 		return err
 	}
 	liveEvents := live.state().Events
-	tick := time.NewTicker(look)
+	tick, parts := time.NewTicker(look), time.NewTicker(partsLook)
 	defer tick.Stop()
+	defer parts.Stop()
 	for {
 		if err := rebuilt.broken(); err != nil {
 			return fmt.Errorf("%w: %w", errBroken, err)
@@ -231,11 +265,20 @@ func (s *Service) catchUp(ctx context.Context, a *attempt, r replay.Replay, rebu
 		s.replayEvents.Set(float64(p.Events))
 		s.replayTotal.Set(float64(p.Total))
 		if rebuilt.near(live) {
-			rebuilt.setRebuilding(false) // from here on at the pace of the live one
+			rebuilt.keepPace()
 			return nil
 		}
 		select {
 		case <-tick.C:
+		case <-parts.C:
+			n, err := s.tables.Parts(ctx, r.Version)
+			if err == nil && n > deferredParts {
+				parts.Stop()
+				err = s.tables.AllowMerges(ctx, r.Version)
+			}
+			if err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

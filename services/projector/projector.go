@@ -66,6 +66,12 @@ type Tables interface {
 	TableVersions(ctx context.Context) ([]uint32, error)
 	// Stored counts the events in a version, about.
 	Stored(ctx context.Context, version uint32) (uint64, error)
+	// DeferMerges lets a version be filled without merging its parts meanwhile;
+	// AllowMerges ends it. Doing either again changes nothing.
+	DeferMerges(ctx context.Context, version uint32) error
+	AllowMerges(ctx context.Context, version uint32) error
+	// Parts counts the parts of the table of a version that has the most.
+	Parts(ctx context.Context, version uint32) (uint64, error)
 	// OpenSink gives what stores in a version, and what closes it.
 	OpenSink(ctx context.Context, version uint32) (readmodel.Sink, func() error, error)
 
@@ -345,6 +351,11 @@ func (s *Service) startVersion(ctx context.Context, number uint32, part replay.P
 	if err := s.tables.EnsureVersion(ctx, number); err != nil {
 		return err
 	}
+	if rebuilding {
+		if err := s.deferMerges(ctx, number); err != nil {
+			return err
+		}
+	}
 	v := &version{number: number}
 	var closing []func() error
 	for _, stream := range s.cfg.Streams {
@@ -384,6 +395,18 @@ func (s *Service) startVersion(ctx context.Context, number uint32, part replay.P
 	defer s.mu.Unlock()
 	s.versions[number] = v
 	return nil
+}
+
+// deferredParts is up to how many parts of a table merges are put off: far below
+// the 1,000 from which ClickHouse slows inserts down.
+const deferredParts = 400
+
+// deferMerges puts merges off where there are not many parts already.
+func (s *Service) deferMerges(ctx context.Context, version uint32) error {
+	if n, err := s.tables.Parts(ctx, version); err != nil || n > deferredParts {
+		return err
+	}
+	return s.tables.DeferMerges(ctx, version)
 }
 
 // arrivals gives what tells whether events were stored in the live version since

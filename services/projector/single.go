@@ -30,6 +30,15 @@ func (single) Activate(context.Context, uint32) error { return errSingle }
 // EnsureVersion implements Tables.
 func (single) EnsureVersion(context.Context, uint32) error { return nil }
 
+// DeferMerges implements Tables.
+func (single) DeferMerges(context.Context, uint32) error { return nil }
+
+// AllowMerges implements Tables.
+func (single) AllowMerges(context.Context, uint32) error { return nil }
+
+// Parts implements Tables.
+func (single) Parts(context.Context, uint32) (uint64, error) { return 0, nil }
+
 // DropVersion implements Tables.
 func (single) DropVersion(context.Context, uint32) error { return nil }
 

@@ -69,9 +69,12 @@ func (v *version) broken() error {
 	return nil
 }
 
-func (v *version) setRebuilding(yes bool) {
+// keepPace makes v go on at the pace of the live version, from its next portion.
+func (v *version) keepPace() {
 	for _, l := range v.lanes {
-		l.rebuilding.Store(yes)
+		if l.rebuilding.Swap(false) {
+			l.gate.nudge()
+		}
 	}
 }
 

@@ -95,6 +95,52 @@ func (m *Model) Stored(ctx context.Context, version uint32) (n uint64, err error
 	return n, err
 }
 
+// What a table may merge while it is filled: nothing. These settings hold at once.
+const (
+	mergeNothing = " MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 1, max_bytes_to_merge_at_min_space_in_pool = 1"
+	mergeAgain   = " RESET SETTING max_bytes_to_merge_at_max_space_in_pool, max_bytes_to_merge_at_min_space_in_pool"
+)
+
+// DeferMerges keeps ClickHouse from merging parts of a version that is being
+// filled: merging every part several times as the tables grow took half of its
+// processor time.
+func (m *Model) DeferMerges(ctx context.Context, version uint32) error {
+	if m.cfg.Cluster != "" {
+		return nil // merges of replicated tables are agreed on
+	}
+	return m.alter(ctx, version, mergeNothing)
+}
+
+// AllowMerges ends what DeferMerges began. Merging goes on beside whatever comes.
+func (m *Model) AllowMerges(ctx context.Context, version uint32) error {
+	if m.cfg.Cluster != "" {
+		return nil
+	}
+	return m.alter(ctx, version, mergeAgain)
+}
+
+// Parts counts the parts of the table of a version that has the most.
+func (m *Model) Parts(ctx context.Context, version uint32) (n uint64, err error) {
+	err = m.ask(ctx, "count parts", `
+		SELECT max(n) FROM (SELECT count() AS n FROM system.parts WHERE active AND database = {database:String} AND endsWith(table, {suffix:String}) GROUP BY table)`,
+		params{"database": m.cfg.Database, "suffix": suffix(version)}, func(rows scanner) error { return rows.Scan(&n) })
+	return n, err
+}
+
+func (m *Model) alter(ctx context.Context, version uint32, what string) error {
+	c, err := m.dial(ctx, m.cfg.Database)
+	if err != nil {
+		return classify(ctx, "connect", err)
+	}
+	defer c.Close()
+	for _, t := range tables {
+		if err := c.Do(ctx, ch.Query{Body: "ALTER TABLE " + t + suffix(version) + what}); err != nil {
+			return classify(ctx, "set up table "+t+suffix(version), err)
+		}
+	}
+	return nil
+}
+
 // Clone makes clones of the tables of a version, of which there must be none. A
 // clone shares the parts of its table, so it takes no room and no time that
 // grows with the rows. Nothing may be stored in the version meanwhile.

@@ -24,7 +24,7 @@ var insertSettings = []ch.Setting{
 	{Key: "insert_deduplicate", Value: "1", Important: true},
 }
 
-// Writer stores rows in one version of the tables. It is a readmodel.Sink.
+// Writer stores rows in one version of the tables. It is a readmodel.Batcher.
 //
 // Store sends each non-empty table as one block, several at a time, what was set
 // aside after the others, and the progress after all of them. It may be called by several goroutines, which
@@ -34,23 +34,17 @@ type Writer struct {
 	version uint32
 	conns   chan *ch.Client // nil ones are not connected
 
-	mu           sync.Mutex // of the columns
-	events       *eventColumns
-	deployments  *runColumns
-	byEnv        *byEnvironmentColumns
-	builds       *runColumns
-	cells        *cellColumns
-	current      *cellColumns
-	pastAttempts *cellColumns
-	attempts     *cellColumns
-	months       *monthColumns
-	products     *nameColumns
-	environments *environmentColumns
-	versions     *versionColumns
-	names        *meaningColumns
-	releases     *releaseColumns
-	quarantine   *quarantineColumns
-	blocks       []block
+	mu      sync.Mutex // of the columns
+	columns *columns
+}
+
+var _ readmodel.Batcher = (*Writer)(nil)
+
+// columns are those of all tables.
+type columns struct {
+	blocks     []block
+	quarantine *quarantineColumns
+	aside      int // rows in quarantine
 }
 
 type block struct {
@@ -61,60 +55,74 @@ type block struct {
 
 // Writer returns a Writer of a version of the tables, which EnsureVersion made.
 func (m *Model) Writer(version uint32) *Writer {
-	w := &Writer{
-		model: m, version: version, conns: make(chan *ch.Client, m.cfg.Writers),
-		events: newEventColumns(), deployments: newRunColumns(false), byEnv: newByEnvironmentColumns(), builds: newRunColumns(true),
-		cells: newCellColumns(true), current: newCellColumns(false), pastAttempts: newCellColumns(true), attempts: newCellColumns(false), months: newMonthColumns(),
-		environments: newEnvironmentColumns(),
-		versions:     newVersionColumns(), names: newMeaningColumns(), releases: newReleaseColumns(), quarantine: newQuarantineColumns(),
-	}
-	products := newNameColumns()
-	w.products = &products
+	w := &Writer{model: m, version: version, conns: make(chan *ch.Client, m.cfg.Writers), columns: newColumns()}
 	for range m.cfg.Writers {
 		w.conns <- nil
 	}
-	// In about the order of their cost, so that the dearest starts first.
-	w.blocks = []block{
-		{"deployments", w.deployments.input(), func(rows *readmodel.Rows) { each(rows.Deployments, w.deployments.append) }},
-		{"events", w.events.input(), func(rows *readmodel.Rows) { each(rows.Events, w.events.append) }},
-		{"builds", w.builds.input(), func(rows *readmodel.Rows) { each(rows.Builds, w.builds.append) }},
-		{"cells", w.cells.input(), func(rows *readmodel.Rows) {
-			each(rows.Cells, func(c *readmodel.Cell) {
-				w.cells.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byOffset(c.Position))
-			})
-		}},
-		{"current", w.current.input(), func(rows *readmodel.Rows) {
-			each(rows.Cells, func(c *readmodel.Cell) {
-				w.current.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byMoment(c.EffectiveAt, c.Position))
-			})
-		}},
-		{"past_attempts", w.pastAttempts.input(), func(rows *readmodel.Rows) {
-			each(rows.Attempts, func(a *readmodel.Attempt) {
-				w.pastAttempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byOffset(a.Position))
-			})
-		}},
-		{"attempts", w.attempts.input(), func(rows *readmodel.Rows) {
-			each(rows.Attempts, func(a *readmodel.Attempt) {
-				w.attempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byMoment(a.At, a.Position))
-			})
-		}},
-		{"cell_months", w.months.input(), func(rows *readmodel.Rows) {
-			each(rows.Cells, func(c *readmodel.Cell) { w.months.append(&c.Record, c.EffectiveAt, c.Position, true) })
-			each(rows.Attempts, func(a *readmodel.Attempt) { w.months.append(&a.Record, a.At, a.Position, false) })
-		}},
-		{"dep_by_env", w.byEnv.input(), func(rows *readmodel.Rows) { each(rows.Deployments, w.byEnv.append) }},
-		{"versions", w.versions.input(), func(rows *readmodel.Rows) { each(rows.Versions, w.versions.append) }},
-		{"products", w.products.input(), func(rows *readmodel.Rows) {
-			each(rows.Products, func(r *readmodel.ProductRow) { w.products.append(r.Account, &r.Product, r.Position) })
-		}},
-		{"environments", w.environments.input(), func(rows *readmodel.Rows) {
-			each(rows.Environments, func(r *readmodel.EnvironmentRow) { w.environments.append(r.Account, &r.Environment, r.Position) })
-		}},
-		{"names", w.names.input(), func(rows *readmodel.Rows) { each(rows.Names, w.names.append) }},
-		{"releases", w.releases.input(), func(rows *readmodel.Rows) { each(rows.Releases, w.releases.append) }},
-		{quarantineTable, w.quarantine.input(), func(rows *readmodel.Rows) { each(rows.Quarantine, w.quarantine.append) }},
-	}
 	return w
+}
+
+func newColumns() *columns {
+	events, deployments, byEnv, builds := newEventColumns(), newRunColumns(false), newByEnvironmentColumns(), newRunColumns(true)
+	cells, current, pastAttempts, attempts := newCellColumns(true), newCellColumns(false), newCellColumns(true), newCellColumns(false)
+	months := newMonthColumns()
+	products, environments := newNameColumns(), newEnvironmentColumns()
+	versions, names, releases, quarantine := newVersionColumns(), newMeaningColumns(), newReleaseColumns(), newQuarantineColumns()
+	c := &columns{quarantine: quarantine}
+	// In about the order of their cost, so that the dearest starts first.
+	c.blocks = []block{
+		{"deployments", deployments.input(), func(rows *readmodel.Rows) { each(rows.Deployments, deployments.append) }},
+		{"events", events.input(), func(rows *readmodel.Rows) { each(rows.Events, events.append) }},
+		{"builds", builds.input(), func(rows *readmodel.Rows) { each(rows.Builds, builds.append) }},
+		{"cells", cells.input(), func(rows *readmodel.Rows) {
+			each(rows.Cells, func(c *readmodel.Cell) {
+				cells.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byOffset(c.Position))
+			})
+		}},
+		{"current", current.input(), func(rows *readmodel.Rows) {
+			each(rows.Cells, func(c *readmodel.Cell) {
+				current.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byMoment(c.EffectiveAt, c.Position))
+			})
+		}},
+		{"past_attempts", pastAttempts.input(), func(rows *readmodel.Rows) {
+			each(rows.Attempts, func(a *readmodel.Attempt) {
+				pastAttempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byOffset(a.Position))
+			})
+		}},
+		{"attempts", attempts.input(), func(rows *readmodel.Rows) {
+			each(rows.Attempts, func(a *readmodel.Attempt) {
+				attempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byMoment(a.At, a.Position))
+			})
+		}},
+		{"cell_months", months.input(), func(rows *readmodel.Rows) {
+			each(rows.Cells, func(c *readmodel.Cell) { months.append(&c.Record, c.EffectiveAt, c.Position, true) })
+			each(rows.Attempts, func(a *readmodel.Attempt) { months.append(&a.Record, a.At, a.Position, false) })
+		}},
+		{"dep_by_env", byEnv.input(), func(rows *readmodel.Rows) { each(rows.Deployments, byEnv.append) }},
+		{"versions", versions.input(), func(rows *readmodel.Rows) { each(rows.Versions, versions.append) }},
+		{"products", products.input(), func(rows *readmodel.Rows) {
+			each(rows.Products, func(r *readmodel.ProductRow) { products.append(r.Account, &r.Product, r.Position) })
+		}},
+		{"environments", environments.input(), func(rows *readmodel.Rows) {
+			each(rows.Environments, func(r *readmodel.EnvironmentRow) { environments.append(r.Account, &r.Environment, r.Position) })
+		}},
+		{"names", names.input(), func(rows *readmodel.Rows) { each(rows.Names, names.append) }},
+		{"releases", releases.input(), func(rows *readmodel.Rows) { each(rows.Releases, releases.append) }},
+	}
+	return c
+}
+
+func (c *columns) reset() {
+	for _, b := range c.blocks {
+		b.input.Reset()
+	}
+	c.quarantine.input().Reset()
+	c.aside = 0
+}
+
+func (c *columns) setAside(rows []readmodel.QuarantineRow) {
+	each(rows, c.quarantine.append)
+	c.aside += len(rows)
 }
 
 // Version is the version of the tables that w writes.
@@ -137,19 +145,49 @@ func (w *Writer) Close() error {
 func (w *Writer) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.columns.reset()
+	w.columns.setAside(rows.Quarantine)
+	return w.send(ctx, w.columns, upTo, func(b *block) { b.fill(rows) })
+}
+
+// Batch implements readmodel.Batcher.
+func (w *Writer) Batch() readmodel.Batch { return &batch{w, newColumns()} }
+
+// batch is a readmodel.Batch. Several are stored on the same connections.
+type batch struct {
+	writer  *Writer
+	columns *columns
+}
+
+// Add implements readmodel.Batch.
+func (b *batch) Add(rows *readmodel.Rows) {
+	for i := range b.columns.blocks {
+		b.columns.blocks[i].fill(rows)
+	}
+	b.columns.setAside(rows.Quarantine)
+}
+
+// Store implements readmodel.Batch.
+func (b *batch) Store(ctx context.Context, upTo readmodel.Progress) error {
+	defer b.columns.reset()
+	return b.writer.send(ctx, b.columns, upTo, func(*block) {})
+}
+
+// send stores what the columns hold, each block once fill has filled it.
+func (w *Writer) send(ctx context.Context, c *columns, upTo readmodel.Progress, fill func(*block)) error {
 	group, groupCtx := errgroup.WithContext(ctx) // as many at a time as there are connections
-	for _, b := range w.blocks {
-		b.input.Reset()
-		b.fill(rows) // while others are sent already
-		if b.input[0].Data.Rows() > 0 && b.table != quarantineTable {
+	for i := range c.blocks {
+		b := &c.blocks[i]
+		fill(b) // while others are sent already
+		if b.input[0].Data.Rows() > 0 {
 			group.Go(func() error { return w.insert(groupCtx, b.table+suffix(w.version), b.input) })
 		}
 	}
 	if err := group.Wait(); err != nil {
 		return refusal(classify(ctx, "store rows", err))
 	}
-	if len(rows.Quarantine) > 0 {
-		if err := w.insert(ctx, quarantineTable+suffix(w.version), w.quarantine.input()); err != nil {
+	if c.aside > 0 {
+		if err := w.insert(ctx, quarantineTable+suffix(w.version), c.quarantine.input()); err != nil {
 			return classify(ctx, "store what is set aside", err)
 		}
 	}
