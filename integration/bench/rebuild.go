@@ -41,14 +41,15 @@ func (b *bench) rebuilds(ctx context.Context) error {
 		return fmt.Errorf("rebuild: %w", err)
 	}
 	b.logf("native inserts of the same rows")
-	events, took, err := insertRaw(ctx, dir, filepath.Join(b.dir, "raw"))
+	raw, err := insertRaw(ctx, dir, filepath.Join(b.dir, "raw"))
 	if err != nil {
 		return fmt.Errorf("insert without a log: %w", err)
 	}
-	if events == 0 || took == 0 {
+	if raw.events == 0 || raw.took == 0 {
 		return errors.New("insert without a log: the log is empty")
 	}
-	row.RawPerSecond = float64(events) / took.Seconds()
+	row.RawPerSecond = float64(raw.events) / raw.took.Seconds()
+	row.RawCPUSeconds, row.RawEngineCPUSeconds = raw.spent.process.Seconds(), raw.spent.children.Seconds()
 	row.Ratio = row.PerSecond / row.RawPerSecond
 	b.report.Rebuilds = append(b.report.Rebuilds, row)
 	return nil
@@ -147,65 +148,88 @@ func (l *ledger) admin(ctx context.Context, method, path string, into any) error
 	return json.NewDecoder(res.Body).Decode(into)
 }
 
-// insertRaw stores what a ledger's log holds through the same writer, with the
-// rows at hand: took is the time of inserting alone.
-func insertRaw(ctx context.Context, ledger, dir string) (events int, took time.Duration, err error) {
+// inserted is what inserting alone took.
+type inserted struct {
+	events int
+	took   time.Duration
+	spent  used
+}
+
+// insertRaw stores what a ledger's log holds through the same writer, in the same
+// blocks, one gathered while another is sent, and like a rebuild without merges
+// meanwhile. The rows are at hand.
+func insertRaw(ctx context.Context, ledger, dir string) (raw inserted, err error) {
 	quiet := slog.New(slog.DiscardHandler)
 	nats, err := natsserver.New(natsserver.Config{Dir: filepath.Join(ledger, "nats")}, quiet)
 	if err != nil {
-		return 0, 0, err
+		return raw, err
 	}
 	located, err := chserver.Locate(chserver.LocateConfig{Library: os.Getenv("SHIPLEDGER_CLICKHOUSE_LIB"), CacheDir: os.Getenv("SHIPLEDGER_ENGINE_CACHE")})
 	if err != nil {
-		return 0, 0, err
+		return raw, err
 	}
 	engine, err := chserver.New(chserver.Config{Dir: dir, Engine: located}, quiet)
 	if err != nil {
-		return 0, 0, err
+		return raw, err
 	}
 	for _, run := range []func(context.Context, func()) error{nats.Run, engine.Run} {
 		stop, runErr := runService(ctx, run)
 		defer func() { err = errors.Join(err, stop()) }()
 		if runErr != nil {
-			return 0, 0, runErr
+			return raw, runErr
 		}
 	}
 	conn, err := nats.Connect()
 	if err != nil {
-		return 0, 0, err
+		return raw, err
 	}
 	defer conn.Close()
 	js, err := jetstream.New(conn)
 	if err != nil {
-		return 0, 0, err
+		return raw, err
 	}
 	log, err := natslog.Open(ctx, js, natslog.Track(0, 1))
 	if err != nil {
-		return 0, 0, err
+		return raw, err
 	}
 	auth := engine.Auth()
 	model, err := chmodel.Open(ctx, chmodel.Config{DialContext: engine.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database}, quiet)
 	if err != nil {
-		return 0, 0, err
+		return raw, err
 	}
 	defer model.Close()
 	if err := model.Migrate(ctx); err != nil {
-		return 0, 0, err
+		return raw, err
 	}
 	writer := model.Writer(model.Active())
 	defer writer.Close()
 
+	if err := model.DeferMerges(ctx, model.Active()); err != nil {
+		return raw, err
+	}
 	held, n := make([]readmodel.Rows, portions), 0
+	batches := [2]readmodel.Batch{writer.Batch(), writer.Batch()}
 	store := func() error {
-		began := time.Now()
+		began, before := time.Now(), cpuOf(os.Getpid())
+		stored := make(chan error, 1)
+		stored <- nil
 		for i := range held[:n] {
-			if err := writer.Store(ctx, &held[i], readmodel.Progress{}); err != nil {
+			batch := batches[i%2]
+			batch.Add(&held[i])
+			if err := <-stored; err != nil {
 				return err
 			}
+			go func() { stored <- batch.Store(ctx, readmodel.Progress{}) }()
 		}
-		took += time.Since(began)
+		if err := <-stored; err != nil {
+			return err
+		}
+		raw.took += time.Since(began)
+		spent := cpuOf(os.Getpid()).minus(before)
+		raw.spent.process += spent.process
+		raw.spent.children += spent.children
 		for i := range held[:n] {
-			events += len(held[i].Events)
+			raw.events += len(held[i].Events)
 			held[i].Reset()
 		}
 		n = 0
@@ -213,11 +237,11 @@ func insertRaw(ctx context.Context, ledger, dir string) (events int, took time.D
 	}
 	for f, err := range log.Read(ctx, 0) {
 		if err != nil {
-			return 0, 0, err
+			return raw, err
 		}
 		decoded, err := event.DecodeFrame(event.TrackStream(0), f.Seq, f.Body)
 		if err != nil {
-			return 0, 0, err
+			return raw, err
 		}
 		for _, e := range decoded {
 			projection.Project(e, &held[n])
@@ -227,14 +251,14 @@ func insertRaw(ctx context.Context, ledger, dir string) (events int, took time.D
 		}
 		if n++; n == portions {
 			if err := store(); err != nil {
-				return 0, 0, err
+				return raw, err
 			}
 		}
 	}
 	if held[min(n, portions-1)].Len() > 0 {
 		n++
 	}
-	return events, took, store()
+	return raw, store()
 }
 
 // runService runs a service until stop is called.

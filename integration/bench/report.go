@@ -149,7 +149,8 @@ type Import struct {
 }
 
 // Rebuild is all tables made anew from the log, beside the live ones, and inserts
-// of the same rows in blocks of the same size with nothing else to do.
+// of the same rows in blocks of the same size with nothing else to do. Both put
+// merges off: those of the rebuild are a part of its comparison.
 type Rebuild struct {
 	Events           int     `json:"events"`
 	Load             string  `json:"load"` // of the last minute, before it
@@ -159,6 +160,10 @@ type Rebuild struct {
 	Ratio            float64 `json:"ratio"`
 	CPUSeconds       float64 `json:"cpu_seconds"`        // of the process, until it was compared
 	EngineCPUSeconds float64 `json:"engine_cpu_seconds"` // of its ClickHouse
+	// What inserting alone used: this process, with the rows at hand, and ClickHouse.
+	RawCPUSeconds       float64 `json:"raw_cpu_seconds"`
+	RawEngineCPUSeconds float64 `json:"raw_engine_cpu_seconds"`
+
 	Peak             float64 `json:"peak_mb"`            // memory of the process
 	EnginePeak       float64 `json:"engine_peak_mb"`     // of its ClickHouse, comparison included
 	StoodStillMillis float64 `json:"stood_still_millis"` // the live projection, for the clones
@@ -309,8 +314,10 @@ func (r *Report) Print(w io.Writer) error {
 	heading(&b, len(r.Rebuilds), "Rebuild of all tables from the log, beside native inserts of the same rows in the same blocks")
 	for _, a := range r.Rebuilds {
 		fmt.Fprintf(&b, "  %-36s %8.0f events/s   raw %.0f events/s   ratio %.2f   load before %s\n", fmt.Sprintf("%d events", a.Events), a.PerSecond, a.RawPerSecond, a.Ratio, a.Load)
-		fmt.Fprintf(&b, "  %-36s CPU %.1f s, of ClickHouse %.1f s; peak memory %.0f MB, of ClickHouse %.0f MB\n", "", a.CPUSeconds, a.EngineCPUSeconds, a.Peak, a.EnginePeak)
-		fmt.Fprintf(&b, "  %-36s live tables stood still %.0f ms, comparison %.1f s, equal\n", "", a.StoodStillMillis, a.CompareSeconds)
+		n := float64(max(a.Events, 1)) / 1e6
+		fmt.Fprintf(&b, "  %-36s CPU an event: %.1f µs and %.1f µs of ClickHouse, raw %.1f µs and %.1f µs\n", "", a.CPUSeconds/n, a.EngineCPUSeconds/n, a.RawCPUSeconds/n, a.RawEngineCPUSeconds/n)
+		fmt.Fprintf(&b, "  %-36s peak memory %.0f MB, of ClickHouse %.0f MB\n", "", a.Peak, a.EnginePeak)
+		fmt.Fprintf(&b, "  %-36s live tables stood still %.0f ms, merges and comparison %.1f s, equal\n", "", a.StoodStillMillis, a.CompareSeconds)
 	}
 	heading(&b, len(r.Stored), "Stored an event, in bytes of files")
 	for _, s := range r.Stored {

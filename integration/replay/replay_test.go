@@ -652,12 +652,40 @@ func (s haltingSink) Store(ctx context.Context, rows *readmodel.Rows, upTo readm
 	if err := s.Sink.Store(ctx, rows, upTo); err != nil {
 		return err
 	}
-	s.h.events.Add(int64(len(rows.Events)))
-	s.h.once.Do(func() { close(s.h.stored) })
-	if s.h.halt {
+	s.h.count(ctx, len(rows.Events))
+	return nil
+}
+
+func (s haltingSink) Batch() readmodel.Batch {
+	return &haltingBatch{Batch: s.Sink.(readmodel.Batcher).Batch(), h: s.h}
+}
+
+type haltingBatch struct {
+	readmodel.Batch
+	h      *halting
+	events int
+}
+
+func (b *haltingBatch) Add(rows *readmodel.Rows) {
+	b.events += len(rows.Events)
+	b.Batch.Add(rows)
+}
+
+func (b *haltingBatch) Store(ctx context.Context, upTo readmodel.Progress) error {
+	if err := b.Batch.Store(ctx, upTo); err != nil {
+		return err
+	}
+	b.h.count(ctx, b.events)
+	b.events = 0
+	return nil
+}
+
+func (h *halting) count(ctx context.Context, events int) {
+	h.events.Add(int64(events))
+	h.once.Do(func() { close(h.stored) })
+	if h.halt {
 		<-ctx.Done()
 	}
-	return nil
 }
 
 func TestARebuildThatWasInterruptedGoesOnWhereItStood(t *testing.T) {
@@ -674,6 +702,7 @@ func TestARebuildThatWasInterruptedGoesOnWhereItStood(t *testing.T) {
 	if err := w.model.Clone(t.Context(), 1); err != nil { // as a crash within a comparison leaves them
 		t.Fatal(err)
 	}
+	w.post(10) // a first block takes all that is there before it
 	second := &halting{Model: w.model, stored: make(chan struct{})}
 	w.start(second)
 	w.reaches(r.ID, "ready")

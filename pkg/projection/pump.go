@@ -22,6 +22,9 @@ type Config struct {
 	Pause time.Duration
 	// Decoders is how many frames are decoded at a time; 0: one. Their order stays.
 	Decoders int
+	// Ahead is how many decoded frames wait to be gathered. What is gathered is no
+	// more where stores are slow, unless the log is known to hold more.
+	Ahead int
 	// Backlog is a sequence up to which the log is known to hold frames: before it a
 	// portion waits until it is full, instead of taking what is decoded already.
 	Backlog uint64
@@ -58,15 +61,12 @@ func (c Config) withDefaults() Config {
 // inserts a second and table. Every insert costs it, however small, and with it
 // the write side on the same machine: on two busy cores ingest got three times
 // as much done beside two inserts a second as beside ten.
-var DefaultConfig = Config{MaxRows: 50_000, Pause: 250 * time.Millisecond}
+var DefaultConfig = Config{MaxRows: 50_000, Pause: 250 * time.Millisecond, Ahead: 64}
 
 // Observer is told what Pump does, for metrics.
 type Observer interface {
 	Projected(stream string, upTo readmodel.Progress, events, unknown int)
 }
-
-// ahead is how many decoded frames wait to be gathered.
-const ahead = 16
 
 // A Source yields the frames of a stream, from where its maker chose, until
 // their end or until ctx is done.
@@ -81,7 +81,7 @@ type Source func(ctx context.Context) iter.Seq2[eventlog.Recorded, error]
 func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cfg Config, obs Observer) (readmodel.Progress, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	frames := make(chan decoded, ahead)
+	frames := make(chan decoded, cfg.Ahead)
 	go decode(ctx, stream, src, max(cfg.Decoders, 1), frames)
 	defer func() {
 		cancel() // also of the source, which may be waiting for a frame

@@ -170,3 +170,98 @@ func TestPumpEndsWithItsContext(t *testing.T) {
 type endAfter func()
 
 func (f endAfter) Projected(string, readmodel.Progress, int, int) { f() }
+
+// batchingSink is a recordingSink that takes batches, and holds a store up until
+// it is let go on.
+type batchingSink struct {
+	recordingSink
+	hold  chan struct{} // nil: stores go on by themselves
+	added chan struct{} // nil, or with room for every frame
+}
+
+func (s *batchingSink) Batch() readmodel.Batch { return &recordedBatch{sink: s} }
+
+type recordedBatch struct {
+	sink *batchingSink
+	rows readmodel.Rows
+}
+
+func (b *recordedBatch) Add(rows *readmodel.Rows) {
+	b.rows.Events = append(b.rows.Events, rows.Events...)
+	b.rows.Products = append(b.rows.Products, rows.Products...)
+	b.rows.Quarantine = append(b.rows.Quarantine, rows.Quarantine...)
+	if b.sink.added != nil {
+		b.sink.added <- struct{}{}
+	}
+}
+
+func (b *recordedBatch) Store(ctx context.Context, upTo readmodel.Progress) error {
+	if b.sink.hold != nil {
+		select {
+		case <-b.sink.hold:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	defer func() { b.rows = readmodel.Rows{} }()
+	return b.sink.Store(ctx, &b.rows, upTo)
+}
+
+func TestBatchesAreFullWhereTheLogIsKnownToHoldMore(t *testing.T) {
+	log := memlog.New()
+	fill(t, log, 10, 4)
+	sink := &batchingSink{recordingSink: recordingSink{Model: memmodel.New()}}
+	done, c, err := pump(t, log, 0, sink, projection.Config{MaxRows: 24, Backlog: 10, Batch: sink.Batch}) // a product has two rows
+	if err != nil || done.Offset != event.At(10, 3) || c.events != 40 {
+		t.Fatalf("done = %+v, %+v, %v", done, c, err)
+	}
+	if diff := cmp.Diff([]string{"12 to 3.3", "12 to 6.3", "12 to 9.3", "4 to 10.3"}, sink.stores); diff != "" {
+		t.Error(diff)
+	}
+	products, err := sink.Products(t.Context(), "acme", readmodel.Page{Limit: 100})
+	if err != nil || len(products) != 40 {
+		t.Errorf("%d products, %v; want 40", len(products), err)
+	}
+}
+
+func TestABatchIsProgressThoughNothingFollows(t *testing.T) {
+	log := memlog.New()
+	fill(t, log, 3, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	sink := &batchingSink{recordingSink: recordingSink{Model: memmodel.New()}}
+	following := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] { return log.Follow(ctx, 0) }
+	done, err := projection.Pump(ctx, "t0", following, sink, projection.Config{MaxRows: 100, Backlog: 3, Batch: sink.Batch}, endAfter(cancel))
+	if err != nil || done.Offset != event.At(3, 0) {
+		t.Errorf("done = %+v, %v", done, err)
+	}
+}
+
+func TestOneBatchIsGatheredWhileAnotherIsStored(t *testing.T) {
+	log := memlog.New()
+	fill(t, log, 4, 1)
+	sink := &batchingSink{recordingSink: recordingSink{Model: memmodel.New()}, hold: make(chan struct{}), added: make(chan struct{}, 4)}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := projection.Pump(t.Context(), "t0", reading(log, 0), sink, projection.Config{MaxRows: 1, Batch: sink.Batch}, &counts{})
+		ended <- err
+	}()
+	for range 2 { // though no store has ended
+		<-sink.added
+	}
+	close(sink.hold)
+	if err := <-ended; err != nil || len(sink.stores) != 4 {
+		t.Errorf("%v, stores %v", err, sink.stores)
+	}
+}
+
+func TestABatchThatFailsIsNotProgress(t *testing.T) {
+	for _, cause := range []error{errors.New("boom"), readmodel.ErrRefused} {
+		log := memlog.New()
+		fill(t, log, 9, 1)
+		sink := &batchingSink{recordingSink: recordingSink{Model: memmodel.New(), fail: cause}}
+		done, c, err := pump(t, log, 0, sink, projection.Config{MaxRows: 2, Batch: sink.Batch})
+		if !errors.Is(err, cause) || done.Offset != 0 || c.events != 0 {
+			t.Errorf("done = %+v, %+v, %v; want %v", done, c, err, cause)
+		}
+	}
+}

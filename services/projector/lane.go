@@ -24,7 +24,7 @@ import (
 const RebuildRows = 150_000
 
 // rebuildConfig is for a lane that has the whole log before it.
-var rebuildConfig = projection.Config{MaxRows: RebuildRows, Decoders: 2}
+var rebuildConfig = projection.Config{MaxRows: RebuildRows, Decoders: 2, Ahead: 8}
 
 // share is the part of the time in which a rebuild stores while events arrive;
 // the rest is for inserts of the live version.
@@ -108,12 +108,12 @@ func (l *lane) follow(ctx context.Context) error {
 	cfg, sink := projection.DefaultConfig, l.sink
 	if l.rebuilding.Load() {
 		cfg, sink = rebuildConfig, sharing{sink, l.wanted}
-		if cfg.Backlog, err = l.log.Last(ctx); err != nil {
-			return fault.New(fault.Unavailable, "", "the log does not answer").Because(err)
-		}
 		if b, ok := l.sink.(readmodel.Batcher); ok && !l.searching {
 			cfg.Batch = func() readmodel.Batch { return sharingBatch{b.Batch(), l.wanted} }
 		}
+	}
+	if cfg.Backlog, err = l.log.Last(ctx); err != nil {
+		return fault.New(fault.Unavailable, "", "the log does not answer").Because(err)
 	}
 	cfg.Project, cfg.CodeVersion, cfg.Now = l.config.Project, l.config.CodeVersion, l.config.Now
 	book := decisions{l.decisions()}

@@ -214,3 +214,63 @@ func TestRowsThatAreMissingOrTooManyAreCounted(t *testing.T) {
 		t.Errorf("%+v", f.First)
 	}
 }
+
+// Whatever is added bit by bit, and whether parts are merged beside it or later.
+func TestBatchesStoreWhatOneStoreOfTheirRowsDoes(t *testing.T) {
+	srv := chservertest.Start(t)
+	m, w := open(t, srv)
+	if err := w.Store(t.Context(), fewRows(), readmodel.Progress{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.EnsureVersion(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // doing it again changes nothing
+		if err := m.DeferMerges(t.Context(), 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := m.Writer(2)
+	t.Cleanup(func() { _ = second.Close() })
+	all := fewRows()
+	const portions, events = 24, 10 // no two events in one portion
+	first, end := all.Products[0].Position.Offset, all.Attempts[len(all.Attempts)-1].Position.Offset+1
+	batches := [2]readmodel.Batch{second.Batch(), second.Batch()}
+	for n := range portions {
+		b := batches[n%2]
+		for from := first + event.Offset(n); from < end; from += portions {
+			rows := all.Between(from, from+1)
+			b.Add(&rows)
+		}
+		if n == 0 { // what another one stores is nobody else's business
+			if err := batches[1].Store(t.Context(), readmodel.Progress{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.Store(t.Context(), readmodel.Progress{Stream: "t0", Offset: end}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if parts, err := m.Parts(t.Context(), 2); err != nil || parts != events {
+		t.Errorf("%d parts, %v; want %d, for merges are put off", parts, err, events)
+	}
+	if f := compare(t, m, replay.Part{}); !f.Equal() || f.Events != events {
+		t.Errorf("%+v", f)
+	}
+	if err := m.AllowMerges(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		parts, err := m.Parts(t.Context(), 2)
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%d parts, %v: nothing is merged", parts, err)
+		}
+		if parts < events {
+			break
+		}
+		time.Sleep(10 * time.Millisecond) // until the engine gets to it
+	}
+	if f := compare(t, m, replay.Part{}); !f.Equal() || f.Events != events {
+		t.Errorf("%+v", f)
+	}
+}
