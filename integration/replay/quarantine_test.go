@@ -96,16 +96,20 @@ func TestPoisonIsSetAsideSaidInTheCertificateAndHealedByRedriving(t *testing.T) 
 	}
 	w.ask(http.MethodPost, "/replays/"+r.ID+"/cancel", "", nil)
 
-	redrive := func(redriven, quarantined int) {
+	redrive := func(quarantined uint64) {
 		t.Helper()
-		var got struct{ Redriven, Quarantined int }
-		if code := w.ask(http.MethodPost, "/quarantine/redrive", `{"all":true}`, &got); code != http.StatusOK || got.Redriven != redriven || got.Quarantined != quarantined {
-			t.Errorf("%d %+v", code, got)
+		if code := w.ask(http.MethodPost, "/quarantine/redrive", `{"all":true}`, nil); code != http.StatusOK {
+			t.Errorf("answered %d", code)
 		}
+		// The answer may leave before all is done, where the machine is slow.
+		w.until("what was asked for is done", func() bool {
+			_, aside := w.held()
+			return aside == quarantined
+		})
 	}
-	redrive(1, 1)
+	redrive(1)
 	w.exec("ALTER TABLE deployments_v1 DROP CONSTRAINT sane")
-	redrive(1, 0)
+	redrive(0)
 	r = w.startReplay(`{}`)
 	w.reaches(r.ID, "ready")
 	if c := w.certificate(r.ID); c.Verdict != "equal" || c.QuarantinedOld != 0 {
