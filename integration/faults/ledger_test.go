@@ -117,6 +117,16 @@ func (l *ledger) refusedBy(code string) int {
 	return l.refusals[code]
 }
 
+// refusals503 gives how often events were refused, whatever the reason.
+func (l *ledger) refusals503() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, times := range l.refusals {
+		n += times
+	}
+	return n
+}
+
 // clean fails the test for every answer that no outage explains.
 func (l *ledger) clean(t *testing.T) {
 	t.Helper()

@@ -14,25 +14,33 @@ import (
 )
 
 const (
-	singleWorkers = 6
-	batchWorkers  = 2
-	batchRuns     = 10 // deployments in a batch, each started and ended
-	batchBuilds   = 5
+	batchRuns   = 10 // deployments in a batch, each started and ended
+	batchBuilds = 5
 
 	batchRest = 200 * time.Millisecond
 )
 
-// What a worker with single events rests between two runs.
-const (
-	restless = 0 // there is always something in flight
+// A pace is how many workers set on each client send single events and batches, and what the
+// first rest between two runs.
+type pace struct {
+	singles, batches int
+	rest             time.Duration
+}
+
+var (
+	restless = pace{6, 2, 0} // there is always something in flight
 	// For tests that wait for something else, which would bury themselves in
 	// events meanwhile.
-	calm = 20 * time.Millisecond
+	calm = pace{6, 2, 20 * time.Millisecond}
+	// For tests that hold everything that was sent against everything that is
+	// read, many times.
+	gentle = pace{2, 1, 50 * time.Millisecond}
 )
 
 // A load is a number of pipelines that report runs, one after another, for as
 // long as it is not told to end.
 type load struct {
+	ctx    context.Context // of the workers; done when they are abandoned
 	ending chan struct{}
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -40,15 +48,15 @@ type load struct {
 
 // startLoad sets workers on each client. Runs carry the name of the load: it
 // must be a new one each time.
-func startLoad(t *testing.T, name string, rest time.Duration, clients ...*client) *load {
+func startLoad(t *testing.T, name string, p pace, clients ...*client) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	l := &load{ending: make(chan struct{}), cancel: cancel}
+	l := &load{ctx: ctx, ending: make(chan struct{}), cancel: cancel}
 	for i, c := range clients {
-		for w := range singleWorkers {
-			l.wg.Go(func() { l.singles(ctx, c, fmt.Sprintf("%s-%d-s%d", name, i, w), rest) })
+		for w := range p.singles {
+			l.wg.Go(func() { l.singles(ctx, c, fmt.Sprintf("%s-%d-s%d", name, i, w), p.rest) })
 		}
-		for w := range batchWorkers {
+		for w := range p.batches {
 			l.wg.Go(func() { l.batches(ctx, c, fmt.Sprintf("%s-%d-b%d", name, i, w)) })
 		}
 	}
@@ -145,10 +153,10 @@ const (
 func startBulk(t *testing.T, c *client) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	l := &load{ending: make(chan struct{}), cancel: cancel}
+	l := &load{ctx: ctx, ending: make(chan struct{}), cancel: cancel}
 	for w := range bulkWorkers {
 		l.wg.Go(func() {
-			for n := 0; l.goesOn(ctx, restless); n++ {
+			for n := 0; l.goesOn(ctx, restless.rest); n++ {
 				e := entry{
 					report:  report{"deployment", fmt.Sprintf("bulk-%d-%d", w, n), "completed"},
 					product: fmt.Sprintf("bulk %d", w), environment: "production", version: fmt.Sprint(n), extra: noise(),

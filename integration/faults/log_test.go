@@ -3,7 +3,9 @@
 package faults_test
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -125,41 +127,69 @@ func (h *history) begins(t *testing.T, before history) {
 	}
 }
 
-// holds says that each of these acknowledgements is in the log, once and where
-// it was said to be, and that nothing is there which was not sent.
-func (h *history) holds(t *testing.T, l *ledger, acks map[report]ack) {
-	t.Helper()
-	stored := map[report]event.Recorded{}
-	for _, e := range h.events {
-		p, ok := e.Payload.(*event.Run)
+// A verdict is what a comparison of acknowledgements with a log came to.
+type verdict struct {
+	lost, doubled int
+	faults        []string
+}
+
+func (v *verdict) fault(format string, args ...any) {
+	v.faults = append(v.faults, fmt.Sprintf(format, args...))
+}
+
+// reportOf gives what an event was sent as. What has no run id is told apart by
+// its version, which then is one of its own.
+func reportOf(e *event.Recorded) (report, bool) {
+	p, ok := e.Payload.(*event.Run)
+	if !ok {
+		return report{}, false
+	}
+	kind, status, _ := strings.Cut(string(e.Type), ".")
+	return report{kind, cmp.Or(p.Record.Attributes[event.InvokeID], p.Record.Version), status}, true
+}
+
+// judge holds each of these acknowledgements to be in the log, once and where it
+// was said to be, and the log to hold nothing that was not sent.
+func (h *history) judge(l *ledger, acks map[report]ack) (v verdict) {
+	stored := map[report]*event.Recorded{}
+	for i := range h.events {
+		e := &h.events[i]
+		r, ok := reportOf(e)
 		if !ok {
 			continue
 		}
-		kind, status, _ := strings.Cut(string(e.Type), ".")
-		r := report{kind, p.Record.Attributes[event.InvokeID], status}
 		if before, twice := stored[r]; twice {
-			t.Errorf("%v is stored twice, at %s and %s", r, before.Position, e.Position)
+			v.doubled++
+			v.fault("%v is stored twice, at %s and %s", r, before.Position, e.Position)
 		}
 		if !l.wasSent(r) {
-			t.Errorf("%v at %s was never sent", r, e.Position)
+			v.fault("%v at %s was never sent", r, e.Position)
 		}
 		stored[r] = e
 	}
-	missing := 0
 	for r, a := range acks {
 		e, ok := stored[r]
 		if !ok {
-			if missing++; missing <= 10 {
-				t.Errorf("%v was acknowledged as event %s at %q and is not in the log", r, a.event, a.position)
-			}
+			v.lost++
+			v.fault("%v was acknowledged as event %s at %q and is not in the log", r, a.event, a.position)
 			continue
 		}
 		if e.ID.String() != a.event || e.Subject != a.run || a.position != "" && a.position != e.Position.String() {
-			t.Errorf("%v was acknowledged as %v and stands in the log as event %s of %s at %s", r, a, e.ID, e.Subject, e.Position)
+			v.fault("%v was acknowledged as %v and stands in the log as event %s of %s at %s", r, a, e.ID, e.Subject, e.Position)
 		}
 	}
-	if missing > 0 {
-		t.Errorf("%d of %d acknowledged events are lost", missing, len(acks))
+	return v
+}
+
+// holds fails the test for every fault that judge finds.
+func (h *history) holds(t *testing.T, l *ledger, acks map[report]ack) {
+	t.Helper()
+	v := h.judge(l, acks)
+	for _, f := range v.faults[:min(len(v.faults), 10)] {
+		t.Error(f)
+	}
+	if v.lost > 0 {
+		t.Errorf("%d of %d acknowledged events are lost", v.lost, len(acks))
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	// Of what the binary is made: otherwise go test would not know that the
 	// product has changed, and take a result from its cache.
 	_ "github.com/shipledger/shipledger/services/all"
@@ -34,6 +35,7 @@ var program string
 
 func TestMain(m *testing.M) {
 	maybeRunNATS()
+	chserver.MaybeRunChild()
 	flag.Parse()
 	os.Exit(run(m))
 }

@@ -77,6 +77,8 @@ type setup struct {
 	env  []string
 	// logOnly runs it without a read model, for what needs none.
 	logOnly bool
+	// external says that somebody else runs ClickHouse.
+	external bool
 }
 
 // start runs the product until it answers.
@@ -128,7 +130,7 @@ func launch(t *testing.T, s setup) (*server, error) {
 		return nil, fmt.Errorf("the server did not start: %s: %s", p.cmd.ProcessState, p.errors)
 	}
 	srv.url = url
-	if !s.logOnly {
+	if !s.logOnly && !s.external {
 		engine = srv.engine(t)
 	}
 	return srv, nil

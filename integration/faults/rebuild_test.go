@@ -104,9 +104,12 @@ type replays struct {
 	t     *testing.T
 	at    *target
 	token string
+	body  string // of requests
 }
 
-func newReplays(t *testing.T, at *target, token string) *replays { return &replays{t, at, token} }
+func newReplays(t *testing.T, at *target, token string) *replays {
+	return &replays{t, at, token, "{}"}
+}
 
 type replayAnswer struct {
 	ID, State, Verdict string
@@ -119,7 +122,7 @@ func (r *replays) do(method, path string, wanted int, into any) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(r.t.Context(), method, url+path, strings.NewReader("{}"))
+	req, err := http.NewRequestWithContext(r.t.Context(), method, url+path, strings.NewReader(r.body))
 	if err != nil {
 		return err
 	}
@@ -155,7 +158,17 @@ func (r *replays) read(id string) (a replayAnswer) {
 }
 
 // ends waits for the verdict, wants it to be equal and drops the tables.
-func (r *replays) ends(id string) (a replayAnswer) {
+func (r *replays) ends(id string) replayAnswer {
+	r.t.Helper()
+	a := r.isEqual(id)
+	eventually(r.t, "its tables are given up", func() error {
+		return r.do(http.MethodPost, "/replays/"+id+"/cancel", http.StatusOK, &replayAnswer{})
+	})
+	return a
+}
+
+// isEqual waits for the verdict and wants it to be equal.
+func (r *replays) isEqual(id string) (a replayAnswer) {
 	r.t.Helper()
 	eventually(r.t, "the replay is verified", func() error {
 		if a = r.read(id); a.State == "failed" {
@@ -169,8 +182,5 @@ func (r *replays) ends(id string) (a replayAnswer) {
 	if a.State != "ready" || a.Verdict != "equal" {
 		r.t.Errorf("the replay is %s: %s", a.State, a.Verdict)
 	}
-	eventually(r.t, "its tables are given up", func() error {
-		return r.do(http.MethodPost, "/replays/"+id+"/cancel", http.StatusOK, &replayAnswer{})
-	})
 	return a
 }

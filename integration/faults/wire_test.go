@@ -15,7 +15,7 @@ import (
 // killed does not.
 type wire struct {
 	net.Listener
-	to string
+	dial func(context.Context) (net.Conn, error)
 
 	mu    sync.Mutex
 	speak chan struct{} // closed while bytes pass
@@ -25,11 +25,17 @@ type wire struct {
 
 func newWire(t *testing.T, to string) *wire {
 	t.Helper()
+	return newWireTo(t, func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", to) })
+}
+
+// newWireTo leads to wherever the server is by now.
+func newWireTo(t *testing.T, dial func(context.Context) (net.Conn, error)) *wire {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{Listener: listener, to: to, speak: make(chan struct{}), open: map[net.Conn]bool{}}
+	w := &wire{Listener: listener, dial: dial, speak: make(chan struct{}), open: map[net.Conn]bool{}}
 	close(w.speak)
 	w.pipes.Go(w.serve)
 	t.Cleanup(func() {
@@ -51,7 +57,7 @@ func (w *wire) serve() {
 		if err != nil {
 			return // closed
 		}
-		out, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", w.to)
+		out, err := w.dial(context.Background())
 		if err != nil {
 			in.Close()
 			continue
