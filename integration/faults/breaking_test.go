@@ -83,7 +83,8 @@ func breakages() []breakage {
 				return way.of(w, r).spoil(name, direction, attributes), nil
 			}
 		}
-		all = append(all,
+		all = append(
+			all,
 			breakage{name: "cut between " + way.name, inject: spoiled(func(*rand.Rand) (string, string) { return "reset_peer", `{"timeout":0}` })},
 			breakage{name: "latency between " + way.name, inject: spoiled(func(r *rand.Rand) (string, string) {
 				return "latency", fmt.Sprintf(`{"latency":%d,"jitter":%[1]d}`, 50+r.IntN(400))

@@ -102,10 +102,10 @@ func newContender(c *chronicle, l *ledger, name, key string, seed uint64, target
 
 // start sets workers on each kind of object.
 func (c *contender) start(ctx context.Context, work *load, admin *manager) {
-	for i, worker := range []func(*load, context.Context, *rand.Rand, int){c.cells, c.cells, c.commits, c.commits, c.keyed, c.keyed} {
-		work.wg.Go(func() { worker(work, ctx, rand.New(rand.NewPCG(c.seed, uint64(i))), i) })
+	for i, worker := range []func(context.Context, *load, *rand.Rand, int){c.cells, c.cells, c.commits, c.commits, c.keyed, c.keyed} {
+		work.wg.Go(func() { worker(ctx, work, rand.New(rand.NewPCG(c.seed, uint64(i))), i) })
 	}
-	work.wg.Go(func() { c.credentials(work, ctx, rand.New(rand.NewPCG(c.seed, 100)), admin) })
+	work.wg.Go(func() { c.credentials(ctx, work, rand.New(rand.NewPCG(c.seed, 100)), admin) })
 }
 
 // Rests of a contender, after an answer and after none.
@@ -189,7 +189,7 @@ func (c *contender) post(ctx context.Context, url, token, idempotencyKey string,
 
 // cells starts runs in a product and environment that has room for one, and ends
 // those that were started, or may have been.
-func (c *contender) cells(work *load, ctx context.Context, r *rand.Rand, worker int) {
+func (c *contender) cells(ctx context.Context, work *load, r *rand.Rand, worker int) {
 	const cell = "contested production"
 	for n := 0; work.goesOn(ctx, shortRest); n++ {
 		e := entry{
@@ -226,7 +226,7 @@ func pause(ctx context.Context, d time.Duration) {
 }
 
 // commits reports builds of versions from one of two commits, in any length.
-func (c *contender) commits(work *load, ctx context.Context, r *rand.Rand, worker int) {
+func (c *contender) commits(ctx context.Context, work *load, r *rand.Rand, worker int) {
 	var out said
 	for n := 0; work.goesOn(ctx, rest(out)); n++ {
 		version := fmt.Sprintf("2.%d", n/4)
@@ -243,7 +243,7 @@ func (c *contender) commits(work *load, ctx context.Context, r *rand.Rand, worke
 
 // keyed posts under idempotency keys, one of two bodies each. A body without a run id is
 // known by nothing but its key.
-func (c *contender) keyed(work *load, ctx context.Context, r *rand.Rand, worker int) {
+func (c *contender) keyed(ctx context.Context, work *load, r *rand.Rand, worker int) {
 	var out said
 	for n := 0; work.goesOn(ctx, rest(out)); n++ {
 		key := fmt.Sprintf("%s-key-%d", c.name, n/3)
@@ -255,7 +255,7 @@ func (c *contender) keyed(work *load, ctx context.Context, r *rand.Rand, worker 
 }
 
 // credentials makes keys, uses them through every process, and revokes them.
-func (c *contender) credentials(work *load, ctx context.Context, r *rand.Rand, admin *manager) {
+func (c *contender) credentials(ctx context.Context, work *load, r *rand.Rand, admin *manager) {
 	for n := 0; work.goesOn(ctx, shortRest); n++ {
 		name := fmt.Sprintf("%s-credential-%d", c.name, n)
 		began := c.now()

@@ -158,7 +158,6 @@ func (w *world) round(n int, b breakage, row *tallied, r *rand.Rand) {
 	row.unknown += int(story.unknown.Load()) + w.ledger.refusals503() - refusedBefore
 	row.lost += v.lost
 	row.doubled += v.doubled
-	row.faults += len(v.faults)
 	row.slowestWrite = max(row.slowestWrite, accepting.Sub(mended))
 	row.slowestRead = max(row.slowestRead, readable.Sub(mended))
 	t.Logf("round %3d: %-38s %5d acknowledged, %4d without an answer or 503; writes everywhere after %6s, read after %6s; %d events in the log",

@@ -189,8 +189,7 @@ func linearizable(model string, ops []porcupine.Operation) error {
 	return nil
 }
 
-// timeline makes operations of calls that are answered one after another; those
-// with the word "late" are never answered.
+// A call is one request of a made-up history.
 type call struct {
 	in        any
 	out       said
@@ -242,13 +241,19 @@ func TestTheCheckerOfLinearizabilityFindsEveryDefect(t *testing.T) {
 		{"refused though new", "keyed", []call{{keyedCall{"a"}, said{status: 422}, 0, 10}}, false},
 
 		{"revoked", "credential", []call{
-			{credentialCall{create}, said{}, 0, forever}, {credentialCall{use}, said{status: 401, text: "AUTH_INVALID_KEY"}, 1, 2}, {credentialCall{use}, ok("e"), 3, 4},
-			{credentialCall{revoke}, said{}, 5, 10}, {credentialCall{use}, ok("f"), 6, 9}, {credentialCall{use}, said{status: 401, text: "AUTH_REVOKED_KEY"}, 11, 12},
+			{credentialCall{create}, said{}, 0, forever},
+			{credentialCall{use}, said{status: 401, text: "AUTH_INVALID_KEY"}, 1, 2},
+			{credentialCall{use}, ok("e"), 3, 4},
+			{credentialCall{revoke}, said{}, 5, 10},
+			{credentialCall{use}, ok("f"), 6, 9},
+			{credentialCall{use}, said{status: 401, text: "AUTH_REVOKED_KEY"}, 11, 12},
 		}, true},
 		{"let in after the answer", "credential", []call{{credentialCall{create}, said{}, 0, forever}, {credentialCall{revoke}, said{}, 5, 10}, {credentialCall{use}, ok("e"), 11, 12}}, false},
 		{"alive again", "credential", []call{
-			{credentialCall{create}, said{}, 0, forever}, {credentialCall{revoke}, said{}, 5, forever},
-			{credentialCall{use}, said{status: 401, text: "AUTH_REVOKED_KEY"}, 11, 12}, {credentialCall{use}, ok("e"), 13, 14},
+			{credentialCall{create}, said{}, 0, forever},
+			{credentialCall{revoke}, said{}, 5, forever},
+			{credentialCall{use}, said{status: 401, text: "AUTH_REVOKED_KEY"}, 11, 12},
+			{credentialCall{use}, ok("e"), 13, 14},
 		}, false},
 		{"refused though nobody revoked it", "credential", []call{{credentialCall{create}, said{}, 0, forever}, {credentialCall{use}, said{status: 401, text: "AUTH_REVOKED_KEY"}, 11, 12}}, false},
 	} {
