@@ -21,7 +21,13 @@ type breakage struct {
 	// inject breaks the world and returns once it is broken. mend makes it whole.
 	inject func(w *world, r *rand.Rand) (mend func(), err error)
 	alone  bool // it is not combined with another
+	// known says why it is not broken unless it is asked for by name.
+	known string
 }
+
+// engineBreaksParts is what the engine did in one round of four or so, found by
+// this harness: the log has every event, but reads answer 500.
+const engineBreaksParts = "not run: the pinned engine may commit a part with an empty marks file when its disk fills up in a merge; the tables must then be made anew"
 
 // errImpossible is returned where a machine does not let a fault happen.
 var errImpossible = errors.New("not possible on this machine")
@@ -57,7 +63,7 @@ func breakages() []breakage {
 		}},
 		{name: "ClickHouse stopped", inject: func(*world, *rand.Rand) (func(), error) { return stopped(childOf(os.Getpid(), engineArg)) }},
 		{name: "disk of the log full", inject: func(w *world, _ *rand.Rand) (func(), error) { return full(w, w.natsDisk) }},
-		{name: "disk of ClickHouse full", inject: func(w *world, _ *rand.Rand) (func(), error) { return full(w, w.chDisk) }},
+		{name: "disk of ClickHouse full", inject: func(w *world, _ *rand.Rand) (func(), error) { return full(w, w.chDisk) }, alone: true, known: engineBreaksParts},
 		{name: "log at its limit", inject: atLimit},
 		{name: "disk of the log slow", inject: slowDisk, alone: true},
 		{name: "clock jumps", inject: func(w *world, r *rand.Rand) (func(), error) {

@@ -5,7 +5,6 @@ package faults_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -97,13 +96,13 @@ func (c *checker) check(t *testing.T, w *world, accounts map[string]keys) (v ver
 	for account, k := range accounts {
 		c.events(t, &v, w, account, k, end)
 		for _, path := range []string{"/deployments/", "/builds/", "/versions/", "/products/", "/environments/", "/matrix"} {
-			want, err := everything(ctx, newReader(c.reference.URL, account), path, end)
+			want, err := everything[any](ctx, newReader(c.reference.URL, account), path, end)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got []any
 			eventually(t, "GET "+path, func() (err error) {
-				got, err = everything(ctx, newReader(w.targets()[0], k.AdminPAT), path, end)
+				got, err = everything[any](ctx, newReader(w.targets()[0], k.AdminPAT), path, end)
 				return err
 			})
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -118,14 +117,13 @@ func (c *checker) check(t *testing.T, w *world, accounts map[string]keys) (v ver
 // events holds the events table to have each event of the log, once.
 func (c *checker) events(t *testing.T, v *verdict, w *world, account string, k keys, end string) {
 	t.Helper()
-	var items []any
+	var items []map[string]any
 	eventually(t, "GET /events/", func() (err error) {
-		items, err = everything(t.Context(), newReader(w.targets()[0], k.AdminPAT), "/events/", end)
+		items, err = everything[map[string]any](t.Context(), newReader(w.targets()[0], k.AdminPAT), "/events/", end)
 		return err
 	})
 	seen := map[string]string{}
-	for _, item := range items {
-		e, _ := item.(map[string]any)
+	for _, e := range items {
 		id, _ := e["id"].(string)
 		position, _ := e["position"].(string)
 		if !strings.HasPrefix(position, event.TrackStream(0)+".") {
@@ -181,33 +179,5 @@ func (c *checker) balance(t *testing.T, v *verdict, w *world, account string, k 
 	})
 	if !b.Balanced || b.Accepted != n || b.Projected != n || b.Quarantined+b.Discarded+b.Skipped != 0 {
 		v.fault("the balance of %s, of which the log has %d events: %+v", account, n, b)
-	}
-}
-
-// everything walks a list by its cursor.
-func everything(ctx context.Context, r *reader, path, position string) (items []any, err error) {
-	for query := (url.Values{"limit": {"500"}, "min_position": {position}}); ; {
-		res, err := r.get(ctx, path, query)
-		if err != nil {
-			return nil, err
-		}
-		if res.status != http.StatusOK {
-			return nil, fmt.Errorf("GET %s: %d: %s", path, res.status, res.body)
-		}
-		var page struct {
-			Items      []any  `json:"items"`
-			NextCursor string `json:"next_cursor"`
-		}
-		if err := json.Unmarshal(res.body, &page); err != nil {
-			return nil, fmt.Errorf("GET %s: %w", path, err)
-		}
-		items = append(items, page.Items...)
-		if page.NextCursor == "" {
-			return items, nil
-		}
-		if query.Get("cursor") == page.NextCursor {
-			return nil, errors.New("the list does not go on")
-		}
-		query.Set("cursor", page.NextCursor)
 	}
 }

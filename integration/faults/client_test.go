@@ -72,19 +72,23 @@ type response struct {
 }
 
 func (c *client) do(ctx context.Context, url, contentType string, body []byte) (response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	return send(ctx, c.http, http.MethodPost, url, body, http.Header{"Authorization": {"Bearer " + c.key}, "Content-Type": {contentType}})
+}
+
+// send sends one request and takes in its answer; one that was cut off is none.
+func send(ctx context.Context, through *http.Client, method, url string, body []byte, header http.Header) (response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return response{}, err
 	}
-	req.Header.Set("Authorization", "Bearer "+c.key)
-	req.Header.Set("Content-Type", contentType)
-	res, err := c.http.Do(req)
+	req.Header = header
+	res, err := through.Do(req)
 	if err != nil {
 		return response{}, err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	if err != nil { // an answer that was cut off is none
+	if err != nil {
 		return response{}, err
 	}
 	return response{res.StatusCode, res.Header, text}, nil

@@ -3,11 +3,9 @@
 package faults_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -110,7 +108,7 @@ func (c *contender) start(ctx context.Context, work *load, admin *manager) {
 
 // Rests of a contender, after an answer and after none.
 const (
-	shortRest = 25 * time.Millisecond
+	shortRest = 75 * time.Millisecond
 	longRest  = 250 * time.Millisecond
 )
 
@@ -130,7 +128,11 @@ func (c *contender) send(ctx context.Context, d deed, through int, path, token, 
 		c.ledger.sending(refused)
 	}
 	d.Call = c.now()
-	res, err := c.post(ctx, c.targets[through]+path, token, idempotencyKey, body)
+	header := http.Header{"Authorization": {"Bearer " + token}, "Content-Type": {"application/json"}}
+	if idempotencyKey != "" {
+		header.Set("Idempotency-Key", idempotencyKey)
+	}
+	res, err := send(ctx, c.http, http.MethodPost, c.targets[through]+path, body, header)
 	d.Return = c.now()
 	out := said{status: res.status}
 	var a struct {
@@ -166,25 +168,6 @@ func (c *contender) send(ctx context.Context, d deed, through int, path, token, 
 	d.Output = out
 	c.add(d)
 	return out
-}
-
-func (c *contender) post(ctx context.Context, url, token, idempotencyKey string, body []byte) (response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return response{}, err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	if idempotencyKey != "" {
-		req.Header.Set("Idempotency-Key", idempotencyKey)
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return response{}, err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	return response{res.StatusCode, res.Header, text}, err
 }
 
 // cells starts runs in a product and environment that has room for one, and ends

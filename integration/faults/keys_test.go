@@ -3,11 +3,9 @@
 package faults_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -31,21 +29,11 @@ func newManager(t *testing.T, srv *server, token string) *manager {
 
 // ask may be called from any goroutine.
 func (m *manager) ask(method, path, token, body string) (response, error) {
-	req, err := http.NewRequestWithContext(m.t.Context(), method, m.url+path, bytes.NewReader([]byte(body)))
-	if err != nil {
-		return response{}, err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
+	header := http.Header{"Authorization": {"Bearer " + token}}
 	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
+		header.Set("Content-Type", "application/json")
 	}
-	res, err := m.http.Do(req)
-	if err != nil {
-		return response{}, err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	return response{res.StatusCode, res.Header, text}, err
+	return send(m.t.Context(), m.http, method, m.url+path, []byte(body), header)
 }
 
 // keyAnswer is what answers tell of a key.

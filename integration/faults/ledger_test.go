@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -169,13 +170,16 @@ func rank(status string) int {
 	return 1
 }
 
-// later tells whether position a is behind b in the log.
+// later tells whether position a is behind b in the log; either may name more
+// streams than that.
 func later(a, b string) bool {
 	var aSeq, aIndex, bSeq, bIndex int
-	_, _ = fmt.Sscanf(a, "t0.%d.%d", &aSeq, &aIndex) // the server's form; another fails where it is used
-	_, _ = fmt.Sscanf(b, "t0.%d.%d", &bSeq, &bIndex)
+	_, _ = fmt.Sscanf(inTrack(a), "t0.%d.%d", &aSeq, &aIndex) // the server's form; another fails where it is used
+	_, _ = fmt.Sscanf(inTrack(b), "t0.%d.%d", &bSeq, &bIndex)
 	return aSeq > bSeq || aSeq == bSeq && aIndex > bIndex
 }
+
+func inTrack(position string) string { return position[max(strings.Index(position, "t0."), 0):] }
 
 // refusedStart notes a deployment whose start a rule refused: it is recorded
 // too, though its answer names no event.

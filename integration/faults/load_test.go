@@ -34,7 +34,7 @@ var (
 	calm = pace{6, 2, 20 * time.Millisecond}
 	// For tests that hold everything that was sent against everything that is
 	// read, many times.
-	gentle = pace{2, 1, 50 * time.Millisecond}
+	gentle = pace{1, 1, 50 * time.Millisecond}
 )
 
 // A load is a number of pipelines that report runs, one after another, for as

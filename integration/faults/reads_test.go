@@ -43,10 +43,8 @@ func (r *reader) get(ctx context.Context, path string, query url.Values) (respon
 	return out, nil
 }
 
-// list walks a list by its cursor and gives the status of each item. It waits
-// for the position before the first page.
-func (r *reader) list(ctx context.Context, path, position string) (map[string]string, error) {
-	out := map[string]string{}
+// everything walks a list by its cursor. It waits for the position before each page.
+func everything[T any](ctx context.Context, r *reader, path, position string) (items []T, err error) {
 	for query := (url.Values{"limit": {"500"}, "min_position": {position}}); ; {
 		res, err := r.get(ctx, path, query)
 		if err != nil {
@@ -56,8 +54,8 @@ func (r *reader) list(ctx context.Context, path, position string) (map[string]st
 			return nil, fmt.Errorf("GET %s: %d: %s", path, res.status, res.body)
 		}
 		var page struct {
-			Items      []runAnswer `json:"items"`
-			NextCursor string      `json:"next_cursor"`
+			Items      []T    `json:"items"`
+			NextCursor string `json:"next_cursor"`
 			AsOf       struct {
 				Position string `json:"position"`
 			} `json:"as_of"`
@@ -68,17 +66,25 @@ func (r *reader) list(ctx context.Context, path, position string) (map[string]st
 		if later(position, page.AsOf.Position) {
 			return nil, fmt.Errorf("GET %s: asked for %s, answered as of %s", path, position, page.AsOf.Position)
 		}
-		for _, item := range page.Items {
-			if _, twice := out[item.ID]; twice {
-				return nil, fmt.Errorf("GET %s: %s is listed twice", path, item.ID)
-			}
-			out[item.ID] = item.Status
-		}
+		items = append(items, page.Items...)
 		if page.NextCursor == "" {
-			return out, nil
+			return items, nil
 		}
 		query.Set("cursor", page.NextCursor)
 	}
+}
+
+// list gives the status of each item of a list.
+func (r *reader) list(ctx context.Context, path, position string) (map[string]string, error) {
+	items, err := everything[runAnswer](ctx, r, path, position)
+	out := map[string]string{}
+	for _, item := range items {
+		if _, twice := out[item.ID]; twice {
+			return nil, fmt.Errorf("GET %s: %s is listed twice", path, item.ID)
+		}
+		out[item.ID] = item.Status
+	}
+	return out, err
 }
 
 // sees holds the read model to the ledger: each run once, as it was last

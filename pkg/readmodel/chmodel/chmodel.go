@@ -310,6 +310,7 @@ var passing = map[int32]bool{
 	394: true, // the query was cancelled
 	425: true, // system error
 	439: true, // cannot schedule a task
+	774: true, // an operator has set the table to read-only
 	999: true, // the keeper does not answer
 }
 
