@@ -64,7 +64,7 @@ var (
 	Quick = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: time.Second, Batch: 2 * time.Second, Paced: 2 * time.Second,
 		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second, Revocations: 30,
-		Events: 100_000, Samples: 30, Rebuilt: 100_000, SideConnections: []int{64}, Flood: 3 * time.Second, Start: 100_000,
+		Events: 100_000, Samples: 30, Rebuilt: 100_000, SideConnections: []int{64}, Flood: 3 * time.Second, Start: 50_000,
 	}
 )
 

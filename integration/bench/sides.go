@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -54,6 +55,7 @@ type storer func(ctx context.Context, body []byte) error
 
 // ServeSide answers on a port of its own, which it prints, until input ends.
 func ServeSide(name, dir string, input io.Reader, output io.Writer) error {
+	signal.Ignore(os.Interrupt) // the end of input is the end, so that what it started ends with it
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	for _, s := range sides {

@@ -115,6 +115,9 @@ func (w *world) refused(token string, r credential.Record, now time.Time, want e
 	if id, err := w.keys.Verify(token, now); !errors.Is(err, want) || id != (credential.Identity{}) {
 		w.t.Errorf("Verify(%s) = %+v, %v; want %v", credential.Redact(token), id, err, want)
 	}
+	if id, err := w.keys.Again(r.ID, now); !errors.Is(err, want) || id != (credential.Identity{}) {
+		w.t.Errorf("Again(%s) = %+v, %v; want %v", r.ID, id, err, want)
+	}
 	if err := w.keys.Alive(r.ID, now); !errors.Is(err, want) {
 		w.t.Errorf("Alive(%s) = %v; want %v", credential.Redact(token), err, want)
 	}
@@ -125,6 +128,9 @@ func (w *world) works(token string, r credential.Record, now time.Time) credenti
 	id, err := w.keys.Verify(token, now)
 	if err != nil {
 		w.t.Errorf("Verify(%s): %v", credential.Redact(token), err)
+	}
+	if again, err := w.keys.Again(r.ID, now); err != nil || again != id {
+		w.t.Errorf("Again(%s) = %+v, %v; Verify said %+v", r.ID, again, err, id)
 	}
 	if err := w.keys.Alive(r.ID, now); err != nil {
 		w.t.Errorf("Alive(%s): %v", credential.Redact(token), err)

@@ -22,6 +22,13 @@ type Authenticator interface {
 	Verify(token string) (credential.Identity, error)
 }
 
+// A Rechecker is an Authenticator that can be asked again about a credential that
+// it let in, by its record, without the token. Like Verify it must answer by what
+// is known at this moment, and let nothing pass that Verify would refuse.
+type Rechecker interface {
+	Again(recordID string) (credential.Identity, error)
+}
+
 // A Limiter counts requests against the budget of a credential.
 type Limiter interface {
 	// Take takes up to n tokens and tells how many were granted. With n = 0 it
@@ -252,7 +259,13 @@ func (r *Request) Reverify() error {
 	if r.token == "" {
 		return nil
 	}
-	id, err := r.api.cfg.Authenticator.Verify(r.token)
+	var id credential.Identity
+	var err error
+	if again, ok := r.api.cfg.Authenticator.(Rechecker); ok && r.Identity.Kind != credential.Session {
+		id, err = again.Again(r.Identity.RecordID)
+	} else {
+		id, err = r.api.cfg.Authenticator.Verify(r.token)
+	}
 	if err == nil && id.Limits != nil && !id.Limits.Admits(r.ClientAddr()) {
 		return errForeignAddress
 	}

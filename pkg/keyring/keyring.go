@@ -113,6 +113,18 @@ func (r *Ring) Alive(recordID string) error {
 	return r.keys.Alive(recordID, now)
 }
 
+// Again gives who a credential that Verify once let in speaks for now; see
+// httpapi.Rechecker.
+func (r *Ring) Again(recordID string) (credential.Identity, error) {
+	now := r.now()
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.deaf(now) {
+		return credential.Identity{}, ErrDeaf
+	}
+	return r.keys.Again(recordID, now)
+}
+
 // Healthy returns ErrDeaf while requests are refused for that reason.
 func (r *Ring) Healthy() error {
 	now := r.now()

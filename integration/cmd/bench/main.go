@@ -40,7 +40,7 @@ func main() {
 	rebuilt := flag.Int("rebuilt", -1, "events of the log that is rebuilt; 0: none; default: 1,000,000, or 100,000 with --quick")
 	round := flag.Duration("round", 0, "how long a round of single events is measured; default: 3 s, or 1 s with --quick")
 	rounds := flag.Int("rounds", 0, "rounds of each side of a comparison; default: 5, or 3 with --quick")
-	start := flag.Int("start", -1, "events of the log that starts are measured on; 0: none; default: 1,000,000, or 100,000 with --quick")
+	start := flag.Int("start", -1, "events of the log that starts are measured on; 0: none; default: 1,000,000, or 50,000 with --quick")
 	soak := flag.Duration("soak", 0, "keep up half of the maximum for so long, and see whether anything grows; default: not at all")
 	flag.Parse()
 
