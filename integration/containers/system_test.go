@@ -1,13 +1,16 @@
 package containers_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -33,7 +36,13 @@ var images = map[string]string{"nats": "TC_NATS_IMAGE", "clickhouse": "TC_CLICKH
 type composeFile struct {
 	Services map[string]service `yaml:"services"`
 	Volumes  map[string]any     `yaml:"volumes"`
+
+	Service     any `yaml:"x-service"` // what several services have in common
+	Environment any `yaml:"x-environment"`
 }
+
+// secret is what a file leaves to its user, such as ${CLICKHOUSE_PASSWORD:?}.
+var secret = regexp.MustCompile(`\$\{[A-Z_]+:\?\}`)
 
 type service struct {
 	Image       string            `yaml:"image"`
@@ -57,7 +66,8 @@ type system struct {
 	docker   *testcontainers.DockerClient
 	net      *testcontainers.DockerNetwork
 	parts    map[string]testcontainers.Container
-	frontier string // the service that people talk to
+	order    []string // each part after those that it depends on
+	frontier string   // the service that people talk to
 }
 
 // start starts a system as a file of deploy/compose says, on ports and volumes of
@@ -89,9 +99,16 @@ func start(t *testing.T, file, front string) *system {
 	sys := &system{t: t, docker: docker, net: made, parts: map[string]testcontainers.Container{}, frontier: front}
 	volumes := map[string]string{}
 	for name := range f.Volumes {
-		volumes[name] = "shipledger-test-" + name + "-" + uuid.NewString()
+		volume := "shipledger-test-" + name + "-" + uuid.NewString()
+		volumes[name] = volume
+		t.Cleanup(func() { // after the containers that share it
+			if _, err := docker.VolumeRemove(context.WithoutCancel(t.Context()), volume, client.VolumeRemoveOptions{Force: true}); err != nil {
+				t.Errorf("remove the volume %s: %v", name, err)
+			}
+		})
 	}
-	for _, name := range f.order(t) {
+	sys.order = f.order(t)
+	for _, name := range sys.order {
 		sys.run(name, f.Services[name], volumes)
 	}
 	sys.healthy()
@@ -100,13 +117,19 @@ func start(t *testing.T, file, front string) *system {
 
 func readCompose(t *testing.T, file string) composeFile {
 	t.Helper()
-	text, err := os.Open(filepath.Join("..", "..", "deploy", "compose", file))
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "compose", file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer text.Close()
+	drawn := map[string]string{}
+	text = secret.ReplaceAllFunc(text, func(name []byte) []byte {
+		if drawn[string(name)] == "" {
+			drawn[string(name)] = rand.Text()
+		}
+		return []byte(drawn[string(name)])
+	})
 	var f composeFile
-	d := yaml.NewDecoder(text)
+	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true) // what this suite would not do, a file may not say
 	if err := d.Decode(&f); err != nil {
 		t.Fatalf("%s: %v", file, err)
@@ -137,21 +160,22 @@ func (f composeFile) order(t *testing.T) []string {
 func (s *system) run(name string, of service, volumes map[string]string) {
 	s.t.Helper()
 	var mounts testcontainers.ContainerMounts
-	var own []string
 	for _, v := range of.Volumes {
 		volume, path, _ := strings.Cut(v, ":")
 		mounts = append(mounts, testcontainers.VolumeMount(volumes[volume], testcontainers.ContainerMountTarget(path)))
-		own = append(own, volumes[volume])
 	}
+	env := map[string]string{"SHIPLEDGER_RATE_LIMIT": "off"} // a reporter here reports for a whole company
+	maps.Copy(env, of.Environment)
 	var exposed []string
 	for _, p := range of.Ports {
 		exposed = append(exposed, p[strings.LastIndex(p, ":")+1:]+"/tcp")
 	}
 	c, err := testcontainers.GenericContainer(s.t.Context(), testcontainers.GenericContainerRequest{
 		ContainerRequest: testcontainers.ContainerRequest{
-			Image: of.Image, Entrypoint: of.Entrypoint, Cmd: of.Command, Env: of.Environment, ExposedPorts: exposed, Mounts: mounts,
+			Image: of.Image, Entrypoint: of.Entrypoint, Cmd: of.Command, Env: env, ExposedPorts: exposed, Mounts: mounts,
 			Networks: []string{s.net.Name}, NetworkAliases: map[string][]string{s.net.Name: {name}},
 			HostConfigModifier: func(h *container.HostConfig) {
+				h.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyMode(of.Restart)}
 				h.ReadonlyRootfs, h.CapDrop, h.SecurityOpt = of.ReadOnly, of.CapDrop, of.SecurityOpt
 				h.Tmpfs = map[string]string{}
 				for _, path := range of.Tmpfs {
@@ -170,7 +194,7 @@ func (s *system) run(name string, of service, volumes map[string]string) {
 		},
 		Started: true,
 	})
-	testcontainers.CleanupContainer(s.t, c, testcontainers.RemoveVolumes(own...))
+	testcontainers.CleanupContainer(s.t, c)
 	if err != nil {
 		s.t.Fatalf("start %s: %v", name, err)
 	}
