@@ -24,8 +24,14 @@ var parts = []struct {
 	name     string
 	writesOn bool
 }{
-	{"nats", false}, {"ingest", false}, {"console", false},
-	{"clickhouse", true}, {"query", true}, {"projector", true}, {"accounts", true}, {"mcp", true},
+	{"nats", false},
+	{"ingest", false},
+	{"console", false},
+	{"clickhouse", true},
+	{"query", true},
+	{"projector", true},
+	{"accounts", true},
+	{"mcp", true},
 }
 
 // lasts is how long a trouble holds where nothing else tells its end.
