@@ -56,7 +56,7 @@ var Programs = map[string]string{
 
 // Build makes the programs in a directory, of version "test".
 func Build(dir string) error {
-	args := []string{"build", "-ldflags", "-X main.version=test", "-o", dir + string(filepath.Separator)}
+	args := []string{"build", "-ldflags", "-s -w -X main.version=test", "-o", dir + string(filepath.Separator)}
 	for _, pkg := range Programs {
 		args = append(args, pkg)
 	}
@@ -280,6 +280,9 @@ func (s *System) run(p *Process) error {
 	}()
 	return nil
 }
+
+// Data gives the directory of everything that is kept.
+func (s *System) Data() string { return s.cfg.Data }
 
 // Processes gives those of a service, or of a backend, in the order of their start.
 func (s *System) Processes(name string) []*Process {

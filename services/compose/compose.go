@@ -17,6 +17,7 @@ package compose
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -50,6 +51,8 @@ type Part struct {
 	Flights    []*keyring.Flight
 	Collectors []prometheus.Collector
 	Checks     []Check
+	// Front, if set, stands before the API of the process.
+	Front func(api http.Handler) http.Handler
 }
 
 // A Check tells how a part of the process feels.

@@ -78,11 +78,12 @@ func wire(ctx context.Context, cfg Config, nc *nats.Conn, service string, open f
 	if err != nil {
 		return nil, err
 	}
+	listens, _ := cfg.Places.Of(service)
+	p.Address = listens
 	parts, err := open(opening, p)
 	if err != nil {
 		return nil, err
 	}
-	listens, _ := cfg.Places.Of(service)
 	return p.Serve(Door{Addr: listens, Believed: cfg.FrontDoors, ForwardedProto: true, Listening: cfg.Listening}, parts...)
 }
 

@@ -49,6 +49,8 @@ type Process struct {
 	Logger *slog.Logger
 	JS     jetstream.JetStream
 	Spec   *httpapi.Spec
+	// Address is where other processes find this one's API; empty: nowhere.
+	Address string
 	// Stream is the short name of the partition.
 	Stream string
 

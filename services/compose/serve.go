@@ -3,6 +3,7 @@ package compose
 import (
 	"fmt"
 	"net"
+	"net/http"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/httpapi"
@@ -59,10 +60,16 @@ func (p *Process) Serve(door Door, parts ...Part) (lifecycle.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount the API: %w", err)
 	}
+	handler := http.Handler(p.api)
+	for i := range parts {
+		if front := parts[i].Front; front != nil {
+			handler = front(handler)
+		}
+	}
 	return lifecycle.Seq(
 		lifecycle.Par(beside...),
 		p.Nodes, // before anybody is let in, and after what was let in is done
 		lifecycle.Par(core...),
-		&httpapi.Server{Addr: door.Addr, Handler: p.api, Grace: stopGrace, Listening: door.Listening},
+		&httpapi.Server{Addr: door.Addr, Handler: handler, Grace: stopGrace, Listening: door.Listening},
 	), nil
 }

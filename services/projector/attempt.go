@@ -287,7 +287,7 @@ func (s *Service) catchUp(ctx context.Context, a *attempt, r replay.Replay, rebu
 
 func (s *Service) verified(ctx context.Context, r replay.Replay, c *replay.Certificate) {
 	by := r.StartedBy
-	done, err := s.ops.commit(ctx, by, nil, func(b *replay.Book, now time.Time) (replay.Change, error) {
+	done, err := s.ops.commit(ctx, by, s.leads, func(b *replay.Book, now time.Time) (replay.Change, error) {
 		stands, _ := b.Find(r.ID)
 		return stands.Verify(c, now)
 	})
@@ -302,6 +302,15 @@ func (s *Service) verified(ctx context.Context, r replay.Replay, c *replay.Certi
 	}
 }
 
+// leads refuses what only who leads may record. Who has held the lease until now was
+// the only one who made clones and compared them, so that what it found is right.
+func (s *Service) leads() error {
+	if s.cfg.Lease.Held() {
+		return nil
+	}
+	return fault.New(fault.Unavailable, "", "another projector leads")
+}
+
 // switchWhenEqual does what its starter asked for in advance.
 func (s *Service) switchWhenEqual(ctx context.Context, id string) {
 	r, ok := s.find(id)
@@ -310,7 +319,7 @@ func (s *Service) switchWhenEqual(ctx context.Context, id string) {
 	}
 	err := s.level(ctx, r.Previous, r.Version)
 	if err == nil {
-		_, err = s.ops.commit(ctx, r.StartedBy, nil, func(b *replay.Book, now time.Time) (replay.Change, error) {
+		_, err = s.ops.commit(ctx, r.StartedBy, s.leads, func(b *replay.Book, now time.Time) (replay.Change, error) {
 			stands, _ := b.Find(id)
 			return stands.SwitchTo(false, s.cfg.Keep, now)
 		})
@@ -323,7 +332,7 @@ func (s *Service) switchWhenEqual(ctx context.Context, id string) {
 
 func (s *Service) failed(ctx context.Context, r replay.Replay, cause error) {
 	s.logger.ErrorContext(ctx, "a replay failed", "replay", r.ID, "err", cause)
-	_, err := s.ops.commit(ctx, r.StartedBy, nil, func(b *replay.Book, now time.Time) (replay.Change, error) {
+	_, err := s.ops.commit(ctx, r.StartedBy, s.leads, func(b *replay.Book, now time.Time) (replay.Change, error) {
 		stands, _ := b.Find(r.ID)
 		return stands.Fail(reasonOf(cause), now)
 	})

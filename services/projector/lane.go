@@ -203,6 +203,34 @@ func (l *lane) broken() error {
 	return nil
 }
 
+// finishing lets a block that has begun be stored when the lane is to end: one that
+// is broken off leaves the connection useless, and is stored all the same for all that
+// anybody knows.
+type finishing struct{ readmodel.Sink }
+
+// finishWithin bounds that, where the store does not answer.
+const finishWithin = 2 * time.Second
+
+// Store implements readmodel.Sink.
+func (f finishing) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	stop := context.AfterFunc(ctx, func() {
+		late := time.NewTimer(finishWithin)
+		defer late.Stop()
+		select {
+		case <-late.C:
+			cancel(context.Cause(ctx))
+		case <-work.Done():
+		}
+	})
+	defer stop()
+	return f.Sink.Store(work, rows, upTo)
+}
+
 // sharing leaves the store some time after each block, where others want it.
 type sharing struct {
 	readmodel.Sink

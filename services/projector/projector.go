@@ -14,6 +14,12 @@
 // Every lane is the same loop with the same code. A lane can be made to stand
 // between two frames (see gate); that is all that a comparison needs of it.
 //
+// Of several processes one leads (Config.Lease), and the others stand by. One that was
+// held up may go on when another leads already: it finishes the block that it had
+// begun, which changes nothing because every row is the same by its key, and stops. What it
+// could do harm with is decided by the log: a pointer carries the sequence of its decision,
+// and a certificate is recorded only by who still leads.
+//
 // A crash at any moment is mended by beginning anew with the plan: a rebuild goes
 // on from its own checkpoint, clones that were left are dropped, a pointer that
 // is not yet where the book says is moved there.
@@ -58,8 +64,10 @@ type Tables interface {
 	Migrate(ctx context.Context) error
 	// Active gives the version that reads use, once Migrate has succeeded.
 	Active() uint32
-	// Activate makes reads use a version.
-	Activate(ctx context.Context, version uint32) error
+	// Activate makes reads use a version, by the operators' decision at that
+	// sequence. An earlier decision never takes the place of a later one, whenever
+	// it comes: its projector may have been held up, and others gone on.
+	Activate(ctx context.Context, version uint32, decision uint64) error
 	EnsureVersion(ctx context.Context, version uint32) error
 	DropVersion(ctx context.Context, version uint32) error
 	// TableVersions lists the versions that have tables.
@@ -97,9 +105,25 @@ type Config struct {
 	// Operator names the account whose admins run the server: they see what was
 	// set aside and belongs to nobody. nil: there is none.
 	Operator func() (account string, ok bool)
-	Now      func() time.Time // nil: time.Now
-	Entropy  io.Reader        // for ids; safe for concurrent use
+	// Lease says which of several projectors projects; nil: there is one.
+	Lease   Lease
+	Now     func() time.Time // nil: time.Now
+	Entropy io.Reader        // for ids; safe for concurrent use
 }
+
+// A Lease lets one of several processes lead (package lease).
+type Lease interface {
+	// Lead calls lead whenever this process comes to lead, with a context that ends
+	// with it, and standby whenever another does.
+	Lead(ctx context.Context, lead func(ctx context.Context), standby func())
+	Held() bool
+}
+
+// always is the lease of a projector that is alone.
+type always struct{}
+
+func (always) Lead(ctx context.Context, lead func(context.Context), _ func()) { lead(ctx) }
+func (always) Held() bool                                                     { return true }
 
 // A Stream of the log, with its short name.
 type Stream struct {
@@ -130,6 +154,8 @@ type Service struct {
 	replayTotal        prometheus.Gauge
 	replayRunning      prometheus.Gauge
 	quarantined        prometheus.GaugeFunc
+	leading            prometheus.Gauge
+	late               *prometheus.CounterVec
 }
 
 // State is how far a projector is, for health and metrics.
@@ -154,6 +180,9 @@ func New(cfg Config, ops eventlog.Log, tables Tables, spec *httpapi.Spec, logger
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Lease == nil {
+		cfg.Lease = always{}
+	}
 	newID := func() (ulid.ULID, error) { return ulid.New(ulid.Timestamp(cfg.Now()), cfg.Entropy) }
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
@@ -175,6 +204,8 @@ func New(cfg Config, ops eventlog.Log, tables Tables, spec *httpapi.Spec, logger
 		replayEvents:  gauge("shipledger_replay_events", "Events that the replay has projected."),
 		replayTotal:   gauge("shipledger_replay_events_total", "Events that it has to project, about."),
 	}
+	s.leading = gauge("shipledger_projector_leads", "1 while this process projects, 0 while it stands by.")
+	s.late = counters("shipledger_events_projected_late_total", "Events that this process stored when another one may have led already; they change nothing.")
 	s.quarantined = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "shipledger_quarantined_events", Help: "Events that the live read model could not apply, or that wait behind one.",
 	}, func() float64 { return float64(s.State().Quarantined) })
@@ -183,25 +214,34 @@ func New(cfg Config, ops eventlog.Log, tables Tables, spec *httpapi.Spec, logger
 
 // Collectors gives the projector's metrics, for registering.
 func (s *Service) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received, s.replayRunning, s.replayEvents, s.replayTotal, s.quarantined}
+	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received, s.replayRunning, s.replayEvents, s.replayTotal, s.quarantined, s.leading, s.late}
 }
 
-// Run projects until ctx is done. It is ready once the tables are there, or
-// cannot be made: a read model that does not answer stops nobody but readers,
-// and is caught up with when it does.
+// Run projects until ctx is done, while it holds the lease. It is ready once the
+// tables are there, or cannot be made: a read model that does not answer stops
+// nobody but readers, and is caught up with when it does. One that stands by is
+// ready, too.
 func (s *Service) Run(ctx context.Context, ready func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer s.stopAll()
 	defer cancel()
 	wg.Go(func() { s.ops.follow(ctx) })
+	once := sync.OnceFunc(ready)
+	s.cfg.Lease.Lead(ctx, func(ctx context.Context) { s.lead(ctx, once) }, once)
+	return nil
+}
 
-	pause, first, migrated := firstPause, true, false
+// lead keeps to the plan until ctx is done.
+func (s *Service) lead(ctx context.Context, ready func()) {
+	s.leading.Set(1)
+	defer s.leading.Set(0)
+	defer s.stopAll()
+	pause, migrated := firstPause, false
 	for {
 		wait, changed, err := s.keepToPlan(ctx, &migrated)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the end was asked for
+			return
 		}
 		if err != nil {
 			level := slog.LevelError
@@ -213,10 +253,7 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 		} else {
 			pause = firstPause
 		}
-		if first {
-			ready()
-			first = false
-		}
+		ready()
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -226,7 +263,7 @@ func (s *Service) Run(ctx context.Context, ready func()) error {
 		}
 		timer.Stop()
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 	}
 }
@@ -257,12 +294,16 @@ func (s *Service) keepToPlan(ctx context.Context, migrated *bool) (wait time.Dur
 	var open replay.Replay
 	var running bool
 	var seq uint64
+	var heard uint32 // the highest number of a version
 	now := s.cfg.Now()
 	changed = s.ops.look(func(b *replay.Book) {
 		plan = b.Plan(now)
 		open, running = b.Open()
 		running = running && open.State == replay.Running
 		seq, _ = b.Applied()
+		for _, r := range b.Replays() {
+			heard = max(heard, r.Version)
+		}
 	})
 	s.hear()
 	s.stopUnplanned(plan, open, running)
@@ -282,7 +323,7 @@ func (s *Service) keepToPlan(ctx context.Context, migrated *bool) (wait time.Dur
 		}
 	}
 	if s.tables.Active() != plan.Active {
-		if err := s.tables.Activate(ctx, plan.Active); err != nil {
+		if err := s.tables.Activate(ctx, plan.Active, seq); err != nil {
 			return 0, changed, err
 		}
 	}
@@ -290,7 +331,7 @@ func (s *Service) keepToPlan(ctx context.Context, migrated *bool) (wait time.Dur
 	s.active, s.settled = plan.Active, seq
 	s.moved()
 	s.mu.Unlock()
-	if err := s.dropUnplanned(ctx, plan); err != nil {
+	if err := s.dropUnplanned(ctx, plan, heard); err != nil {
 		return 0, changed, err
 	}
 	switch {
@@ -368,7 +409,7 @@ func (s *Service) startVersion(ctx context.Context, number uint32, part replay.P
 		}
 		closing = append(closing, closeSink)
 		l := &lane{
-			version: number, stream: stream.Name, log: stream.Log, sink: sink,
+			version: number, stream: stream.Name, log: stream.Log, sink: finishing{sink},
 			config:    projection.Config{Project: narrowed(s.cfg.Project, part), CodeVersion: s.cfg.CodeVersion, Now: s.cfg.Now},
 			decisions: s.ops.decisions, moved: s.wake, logger: s.logger, done: make(chan struct{}),
 		}
@@ -459,15 +500,25 @@ func (s *Service) stopUnplanned(plan replay.Plan, open replay.Replay, running bo
 	}
 }
 
-func (s *Service) stopAll() { s.stopUnplanned(replay.Plan{}, replay.Replay{}, false) }
+// stopAll ends everything, where the process stops or another one leads.
+func (s *Service) stopAll() {
+	s.stopUnplanned(replay.Plan{}, replay.Replay{}, false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = nil
+	s.moved()
+}
 
-func (s *Service) dropUnplanned(ctx context.Context, plan replay.Plan) error {
+func (s *Service) dropUnplanned(ctx context.Context, plan replay.Plan, heard uint32) error {
 	versions, err := s.tables.TableVersions(ctx)
 	if err != nil {
 		return err
 	}
+	// Numbers rise. A version above all that this process has heard of was decided
+	// since, and is filled by who leads now: this one was held up.
+	newest := slices.Max(slices.Concat(plan.Projected, plan.Kept, []uint32{plan.Active, heard}))
 	for _, v := range versions {
-		if slices.Contains(plan.Projected, v) || slices.Contains(plan.Kept, v) {
+		if slices.Contains(plan.Projected, v) || slices.Contains(plan.Kept, v) || v > newest {
 			continue
 		}
 		if err := s.tables.DropVersion(ctx, v); err != nil {
@@ -479,6 +530,9 @@ func (s *Service) dropUnplanned(ctx context.Context, plan replay.Plan) error {
 }
 
 func (s *Service) observe(l *lane, upTo readmodel.Progress, events, unknown int) {
+	if !s.cfg.Lease.Held() {
+		s.late.WithLabelValues(l.stream).Add(float64(events))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.moved()

@@ -25,7 +25,7 @@ func (single) Migrate(context.Context) error { return nil }
 func (single) Active() uint32 { return replay.FirstVersion }
 
 // Activate implements Tables.
-func (single) Activate(context.Context, uint32) error { return errSingle }
+func (single) Activate(context.Context, uint32, uint64) error { return errSingle }
 
 // EnsureVersion implements Tables.
 func (single) EnsureVersion(context.Context, uint32) error { return nil }

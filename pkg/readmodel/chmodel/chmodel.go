@@ -279,7 +279,7 @@ func (m *Model) Run(ctx context.Context, ready func()) error {
 
 // Refresh learns the active version now.
 func (m *Model) Refresh(ctx context.Context) error {
-	version, _, err := m.pointer(ctx)
+	version, err := m.pointer(ctx)
 	if err != nil {
 		return fmt.Errorf("learn the active version: %w", err)
 	}

@@ -242,8 +242,8 @@ func TestAllTablesFlipTogetherAndBack(t *testing.T) {
 	if !shows(m, 1) || !shows(other, 1) {
 		t.Error("version 1 is not live at first")
 	}
-	for _, version := range []uint32{2, 1, 2} {
-		if err := m.Activate(t.Context(), version); err != nil {
+	for i, version := range []uint32{2, 1, 2} {
+		if err := m.Activate(t.Context(), version, uint64(10*(i+1))); err != nil {
 			t.Fatal(err)
 		}
 		if !shows(m, int(version)) {
@@ -254,6 +254,14 @@ func TestAllTablesFlipTogetherAndBack(t *testing.T) {
 			t.Errorf("version %d is not live elsewhere", version)
 		}
 	}
+	// A projector that was held up, and knows of no later decision.
+	if err := m.Activate(t.Context(), 1, 20); err != nil {
+		t.Fatal(err)
+	}
+	if !shows(m, 2) {
+		t.Error("an earlier decision that came late has taken the place of a later one")
+	}
+
 	if err := m.DropVersion(t.Context(), 2); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("dropping the live version gave %v", err)
 	}

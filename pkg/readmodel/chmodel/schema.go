@@ -113,7 +113,7 @@ func (m *Model) EnsureVersion(ctx context.Context, version uint32) error {
 // DropVersion removes the tables of a version, which must not be live, and which
 // no query may still use. Its checkpoints stay: a number is never used again.
 func (m *Model) DropVersion(ctx context.Context, version uint32) error {
-	live, _, err := m.pointer(ctx)
+	live, err := m.pointer(ctx)
 	if err != nil {
 		return err
 	}
@@ -134,12 +134,9 @@ func (m *Model) DropVersion(ctx context.Context, version uint32) error {
 }
 
 // Activate makes reads of every process use a version, within FollowInterval.
-// Going back to an earlier version is the same. There must be one caller at a time.
-func (m *Model) Activate(ctx context.Context, version uint32) error {
-	_, serial, err := m.pointer(ctx)
-	if err != nil {
-		return err
-	}
+// Going back to an earlier version is the same. Of several calls, in whatever order
+// they arrive, the one with the highest decision counts.
+func (m *Model) Activate(ctx context.Context, version uint32, decision uint64) error {
 	c, err := m.dial(ctx, m.cfg.Database)
 	if err != nil {
 		return classify(ctx, "connect", err)
@@ -149,7 +146,7 @@ func (m *Model) Activate(ctx context.Context, version uint32) error {
 	name.Append(projection)
 	input := proto.Input{
 		{Name: "name", Data: name},
-		{Name: "serial", Data: proto.ColUInt64{serial + 1}},
+		{Name: "serial", Data: proto.ColUInt64{decision}},
 		{Name: "version", Data: proto.ColUInt32{version}},
 	}
 	if err := c.Do(ctx, ch.Query{Body: input.Into("active_version"), Input: input, Settings: insertSettings}); err != nil {
@@ -159,14 +156,14 @@ func (m *Model) Activate(ctx context.Context, version uint32) error {
 }
 
 // pointer reads which version is live.
-func (m *Model) pointer(ctx context.Context) (version uint32, serial uint64, err error) {
+func (m *Model) pointer(ctx context.Context) (version uint32, err error) {
 	err = m.ask(ctx, "read the active version", `
-		SELECT argMax(version, serial), max(serial) FROM active_version WHERE name = {name:String}`,
-		params{"name": projection}, func(rows scanner) error { return rows.Scan(&version, &serial) })
+		SELECT argMax(version, serial) FROM active_version WHERE name = {name:String}`,
+		params{"name": projection}, func(rows scanner) error { return rows.Scan(&version) })
 	if version == 0 {
 		version = firstVersion
 	}
-	return version, serial, err
+	return version, err
 }
 
 func suffix(version uint32) string { return "_v" + strconv.FormatUint(uint64(version), 10) }

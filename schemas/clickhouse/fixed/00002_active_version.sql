@@ -1,5 +1,6 @@
--- Which version of the tables reads use: the row with the highest serial. The
--- others tell when which version was live.
+-- Which version of the tables reads use: the row with the highest serial, which is the
+-- sequence of the decision in the log of operations. The others tell when which
+-- version was live.
 CREATE TABLE IF NOT EXISTS active_version{{.OnCluster}}
 (
     name        LowCardinality(String),

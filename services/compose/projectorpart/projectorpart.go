@@ -4,9 +4,18 @@ package projectorpart
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
 	"slices"
 
+	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/kv/natskv"
+	"github.com/shipledger/shipledger/pkg/lease"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 	"github.com/shipledger/shipledger/services/compose"
@@ -27,12 +36,22 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 	if err != nil {
 		return compose.Part{}, err
 	}
+	leases, err := p.Table(ctx, natskv.Config{Bucket: "LEASES", Description: "Who does what only one should do at a time", Volatile: true})
+	if err != nil {
+		return compose.Part{}, err
+	}
+	lead := lease.New(lease.Config{Key: "projector." + p.Stream, Owner: rand.Text(), Value: p.Address}, leases, p.Logger)
 	audit := projector.NewAudit(track, model, p.Stream, p.Config.AuditEvery, p.Logger)
 	service := projector.New(projector.Config{
 		Streams: []projector.Stream{{Name: p.Stream, Log: track}, {Name: event.CredentialStream, Log: credentials}},
-		Keep:    p.Config.ReplayKeep, CodeVersion: p.Config.Version, Operator: p.Ring.Operator, Entropy: rand.Reader,
+		Keep:    p.Config.ReplayKeep, CodeVersion: p.Config.Version, Operator: p.Ring.Operator, Entropy: rand.Reader, Lease: lead,
 	}, operations, model, p.Spec, p.Logger)
+	believed, err := credential.ParsePrefixes(p.Config.FrontDoors)
+	if err != nil {
+		return compose.Part{}, fmt.Errorf("read the front doors: %w", err)
+	}
 	return compose.Part{
+		Front:   func(api http.Handler) http.Handler { return handOver(lead, p, believed, api) },
 		Service: compose.Projector, Handlers: service.Handlers(), Beside: []lifecycle.Service{audit}, Core: []lifecycle.Service{service},
 		Collectors: slices.Concat(service.Collectors(), audit.Collectors()),
 		Checks: []compose.Check{
@@ -41,4 +60,41 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 			{Part: "quarantine", Ask: func(context.Context) error { return service.Quarantine() }, Mild: true},
 		},
 	}, nil
+}
+
+// handedOver marks a request that a projector which stands by has passed on.
+const handedOver = "X-Shipledger-Handed-Over"
+
+// handOver passes requests for the projector on to the process that leads: only it
+// knows how far a rebuild is, and whether what was decided is in force.
+func handOver(lead *lease.Lease, p *compose.Process, believed []netip.Prefix, api http.Handler) http.Handler {
+	routes := httpapi.NewRoutes(p.Spec)
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			holder, _ := lead.Holder()
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.URL.RawQuery = "http", holder, r.In.URL.RawQuery
+			r.Out.Host = r.In.Host
+			client := "unknown"
+			if addr := httpapi.ClientAddr(r.In, believed); addr.IsValid() {
+				client = addr.String()
+			}
+			r.Out.Header.Set("X-Forwarded-For", client)
+			r.Out.Header.Set("X-Forwarded-Proto", r.In.Header.Get("X-Forwarded-Proto"))
+			r.Out.Header.Set(handedOver, "1")
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			id := "req_" + rand.Text()
+			p.Logger.WarnContext(r.Context(), "the projector that leads does not answer", "request_id", id, "err", err)
+			httpapi.Answer(w, fault.New(fault.Unavailable, "SERVICE_UNAVAILABLE", "the projector that leads does not answer; another one takes over").
+				WithHint("Read what stands after the time in Retry-After, and ask again."), id)
+		},
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		holder, known := lead.Holder()
+		if !known || lead.Held() || holder == "" || r.Header.Get(handedOver) != "" || routes.Service(r) != compose.Projector {
+			api.ServeHTTP(w, r)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	})
 }
