@@ -31,6 +31,42 @@ var tables = []string{
 	"products", "environments", "versions", quarantineTable,
 }
 
+// DDL gives every statement that makes the tables of a version and takes them away: for
+// one server, or for the servers of a cluster.
+func DDL(cluster string, version uint32) ([]string, error) {
+	m := &Model{cfg: Config{Cluster: cluster}.withDefaults()}
+	if err := m.cfg.Validate(); err != nil {
+		return nil, err
+	}
+	files, err := fs.Glob(schemas.ClickHouse, "clickhouse/fixed/*.sql")
+	if err != nil {
+		return nil, err
+	}
+	statements := []string{m.createDatabase()}
+	for _, t := range tables {
+		files = append(files, "clickhouse/versioned/"+t+".sql")
+	}
+	for _, file := range files {
+		statement, err := m.render(file, suffix(version))
+		if err != nil {
+			return nil, err
+		}
+		statements = append(statements, statement)
+	}
+	for _, t := range tables {
+		statements = append(statements, m.dropTable(t+suffix(version)))
+	}
+	return statements, nil
+}
+
+func (m *Model) createDatabase() string {
+	return "CREATE DATABASE IF NOT EXISTS `" + m.cfg.Database + "`" + m.onCluster() + " ENGINE = Atomic"
+}
+
+func (m *Model) dropTable(name string) string {
+	return "DROP TABLE IF EXISTS " + name + m.onCluster() + " SYNC"
+}
+
 // Migrate makes the database, the fixed tables and those of the active version,
 // whatever of it is missing. It may run in several processes at once.
 func (m *Model) Migrate(ctx context.Context) error {
@@ -38,7 +74,7 @@ func (m *Model) Migrate(ctx context.Context) error {
 	if err != nil {
 		return classify(ctx, "connect", err)
 	}
-	err = c.Do(ctx, ch.Query{Body: "CREATE DATABASE IF NOT EXISTS `" + m.cfg.Database + "`" + m.onCluster() + " ENGINE = Atomic"})
+	err = c.Do(ctx, ch.Query{Body: m.createDatabase()})
 	_ = c.Close()
 	if err != nil {
 		return classify(ctx, "make the database", err)
@@ -126,7 +162,7 @@ func (m *Model) DropVersion(ctx context.Context, version uint32) error {
 	}
 	defer c.Close()
 	for _, t := range tables {
-		if err := c.Do(ctx, ch.Query{Body: "DROP TABLE IF EXISTS " + t + suffix(version) + m.onCluster() + " SYNC"}); err != nil {
+		if err := c.Do(ctx, ch.Query{Body: m.dropTable(t + suffix(version))}); err != nil {
 			return classify(ctx, "drop table "+t+suffix(version), err)
 		}
 	}
