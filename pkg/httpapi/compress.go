@@ -3,6 +3,7 @@ package httpapi
 import (
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/klauspost/compress/gzhttp"
 )
@@ -25,4 +26,18 @@ func compressed(h http.Handler) (http.Handler, error) {
 		return nil, fmt.Errorf("set up compression: %w", err)
 	}
 	return wrap(h), nil
+}
+
+// TakesGzip tells whether a client asks for gzip in so many words. An answer that
+// is compressed already is passed on as it is; whoever words it otherwise is
+// left to those that compress all answers.
+func TakesGzip(h http.Header) bool {
+	for _, line := range h["Accept-Encoding"] {
+		for word := range strings.SplitSeq(line, ",") {
+			if strings.TrimSpace(word) == "gzip" {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -215,6 +215,7 @@ type RunFilter struct {
 	By          string         // who: as given, by e-mail or by name
 	Source      string         // the source system
 	Run         string         // the invoke_id
+	Runs        []string       // one of these invoke_ids
 	SHA         string         // by the rule of SameCommit
 	Mode        event.Mode
 	Meta        []MetaFilter // all of them

@@ -95,6 +95,7 @@ func (f *RunFilter) Matches(r *RunRow, class event.Class) bool {
 		(f.By == "" || f.By == a[event.By] || f.By == a[event.ByEmail] || f.By == a[event.ByName]) &&
 		(f.Source == "" || f.Source == a[event.SourceSystem]) &&
 		(f.Run == "" || f.Run == a[event.InvokeID]) &&
+		(len(f.Runs) == 0 || slices.Contains(f.Runs, a[event.InvokeID])) &&
 		(f.SHA == "" || a[event.SCMSHA] != "" && SameCommit(f.SHA, a[event.SCMSHA])) &&
 		(f.Mode == "" || f.Mode == r.Author.Mode) &&
 		(f.Changed == 0 || r.Position.Offset > f.Changed) &&

@@ -148,7 +148,7 @@ const (
 	maxSharedRuns = 5
 )
 
-func (s *Service) versionDetail(w http.ResponseWriter, r *httpapi.Request, row *readmodel.VersionRow) error {
+func (s *Service) versionDetail(w http.ResponseWriter, r *httpapi.Request, read *reading, row *readmodel.VersionRow) error {
 	ctx, account := r.Context(), r.Identity.Account
 	out := versionDetail{version: versionItem(row), LiveIn: []place{}, WasIn: []place{}, Promotions: []promotion{}, ShippedWith: []companion{}}
 	type arrival struct {
@@ -191,7 +191,7 @@ func (s *Service) versionDetail(w http.ResponseWriter, r *httpapi.Request, row *
 	if out.ShippedWith, err = s.companions(ctx, account, of); err != nil {
 		return err
 	}
-	return tag(w, r, httpapi.AsOf{}, out)
+	return read.answer(w, out)
 }
 
 // companions gives what else went out in the runs that deployed a version.
@@ -200,22 +200,24 @@ func (s *Service) companions(ctx context.Context, account string, of readmodel.R
 	if err != nil {
 		return nil, err
 	}
-	out := []companion{}
-	seen := map[string]bool{"": true}
+	var runs []string
 	for i := range own {
-		run := own[i].Record.Attributes[event.InvokeID]
-		if seen[run] {
-			continue
+		if run := own[i].Record.Attributes[event.InvokeID]; run != "" && !slices.Contains(runs, run) {
+			runs = append(runs, run)
 		}
-		seen[run] = true
-		rows, err := s.model.Deployments(ctx, account, readmodel.RunFilter{Run: run}, readmodel.Page{Limit: maxCompanions})
-		if err != nil {
-			return nil, err
-		}
-		for j := range rows {
-			if rec := &rows[j].Record; rec.ProductID != of.Product && len(out) < maxCompanions {
-				out = append(out, companionOf(&rows[j]))
-			}
+	}
+	out := []companion{}
+	if len(runs) == 0 {
+		return out, nil
+	}
+	// Those of the version itself are among them.
+	rows, err := s.model.Deployments(ctx, account, readmodel.RunFilter{Runs: runs}, readmodel.Page{Limit: len(runs) * maxCompanions})
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		if rec := &rows[i].Record; rec.ProductID != of.Product && len(out) < maxCompanions {
+			out = append(out, companionOf(&rows[i]))
 		}
 	}
 	return out, nil

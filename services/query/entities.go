@@ -56,7 +56,11 @@ func (s *Service) listVersions(w http.ResponseWriter, r *httpapi.Request) error 
 }
 
 func (s *Service) getProduct(w http.ResponseWriter, r *httpapi.Request) error {
-	id, err := s.entity(r, readmodel.ProductObject)
+	read, done, err := s.again(w, r)
+	if err != nil || done {
+		return err
+	}
+	id, err := entity(r, readmodel.ProductObject)
 	if err != nil {
 		return err
 	}
@@ -64,11 +68,15 @@ func (s *Service) getProduct(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return s.missing(r, readmodel.ProductObject, id.String(), err)
 	}
-	return s.productDetail(w, r, &row)
+	return s.productDetail(w, r, &read, &row)
 }
 
 func (s *Service) getEnvironment(w http.ResponseWriter, r *httpapi.Request) error {
-	id, err := s.entity(r, readmodel.EnvironmentObject)
+	read, done, err := s.again(w, r)
+	if err != nil || done {
+		return err
+	}
+	id, err := entity(r, readmodel.EnvironmentObject)
 	if err != nil {
 		return err
 	}
@@ -76,11 +84,15 @@ func (s *Service) getEnvironment(w http.ResponseWriter, r *httpapi.Request) erro
 	if err != nil {
 		return s.missing(r, readmodel.EnvironmentObject, id.String(), err)
 	}
-	return s.environmentDetail(w, r, &row)
+	return s.environmentDetail(w, r, &read, &row)
 }
 
 func (s *Service) getVersion(w http.ResponseWriter, r *httpapi.Request) error {
-	id, err := s.entity(r, readmodel.VersionObject)
+	read, done, err := s.again(w, r)
+	if err != nil || done {
+		return err
+	}
+	id, err := entity(r, readmodel.VersionObject)
 	if err != nil {
 		return err
 	}
@@ -88,15 +100,11 @@ func (s *Service) getVersion(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return s.missing(r, readmodel.VersionObject, id.String(), err)
 	}
-	return s.versionDetail(w, r, &row)
+	return s.versionDetail(w, r, &read, &row)
 }
 
-// entity waits for the position and reads the id in the path; no object has an
-// id of another form.
-func (s *Service) entity(r *httpapi.Request, object readmodel.Object) (uuid.UUID, error) {
-	if _, err := s.fresh(r); err != nil {
-		return uuid.Nil, err
-	}
+// entity reads the id in the path; no object has an id of another form.
+func entity(r *httpapi.Request, object readmodel.Object) (uuid.UUID, error) {
 	text := r.PathValue("id")
 	id, err := uuid.Parse(text)
 	if err != nil || len(text) != len(uuid.Nil.String()) {

@@ -2,10 +2,13 @@ package query
 
 import (
 	"bytes"
+	"compress/flate"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"net/http"
 	"slices"
 	"strconv"
@@ -45,11 +48,15 @@ type kept struct {
 
 	at      []readmodel.Progress // that it was drawn at, or was found to hold at later
 	edition uint32
+	packed  *packed
 }
+
+// size is what counts against the bound: compressed it is a fifth or less.
+func (k *kept) size() int { return len(k.body) + len(k.body)/5 }
 
 func newAnswers() *answers {
 	a := &answers{}
-	a.cache, _ = lru.NewWithEvict(keptAnswers, func(_ string, k *kept) { a.bytes -= len(k.body) }) // the size is positive
+	a.cache, _ = lru.NewWithEvict(keptAnswers, func(_ string, k *kept) { a.bytes -= k.size() }) // the size is positive
 	return a
 }
 
@@ -68,7 +75,7 @@ func (a *answers) keep(key string, k *kept) {
 	defer a.mu.Unlock()
 	a.cache.Remove(key) // an old one would not be counted off where it is replaced
 	a.cache.Add(key, k)
-	for a.bytes += len(k.body); a.bytes > keptBytes; {
+	for a.bytes += k.size(); a.bytes > keptBytes; {
 		a.cache.RemoveOldest()
 	}
 }
@@ -96,12 +103,19 @@ func (s *Service) again(w http.ResponseWriter, r *httpapi.Request) (c reading, d
 	values.Del("min_position") // waited for
 	c.key = r.Identity.Account + "\x00" + r.URL.Path + "?" + values.Encode()
 	k := s.answers.find(c.key)
-	if k == nil || k.edition != c.edition {
-		return c, false, nil
+	holds := k != nil && k.edition == c.edition
+	if holds {
+		if holds, err = s.holds(r.Context(), r.Identity.Account, k, c.drawn); err != nil {
+			return c, false, err
+		}
 	}
-	holds, err := s.holds(r.Context(), r.Identity.Account, k, c.drawn)
-	if err != nil || !holds {
-		return c, false, err
+	if !holds {
+		if !s.underWay.follow(r, &c) {
+			return c, false, nil
+		}
+		if k = s.answers.find(c.key); k == nil || k.edition != c.edition || !slices.Equal(k.at, c.drawn) {
+			return c, false, nil
+		}
 	}
 	if s.model.Edition() != c.edition { // it may have been asked of another
 		return c, false, nil
@@ -166,7 +180,7 @@ func encode(answer any) (*kept, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write an answer: %w", err)
 	}
-	k := &kept{body: body}
+	k := &kept{body: body, packed: &packed{}}
 	if head, ok := bytes.CutSuffix(body, noAsOf); ok {
 		k.body, k.asOf = head, true
 	}
@@ -185,16 +199,117 @@ func (k *kept) write(w http.ResponseWriter, r *httpapi.Request, at httpapi.AsOf)
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	if !k.asOf {
-		return r.Bytes(http.StatusOK, k.body)
+	var tail []byte
+	if k.asOf {
+		value, err := json.Marshal(at)
+		if err != nil {
+			return fmt.Errorf("write an answer: %w", err)
+		}
+		tail = append(append(append(tail, `"as_of":`...), value...), '}')
 	}
-	tail, err := json.Marshal(at)
-	if err != nil {
-		return fmt.Errorf("write an answer: %w", err)
+	if r.Method == http.MethodGet && len(k.body) >= leastPacked && httpapi.TakesGzip(r.Header) {
+		w.Header().Set("Content-Encoding", "gzip")
+		err := r.Bytes(http.StatusOK, k.packed.with(k.body, tail))
+		if err != nil { // nothing is written yet, and what will be is not compressed
+			w.Header().Del("Content-Encoding")
+		}
+		return err
 	}
-	body := make([]byte, 0, len(k.body)+len(tail)+len(`"as_of":}`))
-	body = append(append(append(append(body, k.body...), `"as_of":`...), tail...), '}')
-	return r.Bytes(http.StatusOK, body)
+	return r.Bytes(http.StatusOK, slices.Concat(k.body, tail))
+}
+
+// leastPacked is from which size on an answer is compressed here, and not where
+// all answers are.
+const leastPacked = 4 << 10
+
+// packed is the body of an answer as deflate, made when it is first wanted.
+type packed struct {
+	once sync.Once
+	body []byte // ends at a byte
+	sum  uint32
+}
+
+// with gives body and tail as gzip. The tail changes from one answer to the next
+// and stands behind in a block of its own, as it is.
+func (p *packed) with(body, tail []byte) []byte {
+	p.once.Do(func() {
+		var b bytes.Buffer
+		z, _ := flate.NewWriter(&b, flate.DefaultCompression) // the level is valid, and a buffer takes all
+		_, _ = z.Write(body)
+		_ = z.Flush()
+		p.body, p.sum = bytes.Clone(b.Bytes()), crc32.ChecksumIEEE(body)
+	})
+	out := make([]byte, 0, len(gzipHeader)+len(p.body)+5+len(tail)+8)
+	out = append(append(out, gzipHeader...), p.body...)
+	n := uint16(len(tail)) //nolint:gosec // a position and a time
+	out = append(out, 1, byte(n), byte(n>>8), byte(^n), byte(^n>>8))
+	out = append(out, tail...)
+	out = binary.LittleEndian.AppendUint32(out, crc32.Update(p.sum, crc32.IEEETable, tail))
+	return binary.LittleEndian.AppendUint32(out, uint32(len(body)+len(tail))) //nolint:gosec // modulo 2^32, as RFC 1952 has it
+}
+
+// gzipHeader is that of RFC 1952: deflate, no name, no time, unknown system.
+var gzipHeader = []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}
+
+// underWay are the answers that are being drawn, so that who asks the same at
+// the same position waits for one instead of drawing it again. The zero value is
+// ready.
+type underWay struct {
+	mu      sync.Mutex
+	answers map[string]*drawing
+	drawers map[*httpapi.Request]*drawing
+}
+
+type drawing struct {
+	key     string
+	at      []readmodel.Progress
+	edition uint32
+	done    chan struct{}
+}
+
+// follow waits until somebody else has drawn what c asks. It is false where
+// nobody does: then others wait for r, until it has ended.
+func (u *underWay) follow(r *httpapi.Request, c *reading) bool {
+	u.mu.Lock()
+	d := u.answers[c.key]
+	if d == nil || d.edition != c.edition || !slices.Equal(d.at, c.drawn) {
+		d = &drawing{c.key, c.drawn, c.edition, make(chan struct{})}
+		if u.answers == nil {
+			u.answers, u.drawers = map[string]*drawing{}, map[*httpapi.Request]*drawing{}
+		}
+		u.answers[c.key], u.drawers[r] = d, d
+		u.mu.Unlock()
+		return false
+	}
+	u.mu.Unlock()
+	select {
+	case <-d.done:
+	case <-r.Context().Done():
+	}
+	return true
+}
+
+// end lets those go on who wait for r.
+func (u *underWay) end(r *httpapi.Request) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	d := u.drawers[r]
+	if d == nil {
+		return
+	}
+	delete(u.drawers, r)
+	if u.answers[d.key] == d {
+		delete(u.answers, d.key)
+	}
+	close(d.done)
+}
+
+// sharing lets callers of h share what it draws.
+func (s *Service) sharing(h httpapi.Handler) httpapi.Handler {
+	return func(w http.ResponseWriter, r *httpapi.Request) error {
+		defer s.underWay.end(r)
+		return h(w, r)
+	}
 }
 
 // tag answers with a read of state that nothing is kept of, or with 304 where

@@ -222,13 +222,32 @@ func figuresOf(t *delivery.Tally, w delivery.Window) figures {
 
 // getDora answers with the five metrics, as a whole and as a series.
 func (s *Service) getDora(w http.ResponseWriter, r *httpapi.Request) error {
-	at, err := s.fresh(r)
+	if r.QueryTime("from").IsZero() || r.QueryTime("to").IsZero() { // its window goes with the newest event of any account
+		at, err := s.fresh(r)
+		if err != nil {
+			return err
+		}
+		answer, err := s.dora(r, at)
+		if err != nil {
+			return err
+		}
+		return tag(w, r, at, answer)
+	}
+	read, done, err := s.again(w, r)
+	if err != nil || done {
+		return err
+	}
+	answer, err := s.dora(r, read.at)
 	if err != nil {
 		return err
 	}
+	return read.answer(w, answer)
+}
+
+func (s *Service) dora(r *httpapi.Request, at httpapi.AsOf) (*metrics, error) {
 	q, err := s.metricsQuestion(r, at)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var whole delivery.Tally
 	series := make([]delivery.Tally, q.bucket(q.window.To.Add(-1))+1)
@@ -238,9 +257,9 @@ func (s *Service) getDora(w http.ResponseWriter, r *httpapi.Request) error {
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	answer := metrics{
+	answer := &metrics{
 		Definition: delivery.Definition, From: httpapi.Moment(q.window.From), To: httpapi.Moment(q.window.To), Period: "day",
 		figures: figuresOf(&whole, q.window), Rules: metricRules{}, Series: make([]metricBucket, len(series)),
 	}
@@ -264,7 +283,7 @@ func (s *Service) getDora(w http.ResponseWriter, r *httpapi.Request) error {
 		}
 		answer.Series[i] = metricBucket{httpapi.Moment(part.From), httpapi.Moment(part.To), figuresOf(&series[i], part)}
 	}
-	return tag(w, r, at, answer)
+	return answer, nil
 }
 
 type evidence struct {

@@ -43,6 +43,8 @@ type Service struct {
 	newer   singleflight.Group
 	answers *answers
 
+	underWay underWay
+
 	keys      func(recordID string) (credential.Held, bool)
 	held      credentials // nil: nobody knows any
 	uses      uses
@@ -91,20 +93,20 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"listUsage":    s.listUsage,
 		"listReleases": s.listReleases, "getRelease": s.getRelease,
 		"listReleaseVersions": s.listReleaseVersions, "listReleaseDeployments": s.listReleaseDeployments,
-		"listDeployments":   s.listDeployments,
-		"getDeployment":     s.getDeployment,
-		"listBuilds":        s.listBuilds,
+		"listDeployments":   s.sharing(s.listDeployments),
+		"getDeployment":     s.sharing(s.getDeployment),
+		"listBuilds":        s.sharing(s.listBuilds),
 		"getBuild":          s.getBuild,
-		"listVersions":      s.listVersions,
-		"getVersion":        s.getVersion,
-		"listProducts":      s.listProducts,
-		"getProduct":        s.getProduct,
-		"listEnvironments":  s.listEnvironments,
-		"getEnvironment":    s.getEnvironment,
-		"getMatrix":         s.getMatrix,
-		"getMatrixDiff":     s.getMatrixDiff,
-		"getCellHistory":    s.getCellHistory,
-		"getDora":           s.getDora,
+		"listVersions":      s.sharing(s.listVersions),
+		"getVersion":        s.sharing(s.getVersion),
+		"listProducts":      s.sharing(s.listProducts),
+		"getProduct":        s.sharing(s.getProduct),
+		"listEnvironments":  s.sharing(s.listEnvironments),
+		"getEnvironment":    s.sharing(s.getEnvironment),
+		"getMatrix":         s.sharing(s.getMatrix),
+		"getMatrixDiff":     s.sharing(s.getMatrixDiff),
+		"getCellHistory":    s.sharing(s.getCellHistory),
+		"getDora":           s.sharing(s.getDora),
 		"getDoraEvidence":   s.getDoraEvidence,
 		"listEvents":        s.listEvents,
 		"getEvent":          s.getEvent,

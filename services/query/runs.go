@@ -93,7 +93,8 @@ func filter(r *httpapi.Request, by string) (readmodel.RunFilter, error) {
 }
 
 func (s *Service) getDeployment(w http.ResponseWriter, r *httpapi.Request) error {
-	if _, err := s.fresh(r); err != nil {
+	read, done, err := s.again(w, r)
+	if err != nil || done {
 		return err
 	}
 	id, err := runID(r, readmodel.DeploymentObject)
@@ -113,7 +114,7 @@ func (s *Service) getDeployment(w http.ResponseWriter, r *httpapi.Request) error
 		return err
 	}
 	out := deploymentDetail{deploymentItem(&row), show(history, eventItem), around}
-	return tag(w, r, httpapi.AsOf{}, out)
+	return read.answer(w, out)
 }
 
 func (s *Service) getBuild(_ http.ResponseWriter, r *httpapi.Request) error {

@@ -91,7 +91,7 @@ type productDetail struct {
 }
 
 // productDetail answers with a product and what is live of it.
-func (s *Service) productDetail(w http.ResponseWriter, r *httpapi.Request, row *readmodel.ProductRow) error {
+func (s *Service) productDetail(w http.ResponseWriter, r *httpapi.Request, read *reading, row *readmodel.ProductRow) error {
 	m, err := s.model.Matrix(r.Context(), r.Identity.Account, readmodel.MatrixFilter{Product: row.ID}, readmodel.Page{Limit: 1})
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func (s *Service) productDetail(w http.ResponseWriter, r *httpapi.Request, row *
 	if out.activity, err = s.activity(r, row.ID, event.EnvironmentID{}); err != nil {
 		return err
 	}
-	return tag(w, r, httpapi.AsOf{}, out)
+	return read.answer(w, out)
 }
 
 type environmentDetail struct {
@@ -121,7 +121,7 @@ const (
 )
 
 // environmentDetail answers with an environment, what is live and what runs in it.
-func (s *Service) environmentDetail(w http.ResponseWriter, r *httpapi.Request, row *readmodel.EnvironmentRow) error {
+func (s *Service) environmentDetail(w http.ResponseWriter, r *httpapi.Request, read *reading, row *readmodel.EnvironmentRow) error {
 	ctx, account := r.Context(), r.Identity.Account
 	m, err := s.model.Matrix(ctx, account, readmodel.MatrixFilter{Environment: row.ID}, readmodel.Page{Limit: maxResidents})
 	if err != nil {
@@ -137,5 +137,5 @@ func (s *Service) environmentDetail(w http.ResponseWriter, r *httpapi.Request, r
 	if out.activity, err = s.activity(r, event.ProductID{}, row.ID); err != nil {
 		return err
 	}
-	return tag(w, r, httpapi.AsOf{}, out)
+	return read.answer(w, out)
 }

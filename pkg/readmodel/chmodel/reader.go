@@ -236,7 +236,7 @@ func (q question) run(ctx context.Context, kind event.Kind, account string, id u
 // Deployments implements readmodel.Reader.
 func (m *Model) Deployments(ctx context.Context, account string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
 	table := deploymentsTable
-	wide := f.By != "" || f.Source != "" || f.Run != "" || f.SHA != "" || f.Mode != "" || len(f.Meta) > 0
+	wide := f.By != "" || f.Source != "" || ofRuns(&f) || f.SHA != "" || f.Mode != "" || len(f.Meta) > 0
 	if !wide && f.Product != (event.ProductID{}) {
 		table = byEnvironmentTable
 	}
@@ -244,6 +244,7 @@ func (m *Model) Deployments(ctx context.Context, account string, f readmodel.Run
 }
 
 const (
+	buildsTable        = "builds_vN"
 	deploymentsTable   = "deployments_vN"
 	byEnvironmentTable = "dep_by_env_vN" // its key begins with environment and product
 )
@@ -253,7 +254,7 @@ func (m *Model) Builds(ctx context.Context, account string, f readmodel.RunFilte
 	if f.Class != nil { // builds are not made for an environment
 		return nil, nil
 	}
-	return m.now().runs(ctx, event.Build, account, "builds_vN", f, p)
+	return m.now().runs(ctx, event.Build, account, buildsTable, f, p)
 }
 
 // firstWindow is how much time a list reads at first; each next window is
@@ -290,16 +291,20 @@ var (
 
 // after takes what was read out of the window.
 func (w *window) after(id ulid.ULID) {
-	if !w.oldest {
+	if w.oldest {
+		w.from = idAfter(id)
+	} else {
 		w.to = id
-		return
 	}
-	for i := len(id) - 1; i >= 0; i-- { // the next one
+}
+
+func idAfter(id ulid.ULID) ulid.ULID {
+	for i := len(id) - 1; i >= 0; i-- {
 		if id[i]++; id[i] != 0 {
 			break
 		}
 	}
-	w.from = id
+	return id
 }
 
 // next goes on to the window that follows.
@@ -350,8 +355,10 @@ func (q question) begin(ctx context.Context, account, table string, f readmodel.
 		w.after(id)
 	}
 	switch {
-	case f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) && table == byEnvironmentTable, f.Run != "":
+	case f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) && table == byEnvironmentTable, ofRuns(&f), ofVersion(table, &f):
 		w.last = true // one cell is a short range of the key as it is, and an index finds a run
+	case f.Product != (event.ProductID{}) && f.Version != "" && table == byEnvironmentTable: // and so is one product, where few of its rows match
+		w.last = true
 	case f.Product != (event.ProductID{}):
 		w.length = productWindow
 	}
@@ -391,7 +398,7 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 	const within = ` AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({to:String}), 16)`
 	candidates := " AND id IN (SELECT id FROM " + table + " WHERE " + where + within + ")"
 	likely := ""
-	if f.Run != "" {
+	if ofRuns(&f) || ofVersion(table, &f) {
 		likely = candidates
 	}
 	var out []readmodel.RunRow
@@ -421,6 +428,11 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 				break
 			}
 			w.next()
+			if len(ids) == 0 { // a gap, perhaps
+				if err := q.skip(ctx, account, kind, &w); err != nil {
+					return nil, err
+				}
+			}
 			if few := f.Environment != (event.EnvironmentID{}) || f.Class != nil; few && !searches(f) && table == deploymentsTable &&
 				w.length > environmentWindow && f.Source == "" && f.Mode == "" {
 				table = byEnvironmentTable
@@ -444,11 +456,52 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 	return out, nil
 }
 
+// skip takes a window to where the account has runs, so that it does not grow
+// over a time without any.
+func (q question) skip(ctx context.Context, account string, kind event.Kind, w *window) error {
+	order, beyond := "DESC", "id < toFixedString(unhex({at:String}), 16)"
+	at := w.to
+	if w.oldest {
+		order, beyond, at = "ASC", "id >= toFixedString(unhex({at:String}), 16)", w.from
+	}
+	next, err := list(ctx, q, "find the next run", "SELECT id FROM "+kind.String()+"s_vN WHERE account = {account:String} AND "+beyond+" ORDER BY id "+order+" LIMIT 1",
+		params{"account": account, "at": ulidHex(at)}, func(s scanner) (id ulid.ULID, err error) {
+			err = s.Scan((*[16]byte)(&id))
+			return id, err
+		})
+	if err != nil {
+		return err
+	}
+	if len(next) == 0 { // nothing is left: the window that follows is the last
+		w.last = true
+		w.stretch()
+		return nil
+	}
+	if near := w.from.Compare(next[0]) <= 0 && next[0].Compare(w.to) < 0; near {
+		return nil
+	}
+	w.length /= windowGrowth
+	if w.oldest {
+		w.from = next[0]
+	} else {
+		w.to = idAfter(next[0])
+	}
+	w.stretch()
+	return nil
+}
+
 // searches tells whether few rows may match a filter that the key knows nothing
 // of. Those are looked for first without FINAL, where an index may skip what
 // cannot match; what they have become is asked of them alone.
 func searches(f readmodel.RunFilter) bool {
-	return f.By != "" || f.Run != "" || f.SHA != "" || len(f.Meta) > 0
+	return f.By != "" || ofRuns(&f) || f.SHA != "" || len(f.Meta) > 0
+}
+
+// ofRuns and ofVersion tell that few rows match, and that an index finds them.
+func ofRuns(f *readmodel.RunFilter) bool { return f.Run != "" || len(f.Runs) > 0 }
+
+func ofVersion(table string, f *readmodel.RunFilter) bool {
+	return table == buildsTable && f.Version != "" && f.Product != (event.ProductID{})
 }
 
 func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
@@ -486,6 +539,12 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 	}
 	equal("source_system", "source", "String", f.Source)
 	equal("invoke_id", "run", "String", f.Run)
+	if len(f.Runs) > 0 {
+		where, b["runs"] = where+" AND invoke_id IN {runs:Array(String)}", f.Runs
+	}
+	if ofVersion(table, &f) {
+		equal("version_id", "version_id", "UUID", event.VersionIDOf(account, f.Product, f.Version).String())
+	}
 	equal("mode", "mode", "String", string(f.Mode))
 	if f.SHA != "" {
 		where += " AND " + storedSHA + " != '' AND " + commitMatches
@@ -661,18 +720,30 @@ func (m *Model) Versions(ctx context.Context, account string, f readmodel.Versio
 	var out []readmodel.VersionRow
 	onlyLiving := ""
 	for len(out) < p.Limit {
-		sql, want := versionRows+where+onlyLiving, p.Limit-len(out)
+		narrow, want := where+onlyLiving, p.Limit-len(out)
 		if _, ok := b["at"]; ok { // as text: the UUID type sorts in another order
-			sql += " AND (created_ms, toString(id)) < ({at:Int64}, {id:String})"
+			narrow += " AND (created_ms, toString(id)) < ({at:Int64}, {id:String})"
 		}
 		b["limit"] = uint32(want)
-		rows, err := list(ctx, q, "read versions", sql+" ORDER BY created_ms DESC, toString(id) DESC LIMIT {limit:UInt32}", b, scanVersionOf(account))
+		// No key is in the order of the list. So all are looked at, but for a few
+		// narrow columns, and only those of the page are read.
+		const newestFirst = " ORDER BY created_ms DESC, toString(id) DESC"
+		ids, err := list(ctx, q, "find versions", "SELECT product_id, id FROM versions_vN FINAL WHERE account = {account:String}"+narrow+newestFirst+" LIMIT {limit:UInt32}", b,
+			func(s scanner) (of [2]uuid.UUID, err error) { return of, s.Scan(&of[0], &of[1]) })
 		if err != nil {
 			return nil, err
 		}
-		found := len(rows)
-		if found > 0 {
-			last := &rows[found-1]
+		if len(ids) == 0 {
+			break
+		}
+		found := len(ids)
+		b["products"], b["ids"] = column(ids, 0), column(ids, 1)
+		rows, err := list(ctx, q, "read versions", versionRows+" AND product_id IN {products:Array(UUID)} AND id IN {ids:Array(UUID)}"+newestFirst, b, scanVersionOf(account))
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) > 0 {
+			last := &rows[len(rows)-1]
 			b["at"], b["id"] = last.CreatedAt.UnixMilli(), last.ID.String()
 		}
 		if rows, err = q.dressVersions(ctx, account, rows); err != nil {
@@ -682,11 +753,19 @@ func (m *Model) Versions(ctx context.Context, account string, f readmodel.Versio
 		if found < want {
 			break
 		}
-		if len(rows) < found {
+		if len(rows) < found { // also of one that changed meanwhile
 			onlyLiving = " AND (product_id, incarnation) IN " + livingProducts
 		}
 	}
 	return out, nil
+}
+
+func column(of [][2]uuid.UUID, n int) []uuid.UUID {
+	out := make([]uuid.UUID, len(of))
+	for i := range of {
+		out[i] = of[i][n]
+	}
+	return out
 }
 
 // Version implements readmodel.Reader.

@@ -1,8 +1,10 @@
 package chmodel
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/ClickHouse/ch-go"
@@ -272,20 +274,28 @@ func (w *Writer) Progress(ctx context.Context, stream string) (readmodel.Progres
 	return readmodel.Progress{Stream: stream}, nil
 }
 
-// progress reads how far a version has come, by stream.
+// progress reads how far a version has come, by stream. It is asked for every
+// read, so it is a plain look at the few rows there are: to let the server find
+// the last of each stream took a third of its time.
 func (m *Model) progress(ctx context.Context, version uint32) ([]readmodel.Progress, error) {
 	var out []readmodel.Progress
-	err := m.ask(ctx, "read progress", `
-		SELECT stream, max(pos), argMax(time_ms, pos) FROM checkpoint
-		WHERE name = {name:String} AND attempt = {attempt:UInt32}
-		GROUP BY stream ORDER BY stream`,
+	err := m.ask(ctx, "read progress", `SELECT stream, pos, time_ms FROM checkpoint WHERE name = {name:String} AND attempt = {attempt:UInt32}`,
 		params{"name": projection, "attempt": version}, func(rows scanner) error {
 			var stream string
 			var pos uint64
 			var ms int64
-			err := rows.Scan(&stream, &pos, &ms)
-			out = append(out, readmodel.Progress{Stream: stream, Offset: event.Offset(pos), Time: moment(ms)})
-			return err
+			if err := rows.Scan(&stream, &pos, &ms); err != nil {
+				return err
+			}
+			p := readmodel.Progress{Stream: stream, Offset: event.Offset(pos), Time: moment(ms)}
+			i, found := slices.BinarySearchFunc(out, p, func(a, b readmodel.Progress) int { return cmp.Compare(a.Stream, b.Stream) })
+			switch {
+			case !found:
+				out = slices.Insert(out, i, p)
+			case p.Offset > out[i].Offset:
+				out[i] = p
+			}
+			return nil
 		})
 	return out, err
 }

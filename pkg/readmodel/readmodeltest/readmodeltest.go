@@ -263,6 +263,8 @@ func (a *account) runFilters() []readmodel.RunFilter {
 		{By: fmt.Sprintf("value %d", event.ByEmail), Mode: event.Test},
 		{Source: "it's \"ü\"\t\\", Environment: a.environments[0]},
 		{Run: fmt.Sprintf("value %d", event.InvokeID)},
+		{Runs: []string{"another", fmt.Sprintf("value %d", event.InvokeID)}, Oldest: true},
+		{Product: a.products[0], Version: versionNames[0]},
 		{SHA: commits[1]},
 		{SHA: "012345"},
 		{SHA: "0123456", Product: a.products[0]},

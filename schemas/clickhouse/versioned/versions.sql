@@ -13,5 +13,5 @@ CREATE TABLE IF NOT EXISTS versions{{.Suffix}}{{.OnCluster}}
     INDEX by_id id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = {{replacing "pos"}}
-ORDER BY (account, id)
+ORDER BY (account, product_id, id)
 SETTINGS index_granularity = 1024, {{.Window}}
