@@ -2,6 +2,7 @@ package contract_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"io"
 	"maps"
@@ -200,6 +201,13 @@ func (l *ledger) send(method, path, text string, options ...option) answer {
 // readAnswer reads a body. Of a stream, which has no end, it reads how it begins.
 func readAnswer(response *http.Response) ([]byte, error) {
 	if response.Header.Get("Content-Type") != "text/event-stream" || response.Request.Method == http.MethodHead {
+		if response.Header.Get("Content-Encoding") == "gzip" { // it was asked for
+			z, err := gzip.NewReader(response.Body)
+			if err != nil {
+				return nil, err
+			}
+			return io.ReadAll(z)
+		}
 		return io.ReadAll(response.Body)
 	}
 	begin, err := newBlocks(response.Body).next()
