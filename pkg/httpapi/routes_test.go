@@ -61,7 +61,7 @@ func TestTheTableOfRoutesNamesTheServiceOfEveryOperation(t *testing.T) {
 			}
 		}
 	}
-	if got := routes.Service(httptest.NewRequest("GET", "/nowhere", http.NoBody)); got != "" {
+	if got := routes.Service(httptest.NewRequest(http.MethodGet, "/nowhere", http.NoBody)); got != "" {
 		t.Errorf("a path that is not there: %q", got)
 	}
 }

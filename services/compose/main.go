@@ -52,7 +52,7 @@ func (l Logging) Logger() *slog.Logger {
 // Main is the program of one service, whose parts come from open. It ends the
 // process.
 func Main(service, version string, open func(ctx context.Context, p *Process) ([]Part, error)) {
-	Run(service, version, func(ctx context.Context, cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
+	Run(service, version, func(_ context.Context, cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
 		if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 			return nil, fmt.Errorf("make the data directory: %w", err)
 		}

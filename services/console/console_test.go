@@ -70,12 +70,18 @@ func street(t *testing.T, answer func(service string, w http.ResponseWriter, r *
 	return srv.URL
 }
 
-func get(t *testing.T, url string, headers ...string) (*http.Response, []byte) {
+// answer is what came back, but for its body.
+type answer struct {
+	StatusCode int
+	Header     http.Header
+}
+
+func get(t *testing.T, url string, headers ...string) (answer, []byte) {
 	t.Helper()
 	return send(t, http.MethodGet, url, "", headers...)
 }
 
-func send(t *testing.T, method, url, body string, headers ...string) (*http.Response, []byte) {
+func send(t *testing.T, method, url, body string, headers ...string) (answer, []byte) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -93,7 +99,7 @@ func send(t *testing.T, method, url, body string, headers ...string) (*http.Resp
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, text
+	return answer{res.StatusCode, res.Header}, text
 }
 
 func TestTheDoorForwardsEveryOperationToItsService(t *testing.T) {
