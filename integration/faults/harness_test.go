@@ -3,6 +3,7 @@
 package faults_test
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -63,7 +64,7 @@ func TestNothingIsLostWhateverBreaks(t *testing.T) {
 		}
 	}()
 	for round, i := range plan(all, rounds, r) {
-		if end, limited := t.Deadline(); limited && time.Until(end) < 2*patience {
+		if end, limited := t.Deadline(); limited && time.Until(end) < patience/2 {
 			t.Logf("%d of %d rounds: the time of the test is over", round, rounds)
 			break
 		}
@@ -197,12 +198,14 @@ func (w *world) recovered(n int, accounts map[string]keys) (accepting, readable 
 // before is then in the log or never will be.
 func (w *world) barrier(name string, accounts map[string]keys) (position string) {
 	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	defer cancel()
 	for account, k := range accounts {
 		for i, target := range w.targets() {
 			rep := report{"deployment", fmt.Sprintf("%s-%s-%d", name, account, i), "completed"}
 			e := entry{report: rep, product: "barrier", environment: "production", version: rep.invoke}
-			if err := newClient(newTarget(target), w.ledger, k.APIKey).single(w.t.Context(), e); err != nil {
-				w.t.Fatal(err)
+			if err := newClient(newTarget(target), w.ledger, k.APIKey).single(ctx, e); err != nil {
+				w.t.Fatalf("process %d acknowledges nothing: %v", i, err)
 			}
 		}
 	}
