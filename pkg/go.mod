@@ -19,6 +19,7 @@ require (
 	github.com/shipledger/shipledger/schemas v0.0.0
 	github.com/swaggest/swgui v1.8.5
 	golang.org/x/mod v0.42.0
+	golang.org/x/net v0.61.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
 	pgregory.net/rapid v1.3.0

@@ -24,6 +24,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/outbound"
 )
 
 // LeaksConfig says whose reports of found secrets are believed.
@@ -33,7 +34,7 @@ type LeaksConfig struct {
 	GitHubKeys string
 	// MarkOnly leaves a found credential in use: it is marked, not revoked.
 	MarkOnly bool
-	// Client reads the keys where they have an address; nil: one with a timeout.
+	// Client reads the keys where they have an address; nil: one that calls the public internet only.
 	Client *http.Client
 }
 
@@ -41,7 +42,6 @@ const (
 	maxLeaks       = 1000
 	maxLeakURL     = 2048
 	maxKeysBytes   = 1 << 20
-	keysTimeout    = 10 * time.Second
 	keysReadAgain  = time.Minute // at the soonest, for a key that is not known
 	leakSource     = "github"
 	keyIDHeader    = "Github-Public-Key-Identifier"
@@ -69,7 +69,7 @@ func newSigners(cfg *LeaksConfig, now func() time.Time) *signers {
 	}
 	s := &signers{cfg: *cfg, now: now}
 	if s.cfg.Client == nil {
-		s.cfg.Client = &http.Client{Timeout: keysTimeout}
+		s.cfg.Client = outbound.New(outbound.Config{})
 	}
 	return s
 }
@@ -111,7 +111,11 @@ func (s *signers) read(ctx context.Context) ([]byte, error) {
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the keys are answered with %s", res.Status)
 	}
-	return io.ReadAll(io.LimitReader(res.Body, maxKeysBytes))
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxKeysBytes+1))
+	if err == nil && len(text) > maxKeysBytes {
+		err = outbound.ErrTooLong
+	}
+	return text, err
 }
 
 // parseSigners reads keys in the form that GitHub publishes them in.

@@ -22,6 +22,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/outbound"
 )
 
 // OIDCConfig names the issuer that people may sign in through. Who they are
@@ -38,7 +39,7 @@ type OIDCConfig struct {
 	// RedirectURL is where the issuer sends people back to; empty: to
 	// /auth/oidc/callback of the address that they came to.
 	RedirectURL string
-	// Client asks the issuer; nil: one with a timeout.
+	// Client asks the issuer; nil: one that calls the public internet only.
 	Client *http.Client
 }
 
@@ -77,7 +78,7 @@ func newIssuerClient(cfg *OIDCConfig, now func() time.Time) *issuerClient {
 		c.cfg.Scopes = []string{"email", "profile"}
 	}
 	if c.cfg.Client == nil {
-		c.cfg.Client = &http.Client{Timeout: oidcTimeout}
+		c.cfg.Client = outbound.New(outbound.Config{})
 	}
 	return c
 }

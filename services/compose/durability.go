@@ -5,11 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
+	"time"
 )
 
 const unverified = "unverified"
+
+// monitor asks the operator's own NATS, which is where the operator says: in the
+// private network, as a rule. It goes nowhere else.
+var monitor = &http.Client{
+	Timeout:       10 * time.Second,
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// maxVarz is the most bytes that are read of its settings.
+const maxVarz = 1 << 20
 
 // checkDurability refuses a NATS server that answers before its disk has a
 // message (architecture 9). Only a server's monitoring address tells; without
@@ -25,7 +37,7 @@ func checkDurability(ctx context.Context, cfg Config) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask NATS for its settings: %w", err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := monitor.Do(req)
 	if err != nil {
 		return "", fmt.Errorf("ask NATS for its settings: %w", err)
 	}
@@ -37,7 +49,7 @@ func checkDurability(ctx context.Context, cfg Config) (string, error) {
 			} `json:"config"`
 		} `json:"jetstream"`
 	}
-	if err := json.NewDecoder(res.Body).Decode(&varz); err != nil {
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxVarz)).Decode(&varz); err != nil {
 		return "", fmt.Errorf("read the settings of NATS: %w", err)
 	}
 	if !varz.JetStream.Config.SyncAlways {

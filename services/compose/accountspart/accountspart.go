@@ -5,10 +5,13 @@ package accountspart
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"time"
 
+	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
+	"github.com/shipledger/shipledger/pkg/outbound"
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/services/accounts"
 	"github.com/shipledger/shipledger/services/compose"
@@ -33,8 +36,13 @@ func New(ctx context.Context, p *compose.Process) (compose.Part, accounts.Bootst
 	people := accounts.Config{
 		SessionLife: cfg.SessionLife, Settings: p.Book.Of, Flight: &keyring.Flight{}, Nodes: p.Nodes, Usage: p.Usage,
 	}
+	allow, err := credential.ParsePrefixes(cfg.OutboundAllow)
+	if err != nil {
+		return none(fmt.Errorf("read the addresses that may be called: %w", err))
+	}
+	outside := outbound.New(outbound.Config{Allow: allow})
 	if cfg.Leaks.GitHub != "" {
-		people.Leaks = &accounts.LeaksConfig{GitHubKeys: cfg.Leaks.GitHub, MarkOnly: !cfg.Leaks.Revoke}
+		people.Leaks = &accounts.LeaksConfig{GitHubKeys: cfg.Leaks.GitHub, MarkOnly: !cfg.Leaks.Revoke, Client: outside}
 	}
 	secret, err := cfg.OIDC.Secret()
 	if err != nil {
@@ -42,7 +50,7 @@ func New(ctx context.Context, p *compose.Process) (compose.Part, accounts.Bootst
 	}
 	if o := cfg.OIDC; o.Issuer != "" {
 		people.OIDC = &accounts.OIDCConfig{
-			Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: secret, Scopes: o.Scopes, Domains: o.Domains, RedirectURL: o.RedirectURL,
+			Issuer: o.Issuer, ClientID: o.ClientID, ClientSecret: secret, Scopes: o.Scopes, Domains: o.Domains, RedirectURL: o.RedirectURL, Client: outside,
 		}
 	}
 	if cfg.RateLimit != "off" {
