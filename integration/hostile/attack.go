@@ -3,6 +3,7 @@ package hostile
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,6 +87,27 @@ func (g *Generator) spoilPath(path string) string {
 		return "/api/v2" + path
 	}
 	return path + strings.Repeat("/a", 2000)
+}
+
+// forgePage writes another key into a cursor: what binds it to its list stands in
+// its first eight bytes, and is no secret.
+func (g *Generator) forgePage(target string) string {
+	at := strings.LastIndex(target, "cursor=") + len("cursor=")
+	cursor, err := base64.RawURLEncoding.DecodeString(target[at:])
+	if err != nil || len(cursor) <= 8 {
+		return target
+	}
+	g.did("forged cursor")
+	key := cursor[8:]
+	switch g.rng.IntN(3) {
+	case 0:
+		key = []byte(g.hostileText())
+	case 1:
+		key[g.rng.IntN(len(key))] ^= byte(1 << g.rng.IntN(8))
+	case 2:
+		key = key[:g.rng.IntN(len(key))]
+	}
+	return target[:at] + base64.RawURLEncoding.EncodeToString(append(cursor[:8:8], key...))
 }
 
 // spoil changes one place of a body.

@@ -240,10 +240,13 @@ func (g *Generator) did(how string) { g.how = append(g.how, how) }
 func pick[T any](g *Generator, from []T) T { return from[g.rng.IntN(len(from))] }
 
 func (g *Generator) target(w *weighted, intent Intent) string {
-	if intent == Valid && g.one(4) {
+	if g.one(4) {
 		for _, p := range g.pages {
-			if p.op == w.op {
+			if p.op == w.op && intent == Valid {
 				return p.target
+			}
+			if p.op == w.op {
+				return g.forgePage(p.target)
 			}
 		}
 	}

@@ -9,15 +9,15 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// onceEach lets everything pass that a client may send, but no member twice.
-var onceEach = []jsontext.Options{jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(true)}
+// wellFormed lets pass what every reader understands in the same way (RFC 7493).
+var wellFormed = []jsontext.Options{jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(false)}
 
-// Plain gives JSON without white space and with each member of an object once,
-// at whatever depth: the last value counts, as when it is read. Whoever writes
-// it into an answer need not look at it again. It may change v. It fails for
-// what is no JSON.
+// Plain gives JSON without white space, with each member of an object once, at
+// whatever depth, and in valid UTF-8: the last value counts, and what is no text
+// is replaced, as when it is read. Whoever writes it into an answer or an archive
+// need not look at it again. It may change v. It fails for what is no JSON.
 func Plain(v jsontext.Value) (jsontext.Value, error) {
-	if v.Compact(onceEach...) == nil {
+	if v.Compact(wellFormed...) == nil {
 		return v, nil
 	}
 	dec := jsontext.NewDecoder(bytes.NewReader(v), decodeOptions)
@@ -28,7 +28,7 @@ func Plain(v jsontext.Value) (jsontext.Value, error) {
 	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, errTrailing
 	}
-	return out, out.Compact(onceEach...)
+	return out, out.Compact(wellFormed...)
 }
 
 var errTrailing = errors.New("something stands behind the JSON value")
@@ -54,6 +54,13 @@ func appendOnce(dst jsontext.Value, dec *jsontext.Decoder) (jsontext.Value, erro
 		}
 		_, err := dec.ReadToken()
 		return append(dst, ']'), err
+	}
+	if dec.PeekKind() == '"' {
+		token, err := dec.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		return jsontext.AppendQuote(dst, token.String())
 	}
 	v, err := dec.ReadValue()
 	return append(dst, v...), err

@@ -20,6 +20,9 @@ func TestPlainKeepsTheLastOfARepeatedMember(t *testing.T) {
 		`{"n":9007199254740993,"n":1e400}`:    `{"n":1e400}`,
 		`{"":0,"":1}`:                         `{"":1}`,
 		`"a"`:                                 `"a"`,
+		"{\"a\xff\":\"b\xff\"}":               "{\"a\ufffd\":\"b\ufffd\"}",
+		`["\ud800","\ud83d\ude80"]`:           "[\"\ufffd\",\"🚀\"]",
+		`["\u0000\u2028"]`:                    `["\u0000\u2028"]`,
 	} {
 		got, err := event.Plain(jsontext.Value(in))
 		if err != nil || string(got) != want {
@@ -57,8 +60,8 @@ func FuzzPlain(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !out.IsValid(jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(true)) {
-			t.Fatalf("%q became %q, which repeats a member", in, out)
+		if !out.IsValid() {
+			t.Fatalf("%q became %q, which not everybody can read", in, out)
 		}
 		var after any
 		if err := json.Unmarshal(out, &after); same && (err != nil || !reflect.DeepEqual(before, after)) {

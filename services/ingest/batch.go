@@ -125,13 +125,14 @@ func readBatch(r *httpapi.Request) ([]jsontext.Value, error) {
 		return nil, err
 	}
 	var bodies []jsontext.Value
+	var n int
 	if media == "application/x-ndjson" {
-		bodies = splitLines(body)
-	} else if bodies, err = splitArray(body); err != nil {
+		bodies, n = splitLines(body)
+	} else if bodies, n, err = splitArray(body); err != nil {
 		return nil, err
 	}
-	if len(bodies) > maxBatchItems {
-		return nil, fault.New(fault.TooLarge, "BATCH_TOO_LARGE", "A batch may have at most %d events, this one has %d. Nothing was stored.", maxBatchItems, len(bodies))
+	if n > maxBatchItems {
+		return nil, fault.New(fault.TooLarge, "BATCH_TOO_LARGE", "A batch may have at most %d events, this one has %d. Nothing was stored.", maxBatchItems, n)
 	}
 	return bodies, nil
 }
@@ -147,6 +148,10 @@ func mediaType(header string) (string, error) {
 	return media, nil
 }
 
+// maxWindow is the most memory that a zstd body may ask for; RFC 8878 has every
+// decoder know as much.
+const maxWindow = 8 << 20
+
 // readEncoded reads the body; the limit holds for what it decodes to.
 func readEncoded(r *httpapi.Request) ([]byte, error) {
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
@@ -159,7 +164,7 @@ func readEncoded(r *httpapi.Request) ([]byte, error) {
 		}
 		return r.ReadBody(z)
 	case "zstd":
-		z, err := zstd.NewReader(r.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
+		z, err := zstd.NewReader(r.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, fault.New(fault.Invalid, "INVALID_ENCODING", "The request body is not zstd.").Because(err)
 		}
@@ -170,23 +175,46 @@ func readEncoded(r *httpapi.Request) ([]byte, error) {
 	}
 }
 
-func splitLines(body []byte) []jsontext.Value {
-	out := make([]jsontext.Value, 0, min(bytes.Count(body, []byte{'\n'})+1, maxBatchItems+1))
+// splitLines gives the items of a body, and how many there are. Those that are
+// too many are counted and not kept: 8 MiB may hold four million.
+func splitLines(body []byte) (out []jsontext.Value, n int) {
+	out = make([]jsontext.Value, 0, min(bytes.Count(body, []byte{'\n'})+1, maxBatchItems))
 	for line := range bytes.Lines(body) {
-		if line = bytes.TrimSpace(line); len(line) > 0 {
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 {
+			continue
+		}
+		if n++; n <= maxBatchItems {
 			out = append(out, jsontext.Value(line))
 		}
 	}
-	return out
+	return out, n
 }
 
-func splitArray(body []byte) ([]jsontext.Value, error) {
-	var out []jsontext.Value
-	if err := json.Unmarshal(body, &out, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil || out == nil {
-		return nil, fault.New(fault.Invalid, "INVALID_JSON", "The request body must be a JSON array of events.").
-			WithHint("One event a line is application/x-ndjson.")
+// splitArray is splitLines for a JSON array.
+func splitArray(body []byte) (out []jsontext.Value, n int, _ error) {
+	invalid := fault.New(fault.Invalid, "INVALID_JSON", "The request body must be a JSON array of events.").
+		WithHint("One event a line is application/x-ndjson.")
+	dec := jsontext.NewDecoder(bytes.NewReader(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if t, err := dec.ReadToken(); err != nil || t.Kind() != '[' {
+		return nil, 0, invalid
 	}
-	return out, nil
+	for dec.PeekKind() != ']' {
+		v, err := dec.ReadValue()
+		if err != nil {
+			return nil, 0, invalid
+		}
+		if n++; n <= maxBatchItems {
+			out = append(out, v.Clone())
+		}
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, 0, invalid
+	}
+	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, 0, invalid
+	}
+	return out, n, nil
 }
 
 // item reads one event of a batch.

@@ -1,6 +1,10 @@
 package ingest
 
-import "math"
+import (
+	"math"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
 
 // InParallel is what reads a batch.
 var InParallel = inParallel
@@ -14,6 +18,15 @@ func (c *Committer) KeepEvery(store Snapshots, n int) {
 // KeepAtStop makes it write one only when it stops.
 func (c *Committer) KeepAtStop(store Snapshots) {
 	c.snapshots = keeper{store: store, every: math.MaxInt}
+}
+
+// Items is what cuts a batch into events, from lines or from an array.
+func Items(body []byte, lines bool) ([]jsontext.Value, int, error) {
+	if lines {
+		out, n := splitLines(body)
+		return out, n, nil
+	}
+	return splitArray(body)
 }
 
 // Queued tells how many requests stand in the queue, those aside that are being
