@@ -1,17 +1,17 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 )
 
-// The limits of a connection. Pipelines send small requests at once; whoever is
-// slower than this holds a connection for nothing.
+// The limits of a connection where a server sets no others; see Timeouts.
 const (
 	headerTimeout = 10 * time.Second
 	bodyTimeout   = 60 * time.Second
@@ -29,6 +29,22 @@ type Server struct {
 	Grace time.Duration
 	// Listening, if set, is told the address that it listens on.
 	Listening func(addr net.Addr)
+	// MaxConnections bounds the connections; 0: 10,000. A newcomer gets the place of
+	// the one that was silent longest, and 503 where all are being served.
+	MaxConnections int
+	// Timeouts bound how slow a client may be; those that are zero have defaults.
+	Timeouts Timeouts
+	// Logger, if set, is told what a stop waits for.
+	Logger *slog.Logger
+}
+
+// Timeouts are how long a client may take. Pipelines send small requests at once;
+// whoever is slower than this holds a connection for nothing.
+type Timeouts struct {
+	Header time.Duration // until the header is there; default 10 s
+	Body   time.Duration // until the request is there; default 60 s
+	Answer time.Duration // until it has taken the answer; default 90 s
+	Idle   time.Duration // until it sends another request; default 2 min
 }
 
 // Run serves until ctx is done, then lets requests in flight finish.
@@ -38,17 +54,19 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("listen on %s: %w; is another server running? --addr takes another address", s.Addr, err)
 	}
 	srv := &http.Server{
-		Handler: s.Handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: bodyTimeout,
-		WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		Handler: s.Handler, ReadHeaderTimeout: cmp.Or(s.Timeouts.Header, headerTimeout), ReadTimeout: cmp.Or(s.Timeouts.Body, bodyTimeout),
+		WriteTimeout: cmp.Or(s.Timeouts.Answer, answerTimeout), IdleTimeout: cmp.Or(s.Timeouts.Idle, idleTimeout), MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(context.Background(), stoppingKey{}, ctx.Done())
 		},
 	}
-	var idle silent
-	srv.ConnState = idle.changed
+	conns := newPlaces(ln, s.MaxConnections)
+	srv.ConnState = conns.changed
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
-		idle.close()
+		if served := conns.stop(); served > 0 && s.Logger != nil {
+			s.Logger.Info("waiting for requests in flight", "requests", served, "at_most", s.Grace)
+		}
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace)
 		defer cancel()
 		err := srv.Shutdown(grace)
@@ -61,7 +79,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		s.Listening(ln.Addr())
 	}
 	ready()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(conns); !errors.Is(err, http.ErrServerClosed) {
 		stop()
 		return fmt.Errorf("serve on %s: %w", s.Addr, err)
 	}
@@ -69,42 +87,6 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("requests were cut off after %s: %w", s.Grace, err)
 	}
 	return nil
-}
-
-// silent are the connections on which nothing was ever sent. Clients open such
-// ones to have them ready; http.Server waits for them, up to 5 s, as if they
-// were requests in flight.
-type silent struct {
-	mu     sync.Mutex
-	conns  map[net.Conn]struct{}
-	closed bool
-}
-
-// changed is the server's ConnState.
-func (s *silent) changed(c net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case state != http.StateNew:
-		delete(s.conns, c)
-	case s.closed:
-		_ = c.Close()
-	default:
-		if s.conns == nil {
-			s.conns = map[net.Conn]struct{}{}
-		}
-		s.conns[c] = struct{}{}
-	}
-}
-
-// close closes them, and those that still come.
-func (s *silent) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for c := range s.conns {
-		_ = c.Close()
-	}
 }
 
 type stoppingKey struct{}

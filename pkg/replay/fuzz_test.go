@@ -4,11 +4,10 @@ import (
 	"testing"
 
 	"github.com/shipledger/shipledger/pkg/event"
-	"github.com/shipledger/shipledger/pkg/quarantine"
 	"github.com/shipledger/shipledger/pkg/replay"
 )
 
-// FuzzDecode feeds data of any shape to what reads the decisions of operators.
+// FuzzDecode feeds data of any shape to what reads decisions about rebuilds.
 func FuzzDecode(f *testing.F) {
 	for _, data := range []string{`{}`, `null`, `{"replay":{"state":"running","version":2}}`, `{"replay":[]}`, `{"quarantine":{"state":"open"}}`, `{"decision":{"stream":"t0","seq":1}}`} {
 		f.Add("replay/1", []byte(data))
@@ -17,6 +16,5 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, schema string, data []byte) {
 		e := event.Event{Account: "acme", Subject: "01HZX3V5K6QJ8W9Y0A1B2C3D4E", Payload: event.Opaque{Schema: schema, Data: data}}
 		_, _ = replay.Decode(&e)
-		_, _ = quarantine.Decode(&e)
 	})
 }

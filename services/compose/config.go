@@ -49,6 +49,7 @@ type Config struct {
 	Leaks Leaks `embed:"" prefix:"leaks-"`
 	OIDC  OIDC  `embed:"" prefix:"oidc-"`
 
+	MaxConnections int           `default:"10000" env:"SHIPLEDGER_MAX_CONNECTIONS" help:"Connections of the HTTP API at a time. Beyond them a silent one makes room, and where all are being served a newcomer is answered 503."`
 	OutboundAllow  []string      `name:"outbound-allow" env:"SHIPLEDGER_OUTBOUND_ALLOW" help:"Private addresses and networks that may be called, also without TLS, where the issuer or the reporter's keys are; none: only the public internet is, over https."`
 	TrustedProxies []string      `name:"trusted-proxies" env:"SHIPLEDGER_TRUSTED_PROXIES" help:"Addresses and networks of proxies in front whose X-Forwarded-For tells where a request comes from; none: the connection does."`
 	ReplayKeep     time.Duration `default:"24h" env:"SHIPLEDGER_REPLAY_KEEP" help:"How long a switch to a rebuilt read model can be undone."`

@@ -70,6 +70,6 @@ func (p *Process) Serve(door Door, parts ...Part) (lifecycle.Service, error) {
 		lifecycle.Par(beside...),
 		p.Nodes, // before anybody is let in, and after what was let in is done
 		lifecycle.Par(core...),
-		&httpapi.Server{Addr: door.Addr, Handler: handler, Grace: stopGrace, Listening: door.Listening},
+		&httpapi.Server{Addr: door.Addr, Handler: handler, Grace: stopGrace, Listening: door.Listening, MaxConnections: p.Config.MaxConnections, Logger: p.Logger},
 	), nil
 }

@@ -46,7 +46,7 @@ func New(_ context.Context, cfg compose.Config, logger *slog.Logger) (lifecycle.
 	}
 	return lifecycle.Seq(
 		&telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger},
-		&httpapi.Server{Addr: cfg.Addr, Handler: door, Grace: stopGrace, Listening: cfg.Listening},
+		&httpapi.Server{Addr: cfg.Addr, Handler: door, Grace: stopGrace, Listening: cfg.Listening, MaxConnections: cfg.MaxConnections, Logger: logger},
 	), nil
 }
 
