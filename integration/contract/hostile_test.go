@@ -78,7 +78,7 @@ func (s *siege) run(t *testing.T, seed uint64, n int) {
 		wg.Go(func() {
 			c := hostileConn{addr: s.addr}
 			defer c.close()
-			for range n / workers {
+			for range (n + w) / workers {
 				if !s.one(g, &c) {
 					return
 				}
@@ -255,7 +255,10 @@ func besieged(t *testing.T, round int) *siege {
 		m.restart()
 	}
 	s := &siege{statuses: map[string]map[string]int{}}
-	for _, b := range m.bearers() {
+	bearers := m.bearers() // which may start it anew
+	m.deployed(m.deployment("success"))
+	m.read("/deployments/") // the position that requests name is there: nobody waits for it
+	for _, b := range bearers {
 		admits := func(op *httpapi.Operation) bool { status, _ := b.says(op); return status == 0 }
 		s.bearers = append(s.bearers, hostile.Bearer{Name: b.name, Token: b.token, Cookie: b.kind == credential.Session, Admits: admits})
 		if len(b.token) > 60 {
