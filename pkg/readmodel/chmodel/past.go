@@ -67,8 +67,8 @@ func (s *standing) open(at, begin int64) bool {
 }
 
 // at gives how the cells that where chooses stood at a moment, in milliseconds.
-// It binds values of its own in b.
-func (q question) at(ctx context.Context, account, where string, b params, ms int64) (map[spot]*standing, error) {
+// b binds the account; it binds values of its own in b.
+func (q question) at(ctx context.Context, where string, b params, ms int64) (map[spot]*standing, error) {
 	own := monthOf(ms)
 	cells := map[spot]*standing{}
 	err := q.marks(ctx, "find the cells", `
@@ -152,7 +152,7 @@ func (q question) marks(ctx context.Context, doing, sql string, b params, take f
 
 // pastCells gives what was live, and the last attempts, at a moment.
 func (q question) pastCells(ctx context.Context, account, where string, b params, at time.Time) (live, attempts []readmodel.Cell, err error) {
-	cells, err := q.at(ctx, account, where, b, at.UnixMilli())
+	cells, err := q.at(ctx, where, b, at.UnixMilli())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -280,7 +280,7 @@ func (q question) occupantsAt(ctx context.Context, account string, products, env
 			}
 			break
 		}
-		cells, err := q.at(ctx, account, where, b, ms)
+		cells, err := q.at(ctx, where, b, ms)
 		if err != nil {
 			return nil, err
 		}
