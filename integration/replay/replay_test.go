@@ -63,6 +63,8 @@ type world struct {
 
 	project atomic.Pointer[projectFunc] // the code of the projection
 	stop    func()                      // of the projector
+
+	snapshots string // the folder that replays may read
 }
 
 var databases atomic.Int64
@@ -116,7 +118,7 @@ func run(t *testing.T, service func(context.Context, func()) error) (stop func()
 func (w *world) start(tables projector.Tables) {
 	w.t.Helper()
 	service := projector.New(projector.Config{
-		Streams: []projector.Stream{{Name: "t0", Log: w.track}}, CodeVersion: "test", Entropy: rand.Reader,
+		Streams: []projector.Stream{{Name: "t0", Log: w.track}}, CodeVersion: "test", Entropy: rand.Reader, Snapshots: w.snapshots,
 		Project: func(r event.Recorded, rows *readmodel.Rows) (bool, error) { return (*w.project.Load())(r, rows), nil },
 	}, w.ops, tables, w.spec, w.logger())
 	w.stop = run(w.t, service.Run)

@@ -20,6 +20,8 @@ type Order struct {
 	By      event.Author
 	Part    Part
 	Switch  Switch
+	// Snapshot names an archive of the log; empty: the log itself is read.
+	Snapshot string
 }
 
 // Start begins a replay with an id that was never used.
@@ -29,7 +31,7 @@ func (b *Book) Start(id string, o Order, now time.Time) (Change, error) {
 	}
 	r := Replay{
 		ID: id, Account: o.Account, Projection: Ledger, Version: max(b.highest, b.Active()) + 1, Previous: b.Active(),
-		Switch: o.Switch, Part: o.Part, State: Running, StartedAt: now, StartedBy: o.By,
+		Switch: o.Switch, Part: o.Part, Snapshot: o.Snapshot, State: Running, StartedAt: now, StartedBy: o.By,
 	}
 	return Change{r, WasStarted}, nil
 }

@@ -37,6 +37,7 @@ type wire struct {
 	Switch      Switch       `json:"switch"`
 	Account     string       `json:"account,omitzero"`
 	From        string       `json:"from,omitzero"`
+	Snapshot    string       `json:"snapshot,omitzero"`
 	State       State        `json:"state"`
 	StartedAt   time.Time    `json:"started_at"`
 	StartedBy   authorWire   `json:"started_by"`
@@ -58,7 +59,7 @@ type authorWire struct {
 // Event gives the event of a change.
 func (c *Change) Event(id ulid.ULID, at time.Time, by event.Author) (event.Event, error) {
 	w := wire{
-		Projection: c.Projection, Version: c.Version, Previous: c.Previous, Switch: c.Switch, Account: c.Part.Account,
+		Projection: c.Projection, Version: c.Version, Previous: c.Previous, Switch: c.Switch, Account: c.Part.Account, Snapshot: c.Snapshot,
 		State: c.State, StartedAt: c.StartedAt.UTC(), StartedBy: authorWire(c.StartedBy), VerifiedAt: c.VerifiedAt.UTC(),
 		SwitchedAt: c.SwitchedAt.UTC(), KeepUntil: c.KeepUntil.UTC(), EndedAt: c.EndedAt.UTC(), Reason: c.Reason, Certificate: c.Certificate,
 	}
@@ -96,7 +97,7 @@ func Decode(e *event.Event) (*Replay, error) {
 	w := d.Replay
 	r := &Replay{
 		ID: e.Subject, Account: e.Account, Projection: w.Projection, Version: w.Version, Previous: w.Previous, Switch: w.Switch,
-		Part: Part{Account: w.Account}, State: w.State, StartedAt: w.StartedAt, StartedBy: event.Author(w.StartedBy),
+		Part: Part{Account: w.Account}, Snapshot: w.Snapshot, State: w.State, StartedAt: w.StartedAt, StartedBy: event.Author(w.StartedBy),
 		VerifiedAt: w.VerifiedAt, SwitchedAt: w.SwitchedAt, KeepUntil: w.KeepUntil, EndedAt: w.EndedAt, Reason: w.Reason, Certificate: w.Certificate,
 	}
 	switch r.State {

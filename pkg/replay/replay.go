@@ -97,6 +97,7 @@ type Replay struct {
 	Previous   uint32 // live when it started, and compared with
 	Switch     Switch
 	Part       Part
+	Snapshot   string // the file that the log is read from, as far as it goes; empty: the log itself is
 	State      State
 	StartedAt  time.Time
 	StartedBy  event.Author

@@ -33,11 +33,14 @@ type Replay struct {
 
 type replayStart struct {
 	Server  `embed:""`
-	Switch  string        `enum:"manual,when_equal" default:"manual" help:"Who switches: manual, or when_equal: by itself if nothing differs."`
-	Account string        `help:"Check this account only; it is not switched to."`
-	From    string        `help:"Check what the events from this position on made; it is not switched to."`
-	Watch   bool          `short:"w" help:"Show progress until it is verified."`
-	Every   time.Duration `hidden:"" default:"300ms"`
+	Switch  string `enum:"manual,when_equal" default:"manual" help:"Who switches: manual, or when_equal: by itself if nothing differs."`
+	Account string `help:"Check this account only; it is not switched to."`
+	From    string `help:"Check what the events from this position on made; it is not switched to."`
+
+	Snapshot string `help:"Read the log from this file in the server's folder for snapshots (SHIPLEDGER_SNAPSHOT_DIR), as far as it goes."`
+
+	Watch bool          `short:"w" help:"Show progress until it is verified."`
+	Every time.Duration `hidden:"" default:"300ms"`
 }
 
 type replayID struct {
@@ -144,6 +147,9 @@ func (c *replayStart) Run(ctx context.Context, app *kong.Context) error {
 	}
 	if c.From != "" {
 		body["from"] = c.From
+	}
+	if c.Snapshot != "" {
+		body["snapshot"] = c.Snapshot
 	}
 	var r replayState
 	if err := c.call(ctx, http.MethodPost, "replays/", nil, body, &r); err != nil {

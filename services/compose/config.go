@@ -53,6 +53,7 @@ type Config struct {
 	OutboundAllow  []string      `name:"outbound-allow" env:"SHIPLEDGER_OUTBOUND_ALLOW" help:"Private addresses and networks that may be called, also without TLS, where the issuer or the reporter's keys are; none: only the public internet is, over https."`
 	TrustedProxies []string      `name:"trusted-proxies" env:"SHIPLEDGER_TRUSTED_PROXIES" help:"Addresses and networks of proxies in front whose X-Forwarded-For tells where a request comes from; none: the connection does."`
 	ReplayKeep     time.Duration `default:"24h" env:"SHIPLEDGER_REPLAY_KEEP" help:"How long a switch to a rebuilt read model can be undone."`
+	Snapshots      string        `name:"snapshot-dir" env:"SHIPLEDGER_SNAPSHOT_DIR" help:"Folder of exported logs that a replay may run from; none: replays read the log only."`
 
 	Heartbeat time.Duration `default:"15s" env:"SHIPLEDGER_HEARTBEAT" help:"How often a stream of events without news says that it is alive."`
 

@@ -23,6 +23,7 @@ type replayAnswer struct {
 	Switch      string       `json:"switch"`
 	Account     httpapi.Text `json:"account"`
 	From        httpapi.Text `json:"from"`
+	Snapshot    httpapi.Text `json:"snapshot"`
 	Events      uint64       `json:"events"`
 	Total       uint64       `json:"total"`
 	Rate        float64      `json:"rate"`
@@ -42,7 +43,7 @@ func (s *Service) toAPI(r *replay.Replay) replayAnswer {
 		ID: r.ID, State: string(r.State), Projection: r.Projection, Version: r.Version, Previous: r.Previous, Switch: string(r.Switch),
 		Account: httpapi.Text(r.Part.Account), StartedAt: httpapi.Moment(r.StartedAt), StartedBy: replay.MadeBy(r.StartedBy),
 		VerifiedAt: httpapi.Moment(r.VerifiedAt), SwitchedAt: httpapi.Moment(r.SwitchedAt), EndedAt: httpapi.Moment(r.EndedAt),
-		Reason: httpapi.Text(r.Reason),
+		Reason: httpapi.Text(r.Reason), Snapshot: httpapi.Text(r.Snapshot),
 	}
 	if r.Part.From.Offset > 0 {
 		a.From = httpapi.Text(r.Part.From.String())

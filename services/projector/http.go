@@ -86,6 +86,8 @@ func (s *Service) startReplay(w http.ResponseWriter, r *httpapi.Request) error {
 		Account string `json:"account"`
 		From    string `json:"from"`
 		Switch  string `json:"switch"`
+
+		Snapshot string `json:"snapshot"`
 	}
 	if err := s.read(r, &asked); err != nil {
 		return err
@@ -93,7 +95,12 @@ func (s *Service) startReplay(w http.ResponseWriter, r *httpapi.Request) error {
 	if asked.Account != "" && asked.Account != r.Identity.Account {
 		return httpapi.NotOwner("account")
 	}
-	order := replay.Order{Account: r.Identity.Account, By: r.Identity.Author(), Part: replay.Part{Account: asked.Account}, Switch: replay.Manual}
+	order := replay.Order{Account: r.Identity.Account, By: r.Identity.Author(), Part: replay.Part{Account: asked.Account}, Switch: replay.Manual, Snapshot: asked.Snapshot}
+	if asked.Snapshot != "" {
+		if _, err := s.snapshotFile(asked.Snapshot); err != nil {
+			return &httpapi.ValidationError{Faults: []httpapi.FieldFault{{Loc: []string{"body", "snapshot"}, Msg: reasonOf(err), Type: "value_error"}}}
+		}
+	}
 	if asked.Switch != "" {
 		order.Switch = replay.Switch(asked.Switch)
 	}

@@ -35,7 +35,7 @@ type lane struct {
 	version uint32
 	stream  string
 	log     eventlog.Reader
-	sink    readmodel.Sink
+	sink    finishing
 	first   event.Offset      // where it begins if nothing is stored; 0: with the log
 	config  projection.Config // but for how it stores
 	// rebuilding says that it stores as fast as it may, in blocks of its own size.
@@ -105,11 +105,11 @@ func (l *lane) follow(ctx context.Context) error {
 		after = l.first.Seq() - 1
 	}
 	l.gate.heed() // before the pace and the book are read, so that nothing is missed
-	cfg, sink := projection.DefaultConfig, l.sink
+	cfg, sink := projection.DefaultConfig, readmodel.Sink(l.sink)
 	if l.rebuilding.Load() {
 		cfg, sink = rebuildConfig, sharing{sink, l.wanted}
-		if b, ok := l.sink.(readmodel.Batcher); ok && !l.searching {
-			cfg.Batch = func() readmodel.Batch { return sharingBatch{b.Batch(), l.wanted} }
+		if batch := l.sink.batches(); batch != nil && !l.searching {
+			cfg.Batch = func() readmodel.Batch { return sharingBatch{batch(), l.wanted} }
 		}
 	}
 	if cfg.Backlog, err = l.log.Last(ctx); err != nil {
@@ -197,7 +197,7 @@ func (l *lane) State() State {
 func (l *lane) broken() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.failures >= maxFailures {
+	if l.failures >= maxFailures || fault.KindOf(l.state.Err) == fault.Precondition {
 		return l.state.Err
 	}
 	return nil
@@ -213,6 +213,27 @@ const finishWithin = 2 * time.Second
 
 // Store implements readmodel.Sink.
 func (f finishing) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
+	return finish(ctx, func(ctx context.Context) error { return f.Sink.Store(ctx, rows, upTo) })
+}
+
+// batches gives what makes batches; nil where the store takes rows only.
+func (f finishing) batches() func() readmodel.Batch {
+	b, ok := f.Sink.(readmodel.Batcher)
+	if !ok {
+		return nil
+	}
+	return func() readmodel.Batch { return finishingBatch{b.Batch()} }
+}
+
+// finishingBatch does the same.
+type finishingBatch struct{ readmodel.Batch }
+
+// Store implements readmodel.Batch.
+func (f finishingBatch) Store(ctx context.Context, upTo readmodel.Progress) error {
+	return finish(ctx, func(ctx context.Context) error { return f.Batch.Store(ctx, upTo) })
+}
+
+func finish(ctx context.Context, store func(context.Context) error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -228,7 +249,7 @@ func (f finishing) Store(ctx context.Context, rows *readmodel.Rows, upTo readmod
 		}
 	})
 	defer stop()
-	return f.Sink.Store(work, rows, upTo)
+	return store(work)
 }
 
 // sharing leaves the store some time after each block, where others want it.

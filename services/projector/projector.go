@@ -42,6 +42,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/logarchive"
 	"github.com/shipledger/shipledger/pkg/projection"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/replay"
@@ -100,6 +101,9 @@ type Config struct {
 	Keep    time.Duration // how long a switch can be undone; 0: 24 h
 	// CodeVersion names this build in certificates.
 	CodeVersion string
+	// Snapshots is the folder of the archives of the log that a replay may be told to
+	// run from; empty: there are none.
+	Snapshots string
 	// Project is what projects an event; nil: projection.Project.
 	Project projection.Func
 	// Operator names the account whose admins run the server: they see what was
@@ -308,13 +312,12 @@ func (s *Service) keepToPlan(ctx context.Context, migrated *bool) (wait time.Dur
 	s.hear()
 	s.stopUnplanned(plan, open, running)
 	for _, v := range plan.Projected {
-		part := replay.Part{}
+		var rebuilt *replay.Replay
 		if running && v == open.Version {
-			part = open.Part
+			rebuilt = &open
 		}
-		rebuilding := running && v == open.Version
-		err := s.startVersion(ctx, v, part, rebuilding)
-		if err != nil && rebuilding && fault.KindOf(err) == fault.Precondition {
+		err := s.startVersion(ctx, v, rebuilt)
+		if err != nil && rebuilt != nil && fault.KindOf(err) == fault.Precondition {
 			s.failed(ctx, open, err)
 			continue
 		}
@@ -385,14 +388,26 @@ func (s *Service) version(number uint32) *version {
 	return s.versions[number]
 }
 
-func (s *Service) startVersion(ctx context.Context, number uint32, part replay.Part, rebuilding bool) error {
+// startVersion keeps a version up to date, the one that a replay makes if there
+// is one.
+func (s *Service) startVersion(ctx context.Context, number uint32, rebuilt *replay.Replay) error {
 	if s.version(number) != nil {
 		return nil
+	}
+	part, archive := replay.Part{}, ""
+	if rebuilt != nil {
+		part = rebuilt.Part
+		if rebuilt.Snapshot != "" {
+			var err error
+			if archive, err = s.snapshotFile(rebuilt.Snapshot); err != nil {
+				return err
+			}
+		}
 	}
 	if err := s.tables.EnsureVersion(ctx, number); err != nil {
 		return err
 	}
-	if rebuilding {
+	if rebuilt != nil {
 		if err := s.deferMerges(ctx, number); err != nil {
 			return err
 		}
@@ -416,7 +431,10 @@ func (s *Service) startVersion(ctx context.Context, number uint32, part replay.P
 		if part.From.Stream == stream.Name {
 			l.first = part.From.Offset
 		}
-		l.rebuilding.Store(rebuilding)
+		l.rebuilding.Store(rebuilt != nil)
+		if archive != "" {
+			l.log = &snapshot{Reader: stream.Log, stream: stream.Name, open: func() (io.ReadCloser, error) { return logarchive.Open(archive) }}
+		}
 		l.wanted = s.arrivals()
 		l.observe = func(upTo readmodel.Progress, events, unknown int) { s.observe(l, upTo, events, unknown) }
 		v.lanes = append(v.lanes, l)

@@ -111,6 +111,9 @@ func (v *version) reached(at []event.Offset) bool {
 // near tells whether v lacks few frames of what other holds, and both get on.
 func (v *version) near(other *version) bool {
 	for i, l := range v.lanes {
+		if from, ok := l.log.(*snapshot); ok && !from.verified.Load() {
+			return false
+		}
 		mine, goal := l.State(), other.lanes[i].State()
 		if mine.Err != nil || goal.Err != nil || mine.Progress.Offset.Seq()+near < goal.Progress.Offset.Seq() {
 			return false

@@ -44,7 +44,7 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 	audit := projector.NewAudit(track, model, p.Stream, p.Config.AuditEvery, p.Logger)
 	service := projector.New(projector.Config{
 		Streams: []projector.Stream{{Name: p.Stream, Log: track}, {Name: event.CredentialStream, Log: credentials}},
-		Keep:    p.Config.ReplayKeep, CodeVersion: p.Config.Version, Operator: p.Ring.Operator, Entropy: rand.Reader, Lease: lead,
+		Keep:    p.Config.ReplayKeep, Snapshots: p.Config.Snapshots, CodeVersion: p.Config.Version, Operator: p.Ring.Operator, Entropy: rand.Reader, Lease: lead,
 	}, operations, model, p.Spec, p.Logger)
 	believed, err := credential.ParsePrefixes(p.Config.FrontDoors)
 	if err != nil {
