@@ -221,7 +221,7 @@ func (c *hostileConn) send(r *hostile.Request) (a hostileAnswer, err error) {
 func (c *hostileConn) read(r *hostile.Request) (a hostileAnswer, again bool, err error) {
 	var response *http.Response
 	for response == nil || response.StatusCode < http.StatusOK {
-		if response, err = http.ReadResponse(c.from, &http.Request{Method: r.Method}); err != nil {
+		if response, err = http.ReadResponse(c.from, &http.Request{Method: r.Method}); err != nil { //nolint:bodyclose // it ends with its connection
 			return a, false, err
 		}
 	}

@@ -109,7 +109,7 @@ func (g *Generator) object(schema map[string]any, intent Intent, depth int) *val
 	required, _ := schema["required"].([]any)
 	_, anyOf := schema["anyOf"]
 	for _, name := range slices.Sorted(maps.Keys(properties)) {
-		if !slices.Contains(required, any(name)) && !g.one(3) && !(anyOf && g.one(2)) {
+		if !slices.Contains(required, any(name)) && !g.one(3) && (!anyOf || !g.one(2)) {
 			continue
 		}
 		p, _ := properties[name].(map[string]any)

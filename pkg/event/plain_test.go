@@ -13,7 +13,7 @@ import (
 
 func TestPlainKeepsTheLastOfARepeatedMember(t *testing.T) {
 	for in, want := range map[string]string{
-		` { "a" : 1 } `:                       `{"a":1}`,
+		"\t{ \"a\" : 1 }\n":                   `{"a":1}`,
 		`{"a":1,"a":2}`:                       `{"a":2}`,
 		`{"a":{"x":1,"\u0078":2},"b":[]}`:     `{"a":{"x":2},"b":[]}`,
 		`[{"a":1,"b":2,"a":{"c":1,"c":[3]}}]`: `[{"b":2,"a":{"c":[3]}}]`,

@@ -65,7 +65,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		if served := conns.stop(); served > 0 && s.Logger != nil {
-			s.Logger.Info("waiting for requests in flight", "requests", served, "at_most", s.Grace)
+			s.Logger.InfoContext(ctx, "waiting for requests in flight", "requests", served, "at_most", s.Grace)
 		}
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.Grace)
 		defer cancel()

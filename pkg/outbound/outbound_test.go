@@ -1,3 +1,4 @@
+//nolint:bodyclose // get closes them when the test ends
 package outbound_test
 
 import (
