@@ -27,7 +27,7 @@ type tallied struct {
 	name                      string
 	rounds                    int
 	acknowledged, unknown     int
-	lost, doubled, faults     int
+	lost, doubled             int
 	slowestWrite, slowestRead time.Duration
 	impossible                error
 }

@@ -175,7 +175,7 @@ func (s *storing) finish(err error) error {
 // abandon waits for a store whose result nobody wants.
 func (s *storing) abandon() {
 	if s.portion != nil {
-		<-s.result
+		<-s.result //nolint:errcheck // nobody wants it
 	}
 }
 

@@ -118,7 +118,7 @@ func (s *snapshot) verify(ctx context.Context) error {
 	if s.verified.Load() || s.refused != nil {
 		return s.refused
 	}
-	next, stop := iter.Pull2(s.Reader.Read(ctx, 0))
+	next, stop := iter.Pull2(s.Read(ctx, 0))
 	defer stop()
 	end := uint64(0)
 	err := s.scan(ctx, func(r *eventlog.Recorded, leaf tlog.Hash) error {
