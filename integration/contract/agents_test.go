@@ -2,8 +2,10 @@ package contract_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -134,6 +136,22 @@ func TestToolsAnswerAsTheRoutesDo(t *testing.T) {
 		if !slices.ContainsFunc(shown, func(k any) bool { one := k.(map[string]any); return one["id"] == key && one["status"] == "active" }) {
 			t.Errorf("key %s is not shown active among %v", key, shown)
 		}
+	})
+}
+
+// An account has more products than a page of the matrix has rows.
+func TestToolsFindWhatIsLiveInAnEnvironmentBehindProductsThatAreNotThere(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		var elsewhere []any
+		for i := range 600 {
+			elsewhere = append(elsewhere, m.deployment("success", body{"product_name": fmt.Sprintf("a%03d", i), "invoke_id": strconv.Itoa(i), "kind": "deployment"}))
+		}
+		m.lines(elsewhere).is(http.StatusOK)
+		m.deployed(m.deployment("success", body{"product_name": "z", "version": "7", "environment_name": "qa"}))
+		m.tool("get_environment_state", body{"environment": "qa"}).shows(body{
+			"result.structuredContent.services.0.product": "z", "result.structuredContent.services.0.version": "7",
+			"result.structuredContent.services.1": absent, "result.structuredContent.more": false,
+		})
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -127,12 +128,19 @@ func isHTTP(r *hostile.Request) bool {
 	return err == nil
 }
 
+// rpcID is the id of a call in its answer.
+var rpcID = regexp.MustCompile(`"id":"(?:[^"\\]|\\.)*"`)
+
 // judge holds an answer to the document, and to what is never answered.
 func (s *siege) judge(v *verdict, r *hostile.Request, a hostileAnswer) {
 	var head bytes.Buffer
 	_ = a.header.Write(&head)
+	body := a.body
+	if r.Operation.ID == "callMCP" { // JSON-RPC gives back the id of a call as it came
+		body = rpcID.ReplaceAll(body, nil)
+	}
 	for _, secret := range s.secrets {
-		if bytes.Contains(a.body, secret) || bytes.Contains(head.Bytes(), secret) {
+		if bytes.Contains(body, secret) || bytes.Contains(head.Bytes(), secret) {
 			at := max(bytes.Index(a.body, secret), 0)
 			v.Errorf("the answer holds the secret %s: %.500s", secret, a.body[max(at-200, 0):])
 		}

@@ -14,6 +14,8 @@ import (
 const (
 	shownRows    = 100 // of lists whose caller did not say
 	briefingRows = 10  // of each list in a briefing
+	pageRows     = 500 // of the matrix, where most may be empty
+	mostPages    = 20  // of the matrix that one call asks for
 )
 
 // addTools offers the tools of contract 20 that only read.
@@ -225,23 +227,38 @@ func (c *client) deploymentStatus(ctx context.Context, in stateArgs) (statuses, 
 	return rows, nil
 }
 
-// matrix asks what is live, and whether environments differ in it.
+// matrix asks what is live, and whether environments differ in it. The matrix has
+// a row for every product, so that of an environment alone most may be empty: they
+// are left out, and looked behind.
 func (c *client) matrix(ctx context.Context, in stateArgs) (rows statuses, drift bool, err error) {
-	var m matrixAnswer
-	err = c.get(ctx, "/matrix", url.Values{
-		"product": {in.Product}, "environment": {in.Environment}, "at": {in.At}, "limit": {strconv.Itoa(shownRows)},
-	}, &m)
-	rows = statuses{Items: []status{}, More: m.NextCursor != nil, AsOf: m.AsOf}
-	for _, item := range m.Items {
-		drift = drift || item.Drift
-		for _, at := range item.Cells {
-			rows.Items = append(rows.Items, status{
-				Product: item.Product, Environment: at.Environment, CurrentVersion: at.Version, Status: at.Status,
-				DeployedAt: at.DeployedAt, DeployedBy: at.DeployedBy, DeploymentID: at.DeploymentID, LastAttempt: at.LastAttempt,
-			})
+	rows.Items, rows.More = []status{}, true
+	ask := url.Values{"product": {in.Product}, "environment": {in.Environment}, "at": {in.At}, "limit": {strconv.Itoa(shownRows)}}
+	if in.Product == "" && in.Environment != "" {
+		ask.Set("limit", strconv.Itoa(pageRows))
+	}
+	for page := 0; rows.More && page < mostPages && len(rows.Items) < shownRows; page++ {
+		var m matrixAnswer
+		if err := c.get(ctx, "/matrix", ask, &m); err != nil {
+			return rows, drift, err
+		}
+		for _, item := range m.Items {
+			drift = drift || item.Drift
+			for _, at := range item.Cells {
+				if in.Product == "" && at.Version == nil && at.LastAttempt == nil {
+					continue
+				}
+				rows.Items = append(rows.Items, status{
+					Product: item.Product, Environment: at.Environment, CurrentVersion: at.Version, Status: at.Status,
+					DeployedAt: at.DeployedAt, DeployedBy: at.DeployedBy, DeploymentID: at.DeploymentID, LastAttempt: at.LastAttempt,
+				})
+			}
+		}
+		rows.AsOf, rows.More = m.AsOf, m.NextCursor != nil
+		if rows.More {
+			ask.Set("cursor", *m.NextCursor)
 		}
 	}
-	return rows, drift, err
+	return rows, drift, nil
 }
 
 // previous asks what was live in a cell right before what is: the newest
