@@ -54,6 +54,7 @@ type Lease struct {
 	stands  stands
 	synced  bool          // what stood in the table is known
 	changed chan struct{} // closed and replaced whenever stands changes
+	doubted chan struct{} // holds something when what was heard proved wrong
 	until   time.Time     // this process holds it until then
 }
 
@@ -74,7 +75,7 @@ func New(cfg Config, table kv.Table, logger *slog.Logger) *Lease {
 	if cfg.Life <= 0 {
 		cfg.Life = defaultLife
 	}
-	return &Lease{cfg: cfg, table: table, logger: logger, changed: make(chan struct{})}
+	return &Lease{cfg: cfg, table: table, logger: logger, changed: make(chan struct{}), doubted: make(chan struct{}, 1)}
 }
 
 // Held tells whether this process holds the lease at this moment.
@@ -114,7 +115,9 @@ func (l *Lease) Lead(ctx context.Context, lead func(ctx context.Context), standb
 			l.hold(ctx, began, stored, lead)
 			continue
 		}
-		if !errors.Is(err, kv.ErrConflict) && ctx.Err() == nil {
+		if errors.Is(err, kv.ErrConflict) {
+			l.doubt()
+		} else if ctx.Err() == nil {
 			l.logger.WarnContext(ctx, "cannot ask for the lease", "lease", l.cfg.Key, "err", err)
 		}
 		if !pause(ctx, l.cfg.Life/renewals) {
@@ -170,6 +173,7 @@ func (l *Lease) hold(ctx context.Context, began time.Time, revision uint64, lead
 			revision = stored
 			over.Reset(l.extend(began))
 		case err == nil || errors.Is(err, kv.ErrConflict):
+			l.doubt()
 			stop()
 		case leading.Err() == nil:
 			l.logger.WarnContext(leading, "cannot renew the lease", "lease", l.cfg.Key, "err", err)
@@ -211,17 +215,38 @@ func (l *Lease) store(ctx context.Context, owner string, revision uint64) (uint6
 	return l.table.Swap(ctx, l.cfg.Key, body, revision)
 }
 
+// doubt makes this process listen anew: the table knows something else than it
+// heard, or was made anew without what stood in it.
+func (l *Lease) doubt() {
+	select {
+	case l.doubted <- struct{}{}:
+	default:
+	}
+}
+
 // listen follows the table, and anew from time to time: a watch that has become
 // deaf does not say so.
 func (l *Lease) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		bound, cancel := context.WithTimeout(ctx, listenFor)
+		go func() { // ends with bound
+			select {
+			case <-l.doubted:
+				cancel()
+			case <-bound.Done():
+			}
+		}()
+		found := false
 		for e, err := range l.table.Watch(bound) {
 			if err != nil {
 				if bound.Err() == nil {
 					l.logger.WarnContext(ctx, "cannot hear who leads", "lease", l.cfg.Key, "err", err)
 				}
 				break
+			}
+			found = found || e.Key == l.cfg.Key
+			if e.Key == "" && !found {
+				l.forget()
 			}
 			l.hear(ctx, e)
 		}
@@ -230,6 +255,16 @@ func (l *Lease) listen(ctx context.Context) {
 		if !quiet {
 			pause(ctx, l.cfg.Life/renewals)
 		}
+	}
+}
+
+// forget notes that the table does not hold what stood in it: it lives in memory,
+// and was made anew. Whoever held the lease may hold it for one life more.
+func (l *Lease) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stands.revision != 0 {
+		l.stands.revision, l.stands.heard = 0, time.Now()
 	}
 }
 

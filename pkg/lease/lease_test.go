@@ -130,3 +130,38 @@ func TestWhoCannotRenewIsOverBeforeAnotherBegins(t *testing.T) {
 		}
 	})
 }
+
+// forgetful is a table in memory whose server is started again: what stood in it
+// is gone, and whoever listened hears no more.
+type forgetful struct{ now atomic.Pointer[memkv.Table] }
+
+func (f *forgetful) Put(ctx context.Context, key string, value []byte) (uint64, error) {
+	return f.now.Load().Put(ctx, key, value)
+}
+
+func (f *forgetful) Swap(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
+	return f.now.Load().Swap(ctx, key, value, revision)
+}
+
+func (f *forgetful) Delete(ctx context.Context, key string) error {
+	return f.now.Load().Delete(ctx, key)
+}
+
+func (f *forgetful) Watch(ctx context.Context) iter.Seq2[kv.Entry, error] {
+	return f.now.Load().Watch(ctx)
+}
+
+func TestOneLeadsAgainSoonAfterTheTableLostItsMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &forgetful{}
+		table.now.Store(memkv.New())
+		a, b := join(t, table, "a"), join(t, table, "b")
+		time.Sleep(time.Minute) // of the test's own clock
+		table.now.Store(memkv.New())
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if a.Held() == b.Held() || a.leading.Load() != a.Held() || b.leading.Load() != b.Held() {
+			t.Errorf("a holds the lease: %v, and b: %v", a.Held(), b.Held())
+		}
+	})
+}

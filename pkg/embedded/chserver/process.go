@@ -20,6 +20,9 @@ import (
 // pingTimeout bounds one authenticated ping, connecting included.
 const pingTimeout = 5 * time.Second
 
+// dirBusy is what an engine prints then, before it ends.
+const dirBusy = "Cannot lock file"
+
 // errDirBusy means that an older engine still holds the data folder. After a
 // hard kill of its parent that lasts a few seconds.
 var errDirBusy = errors.New("an engine that is still stopping holds the data folder")
@@ -86,7 +89,7 @@ func (p *process) awaitReady(ctx context.Context) error {
 	for {
 		select {
 		case <-p.exited:
-			if strings.Contains(p.stderr.String(), "Cannot lock file") {
+			if strings.Contains(p.stderr.String(), dirBusy) {
 				return errDirBusy
 			}
 			return fmt.Errorf("it ended before it was ready%s", p.lastWords())
@@ -99,6 +102,8 @@ func (p *process) awaitReady(ctx context.Context) error {
 		case err != nil:
 			last = err
 			continue
+		case !found && strings.Contains(p.stderr.String(), dirBusy):
+			return errDirBusy // it has yet to end
 		case !found && strings.Contains(p.stderr.String(), "DB::Exception"):
 			// An engine too old to listen says so, and then waits for input.
 			return fmt.Errorf("it cannot listen%s", p.lastWords())

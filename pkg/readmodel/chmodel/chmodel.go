@@ -14,12 +14,15 @@ package chmodel
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -161,6 +164,16 @@ type Model struct {
 	conn   driver.Conn
 	slow   driver.Conn // for comparing whole tables
 	active atomic.Uint32
+}
+
+// Place names the database, alike in every process that was given its address; ""
+// where only this process reaches it, by Config.DialContext.
+func (m *Model) Place() string {
+	if m.cfg.DialContext != nil {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(strings.Join(slices.Sorted(slices.Values(m.cfg.Addr)), ",") + "/" + m.cfg.Database))
+	return hex.EncodeToString(sum[:8])
 }
 
 // Open returns a model that connects when it is first used. It makes no tables:

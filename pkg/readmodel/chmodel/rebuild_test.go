@@ -251,8 +251,9 @@ func TestBatchesStoreWhatOneStoreOfTheirRowsDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if parts, err := m.Parts(t.Context(), 2); err != nil || parts != events {
-		t.Errorf("%d parts, %v; want %d, for merges are put off", parts, err, events)
+	apart, err := m.Parts(t.Context(), 2)
+	if err != nil || apart < events {
+		t.Errorf("%d parts, %v; want %d at least, for merges are put off", apart, err, events)
 	}
 	if f := compare(t, m, replay.Part{}); !f.Equal() || f.Events != events {
 		t.Errorf("%+v", f)
@@ -260,15 +261,16 @@ func TestBatchesStoreWhatOneStoreOfTheirRowsDoes(t *testing.T) {
 	if err := m.AllowMerges(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; {
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-poll.C { // until the engine gets to it
 		parts, err := m.Parts(t.Context(), 2)
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("%d parts, %v: nothing is merged", parts, err)
 		}
-		if parts < events {
+		if parts < apart {
 			break
 		}
-		time.Sleep(10 * time.Millisecond) // until the engine gets to it
 	}
 	if f := compare(t, m, replay.Part{}); !f.Equal() || f.Events != events {
 		t.Errorf("%+v", f)

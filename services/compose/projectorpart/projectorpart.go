@@ -2,6 +2,7 @@
 package projectorpart
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -40,7 +41,11 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 	if err != nil {
 		return compose.Part{}, err
 	}
-	lead := lease.New(lease.Config{Key: "projector." + p.Stream, Owner: rand.Text(), Value: p.Address}, leases, p.Logger)
+	// One leads for each read model: processes on one log may have several. One that
+	// no other process reaches is this one's alone.
+	owner := rand.Text()
+	place := cmp.Or(model.Place(), owner)
+	lead := lease.New(lease.Config{Key: "projector." + p.Stream + "." + place, Owner: owner, Value: p.Address}, leases, p.Logger)
 	audit := projector.NewAudit(track, model, p.Stream, p.Config.AuditEvery, p.Logger)
 	service := projector.New(projector.Config{
 		Streams: []projector.Stream{{Name: p.Stream, Log: track}, {Name: event.CredentialStream, Log: credentials}},
