@@ -53,11 +53,13 @@ func (m *memory) take(s step) answer {
 		}
 		return a
 	case "suspend":
-		keys := m.send(http.MethodGet, keysPath+"?name="+s.Product, "", admin).is(http.StatusOK).each("items", "id")
-		if len(keys) == 0 {
+		keys := m.send(http.MethodGet, keysPath+"?name="+s.Product, "", admin).is(http.StatusOK)
+		numbers, ids := keys.each("items", "key_id"), keys.each("items", "id")
+		if len(ids) == 0 {
 			return m.send(http.MethodGet, keysPath, "", admin)
 		}
-		return m.manage(http.MethodPost, keysPath+keys[0]+"/suspend", nil, admin)
+		first := slices.Index(numbers, slices.Min(numbers)) // the same one in both systems, in whichever order they are listed
+		return m.manage(http.MethodPost, keysPath+ids[first]+"/suspend", nil, admin)
 	}
 	return m.post("/deployment-events/", event.with(body{"environment_name": s.Environment}), key)
 }
