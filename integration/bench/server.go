@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -22,6 +21,8 @@ import (
 	"time"
 
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/shipledger/shipledger/integration/separate"
 )
 
 const (
@@ -201,7 +202,7 @@ func startLedger(ctx context.Context, binary, data string) (*ledger, error) {
 
 // startProcess starts one process of a ledger, which need not be the first.
 func startProcess(ctx context.Context, binary, data string, env ...string) (*ledger, error) {
-	addr, err := freeAddr()
+	addr, err := separate.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -216,14 +217,6 @@ func startProcess(ctx context.Context, binary, data string, env ...string) (*led
 		return nil, errors.Join(err, l.stop())
 	}
 	return l, nil
-}
-
-func freeAddr() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a port: %w", err)
-	}
-	return listener.Addr().String(), listener.Close()
 }
 
 func (l *ledger) untilReady(ctx context.Context) error {

@@ -25,6 +25,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
+	"github.com/shipledger/shipledger/integration/separate"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/natsserver"
 	"github.com/shipledger/shipledger/pkg/event"
@@ -398,7 +399,7 @@ func (b *bench) sideRound(ctx context.Context, s *server, key string, connection
 
 // startMeasured starts a ledger whose own metrics can be asked for.
 func startMeasured(ctx context.Context, binary, data string, env ...string) (*ledger, error) {
-	metrics, err := freeAddr()
+	metrics, err := separate.FreeAddr()
 	if err != nil {
 		return nil, err
 	}

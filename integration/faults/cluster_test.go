@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/shipledger/shipledger/integration/separate"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
 )
@@ -58,12 +58,11 @@ func startCluster(t *testing.T) *natsCluster {
 // freeAddress is one that nothing listens to at the moment.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := separate.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addr
 }
 
 func (c *natsCluster) urls() string {

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -128,7 +129,7 @@ func Start(ctx context.Context, cfg Config) (_ *System, err error) {
 	}
 	for _, name := range compose.Services {
 		for range max(1, s.count(name)) {
-			addr, err := freeAddr()
+			addr, err := FreeAddr()
 			if err != nil {
 				return nil, err
 			}
@@ -165,7 +166,7 @@ func (s *System) count(name string) int {
 func (s *System) startBackends(ctx context.Context) error {
 	ports := make([]string, 3)
 	for i := range ports {
-		addr, err := freeAddr()
+		addr, err := FreeAddr()
 		if err != nil {
 			return err
 		}
@@ -209,7 +210,7 @@ func (s *System) StartService(name, addr string) (*Process, error) {
 	}
 	metrics := ""
 	if s.cfg.Metrics {
-		at, err := freeAddr()
+		at, err := FreeAddr()
 		if err != nil {
 			return nil, err
 		}
@@ -227,7 +228,7 @@ func (s *System) startDoor() error {
 	addr := s.cfg.Addr
 	if strings.HasSuffix(addr, ":0") {
 		var err error
-		if addr, err = freeAddr(); err != nil {
+		if addr, err = FreeAddr(); err != nil {
 			return err
 		}
 	}
@@ -424,13 +425,17 @@ func (p *Process) awaitListening(ctx context.Context) error {
 	}
 }
 
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // returns at once
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+// FreeAddr gives an address that nothing listens to. Its port is below those that
+// the kernel hands out by itself, so that nobody is given it before it is used.
+func FreeAddr() (string, error) {
+	const from, upTo = 10_000, 30_000
+	for range 100 {
+		addr := "127.0.0.1:" + strconv.Itoa(from+mathrand.IntN(upTo-from))
+		if ln, err := net.Listen("tcp", addr); err == nil { //nolint:noctx // returns at once
+			return addr, ln.Close()
+		}
 	}
-	defer ln.Close()
-	return "127.0.0.1:" + strconv.Itoa(ln.Addr().(*net.TCPAddr).Port), nil //nolint:forcetypeassert // it is TCP
+	return "", fmt.Errorf("no port from %d to %d is free", from, upTo)
 }
 
 // lastWords keeps the last that a process wrote, and passes it on.
