@@ -48,6 +48,7 @@ type siege struct {
 	addr    string
 	bearers []hostile.Bearer
 	secrets [][]byte // random parts, which no answer may hold
+	slow    bool     // the read model is an engine, which a busy machine may hold up
 
 	mu       sync.Mutex
 	statuses map[string]map[string]int // by operation
@@ -161,8 +162,8 @@ func (s *siege) judge(v *verdict, r *hostile.Request, a hostileAnswer) {
 		}
 		return
 	}
-	// A read model that is behind, or slow on a busy machine, is no defect of an answer.
-	if a.status >= http.StatusInternalServerError && !bytes.Contains(a.body, []byte("READ_MODEL_BEHIND")) && !bytes.Contains(a.body, []byte("READ_MODEL_UNAVAILABLE")) {
+	busy := bytes.Contains(a.body, []byte("READ_MODEL_BEHIND")) || s.slow && bytes.Contains(a.body, []byte("READ_MODEL_UNAVAILABLE"))
+	if a.status >= http.StatusInternalServerError && !busy {
 		v.Errorf("%d: %.2000s", a.status, a.body)
 		return
 	}
@@ -387,7 +388,7 @@ func TestHostileRequestsAreAnsweredAsDocumentedByTheRealEngine(t *testing.T) {
 	l := onEmbedded(t)
 	slug := "hostile-" + strconv.FormatInt(names.Add(1), 10)
 	made := l.manage(http.MethodPost, "/accounts/", body{"account": slug, "admin_email": "admin@example.com"}, as(l.admin)).is(http.StatusCreated)
-	s := &siege{statuses: map[string]map[string]int{}, addr: strings.TrimPrefix(l.url, "http://")}
+	s := &siege{statuses: map[string]map[string]int{}, slow: true, addr: strings.TrimPrefix(l.url, "http://")}
 	for _, member := range []string{"api_key", "pat", "admin_pat"} {
 		token := made.text(member)
 		s.bearers = append(s.bearers, hostile.Bearer{Name: member, Token: token, Admits: func(op *httpapi.Operation) bool {
