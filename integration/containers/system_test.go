@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,8 @@ import (
 	bridge "github.com/testcontainers/testcontainers-go/network"
 	"github.com/testcontainers/testcontainers-go/wait"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/shipledger/shipledger/integration/separate"
 )
 
 // wanted says that this suite is to run: its images were built of this checkout.
@@ -167,8 +170,11 @@ func (s *system) run(name string, of service, volumes map[string]string) {
 	env := map[string]string{"SHIPLEDGER_RATE_LIMIT": "off"} // a reporter here reports for a whole company
 	maps.Copy(env, of.Environment)
 	var exposed []string
+	bindings := network.PortMap{}
 	for _, p := range of.Ports {
-		exposed = append(exposed, p[strings.LastIndex(p, ":")+1:]+"/tcp")
+		port := p[strings.LastIndex(p, ":")+1:] + "/tcp"
+		exposed = append(exposed, port)
+		bindings[network.MustParsePort(port)] = []network.PortBinding{s.hostPort()}
 	}
 	c, err := testcontainers.GenericContainer(s.t.Context(), testcontainers.GenericContainerRequest{
 		ContainerRequest: testcontainers.ContainerRequest{
@@ -181,15 +187,7 @@ func (s *system) run(name string, of service, volumes map[string]string) {
 				for _, path := range of.Tmpfs {
 					h.Tmpfs[path] = ""
 				}
-				for port := range h.PortBindings { // a port of this machine's own, whichever is free
-					h.PortBindings[port] = []network.PortBinding{{HostIP: netip.MustParseAddr("127.0.0.1")}}
-				}
-				for _, port := range exposed {
-					if h.PortBindings == nil {
-						h.PortBindings = network.PortMap{}
-					}
-					h.PortBindings[network.MustParsePort(port)] = []network.PortBinding{{HostIP: netip.MustParseAddr("127.0.0.1")}}
-				}
+				h.PortBindings = bindings
 			},
 		},
 		Started: true,
@@ -206,6 +204,16 @@ func (s *system) run(name string, of service, volumes map[string]string) {
 	})
 }
 
+// hostPort is a free port of this machine. An engine that chooses takes one of
+// those that outgoing connections are given too, and finds it in use now and then.
+func (s *system) hostPort() network.PortBinding {
+	s.t.Helper()
+	addr, err := separate.FreeAddr()
+	s.must("find a free port", err)
+	at := netip.MustParseAddrPort(addr)
+	return network.PortBinding{HostIP: at.Addr(), HostPort: strconv.Itoa(int(at.Port()))}
+}
+
 // log gives the end of what a part printed.
 func (s *system) log(name string) string {
 	out, err := s.parts[name].Logs(context.WithoutCancel(s.t.Context()))
@@ -217,7 +225,7 @@ func (s *system) log(name string) string {
 	return string(text[max(0, len(text)-4000):])
 }
 
-// url is where people talk to the system now: it moves when a container starts anew.
+// url is where people talk to the system, or an error while that part is down.
 func (s *system) url(ctx context.Context) (string, error) {
 	port, err := s.parts[s.frontier].MappedPort(ctx, "8080/tcp")
 	if err != nil { // it is down
