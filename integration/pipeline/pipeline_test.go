@@ -51,9 +51,10 @@ func TestTheReadModelInMemoryEqualsThePlainModel(t *testing.T) {
 
 func TestTheReadModelInClickHouseEqualsThePlainModel(t *testing.T) {
 	srv := chservertest.Start(t)
-	auth := srv.Auth()
+	auth, reads := srv.Auth(), srv.ReadAuth()
 	model, err := chmodel.Open(t.Context(), chmodel.Config{
-		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: "pipeline",
+		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database,
+		Reader: &chmodel.Login{User: reads.User, Password: reads.Password},
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -67,8 +67,6 @@ type world struct {
 	snapshots string // the folder that replays may read
 }
 
-var databases atomic.Int64
-
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	srv := chservertest.Start(t)
@@ -76,10 +74,11 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, srv: srv, database: fmt.Sprintf("replay_%d", databases.Add(1)), spec: spec, track: memlog.New(), ops: memlog.New()}
-	auth := srv.Auth()
+	auth, reads := srv.Auth(), srv.ReadAuth()
+	w := &world{t: t, srv: srv, database: auth.Database, spec: spec, track: memlog.New(), ops: memlog.New()}
 	w.model, err = chmodel.Open(t.Context(), chmodel.Config{
 		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: w.database,
+		Reader:         &chmodel.Login{User: reads.User, Password: reads.Password}, // as in every way of running
 		FollowInterval: 20 * time.Millisecond,
 	}, w.logger())
 	if err != nil {

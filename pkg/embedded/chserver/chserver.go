@@ -50,6 +50,9 @@ type Config struct {
 	Engine Engine
 	// Database is created if missing. Default: shipledger.
 	Database string
+	// Readable names more databases that the user who may only read may read: their
+	// names begin so. Tests have many databases in one engine. Default: none.
+	Readable string
 	// Listen is the IPv4 address of the engine. Default: 127.0.0.1:0, a free port
 	// of this machine's own. Beyond loopback, the user may log in from anywhere.
 	Listen string
@@ -106,6 +109,9 @@ func (c Config) Validate() error {
 	}
 	if !plainName.MatchString(c.Database) {
 		errs = append(errs, fmt.Errorf("%q is no name for a database", c.Database))
+	}
+	if c.Readable != "" && !plainName.MatchString(c.Readable) {
+		errs = append(errs, fmt.Errorf("%q is no beginning of names of databases", c.Readable))
 	}
 	if a, err := netip.ParseAddrPort(c.Listen); err != nil || !a.Addr().Is4() {
 		errs = append(errs, fmt.Errorf("%q is no IPv4 address with a port, such as 127.0.0.1:9000", c.Listen))

@@ -118,6 +118,10 @@ func usersXML(cfg Config, password, readPassword string) string {
 	for _, e := range []string{"Atomic", "MergeTree", "ReplacingMergeTree", "AggregatingMergeTree", "SummingMergeTree", "Memory", "Null"} {
 		fmt.Fprintf(&engines, "\n        <query>GRANT TABLE ENGINE ON %s</query>", e)
 	}
+	readable := ""
+	if cfg.Readable != "" {
+		readable = "\n        <query>GRANT SELECT, SHOW ON " + cfg.Readable + "*.*</query>"
+	}
 	from := "127.0.0.1"
 	if !netip.MustParseAddrPort(cfg.Listen).Addr().IsLoopback() {
 		from = "::/0"
@@ -127,6 +131,7 @@ func usersXML(cfg Config, password, readPassword string) string {
 		"{FROM}", from,
 		"{READER}", readUser,
 		"{DATABASE}", cfg.Database,
+		"{READABLE}", readable,
 		"{READ_HASH}", hex.EncodeToString(readHash[:]),
 		"{HASH}", hex.EncodeToString(hash[:]),
 		"{MAX_QUERY_MEMORY}", strconv.FormatInt(cfg.MaxQueryMemory, 10),
@@ -177,7 +182,9 @@ func usersXML(cfg Config, password, readPassword string) string {
       <networks><ip>{FROM}</ip></networks>
       <profile>reads</profile>
       <quota>default</quota>
-      <grants><query>GRANT SELECT, SHOW ON {DATABASE}.*</query></grants>
+      <grants>
+        <query>GRANT SELECT, SHOW ON {DATABASE}.*</query>{READABLE}
+      </grants>
     </{READER}>
   </users>
   <quotas><default></default></quotas>

@@ -30,13 +30,15 @@ var epoch = time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
 
 func logger(tb testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(tb.Output(), nil)) }
 
-// open gives a model in a database of its own.
+// open gives a model in a database of its own, which is asked by the user who may
+// only read, as in every way of running.
 func open(tb testing.TB, srv *chserver.Server, change ...func(*chmodel.Config)) (*chmodel.Model, *chmodel.Writer) {
 	tb.Helper()
-	auth := srv.Auth()
+	auth, reads := srv.Auth(), srv.ReadAuth()
 	cfg := chmodel.Config{
 		DialContext: srv.DialContext, User: auth.User, Password: auth.Password,
-		Database: fmt.Sprintf("test_%d", databases.Add(1)),
+		Reader:   &chmodel.Login{User: reads.User, Password: reads.Password},
+		Database: fmt.Sprint(chservertest.Databases, databases.Add(1)),
 	}
 	for _, c := range change {
 		c(&cfg)

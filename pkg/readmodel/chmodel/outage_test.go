@@ -207,6 +207,7 @@ func TestAllTablesFlipTogetherAndBack(t *testing.T) {
 	m, w1 := open(t, srv, inDatabase(&database))
 	other, err := chmodel.Open(t.Context(), chmodel.Config{
 		DialContext: srv.DialContext, User: srv.Auth().User, Password: srv.Auth().Password, Database: database, FollowInterval: 10 * time.Millisecond,
+		Reader: &chmodel.Login{User: srv.ReadAuth().User, Password: srv.ReadAuth().Password},
 	}, logger(t))
 	if err != nil {
 		t.Fatal(err)

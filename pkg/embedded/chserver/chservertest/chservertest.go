@@ -65,10 +65,14 @@ func Source(tb testing.TB) string {
 	}
 }
 
+// Databases begins the names of databases that, on a server of Start, the user who
+// may only read may read as well as the server's own.
+const Databases = "test_"
+
 // Start runs a server on a folder of its own until the test ends.
 func Start(tb testing.TB) *chserver.Server {
 	tb.Helper()
-	srv, _ := StartConfig(tb, chserver.Config{Dir: tb.TempDir()})
+	srv, _ := StartConfig(tb, chserver.Config{Dir: tb.TempDir(), Readable: Databases})
 	return srv
 }
 
