@@ -500,7 +500,7 @@ func TestADeliberateChangeIsPreviewedSwitchedToWithConsentAndUndone(t *testing.T
 		t.Error(d)
 	}
 	for _, table := range diff.Tables {
-		touched := table.Name == "cells" || table.Name == "current" || table.Name == "cell_months"
+		touched := table.Name == "cells" || table.Name == "current" || table.Name == "cell_periods"
 		if (table.Changed > 0) != touched || table.Added+table.Removed > 0 {
 			t.Errorf("%+v", table)
 		}

@@ -76,7 +76,7 @@ func TestAPageIsReadWithoutReadingTheAccount(t *testing.T) {
 	m, w := open(t, srv, func(c *chmodel.Config) { c.QueryTimeout = time.Minute; cfg = *c })
 	l := newLedger(deployments, end)
 	merge := func() {
-		for table := range strings.FieldsSeq(`attempts builds cell_months cells current dep_by_env deployments environments events names
+		for table := range strings.FieldsSeq(`attempts builds cell_periods cells current dep_by_env deployments environments events names
 			past_attempts products releases versions`) {
 			execute(t, srv, m, "OPTIMIZE TABLE "+table+"_v1 FINAL")
 		}

@@ -17,15 +17,16 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-// What was live at a past moment is found in three steps, of which none reads
-// the history of an account:
+// What was live at a past moment is found in steps, of which none reads the
+// history of an account:
 //
 //  1. A cell whose newest success is not after the moment is answered by current.
-//  2. For the others the rows of the moment's own month are read, as far as the
-//     moment, and of the month before the newest row of each cell.
-//  3. For what is then still open, which are few, all months before, one row of
-//     each cell and month.
+//  2. For the others the rows of the moment's own period are read, as far as the
+//     moment, and of the period before the newest row of each cell.
+//  3. For what is then still open, one row of each cell and period: of three
+//     periods more, then of nine, then of all that are left.
 //
+// Busy accounts end after the second step, of quiet ones there is little to read.
 // They read identities, times and places only, and the same steps find the last
 // attempts. The rows that were found are then read whole.
 
@@ -57,7 +58,7 @@ const (
 	succeeded
 )
 
-// open tells whether the cell may hold more before a month.
+// open tells whether what is searched for may stand before a moment.
 func (s *standing) open(at, begin int64) bool {
 	if s.found[succeeded] == noMark && s.newest[succeeded].at > at {
 		return true
@@ -66,73 +67,91 @@ func (s *standing) open(at, begin int64) bool {
 	return s.found[attempted] == noMark && s.newest[attempted].at > at && s.found[succeeded].at < begin
 }
 
-// at gives how the cells that where chooses stood at a moment, in milliseconds.
-// b binds the account; it binds values of its own in b.
-func (q question) at(ctx context.Context, where string, b params, ms int64) (map[spot]*standing, error) {
-	own := monthOf(ms)
-	cells := map[spot]*standing{}
+// newestMarks gives the newest success and attempt of the cells that where and
+// the products in b choose.
+func (q question) newestMarks(ctx context.Context, where string, b params) (map[spot]*[2]mark, error) {
+	cells := map[spot]*[2]mark{}
 	err := q.marks(ctx, "find the cells", `
 		SELECT product_id, environment_id, inc, at_ms, pos, true FROM current_vN WHERE account = {account:String}`+where+`
 		UNION ALL
 		SELECT product_id, environment_id, inc, at_ms, pos, false FROM attempts_vN WHERE account = {account:String}`+where, b,
 		func(c spot, kind int, m mark) {
-			s := cells[c]
-			if s == nil {
-				s = &standing{newest: [2]mark{noMark, noMark}, found: [2]mark{noMark, noMark}}
-				cells[c] = s
+			newest := cells[c]
+			if newest == nil {
+				newest = &[2]mark{noMark, noMark}
+				cells[c] = newest
 			}
-			if m.after(s.newest[kind]) {
-				s.newest[kind] = m
+			if m.after(newest[kind]) {
+				newest[kind] = m
 			}
 		})
-	if err != nil {
-		return nil, err
+	return cells, err
+}
+
+// periods are what one step searches, both of them included.
+type periods struct{ first, last int32 }
+
+// earlier gives the steps by which the time before a period is searched.
+func earlier(own int32) []periods {
+	return []periods{{own - 1, own - 1}, {own - 4, own - 2}, {own - 13, own - 5}, {math.MinInt32, own - 14}}
+}
+
+// at gives how cells stood at a moment, in milliseconds, of which the newest
+// marks are known. where and b are those that found them.
+func (q question) at(ctx context.Context, where string, b params, newest map[spot]*[2]mark, ms int64) (map[spot]*standing, error) {
+	cells := make(map[spot]*standing, len(newest))
+	for c, marks := range newest {
+		s := &standing{newest: *marks, found: [2]mark{noMark, noMark}}
+		for kind, m := range marks {
+			if m.at <= ms {
+				s.found[kind] = m
+			}
+		}
+		cells[c] = s
 	}
-	for _, s := range cells {
-		for kind := range s.newest {
-			if s.newest[kind].at <= ms {
-				s.found[kind] = s.newest[kind]
-			}
-		}
-	}
-	b["own"], b["before"], b["at"] = own, own-1, ms
-	const months = "SELECT product_id, environment_id, inc, at_ms, pos, succeeded FROM cell_months_vN WHERE account = {account:String}"
-	for _, step := range []struct {
-		begin int64
-		sql   string
-	}{
-		{math.MaxInt64, ""},
-		{monthBegin(own - 1), `
-			SELECT product_id, environment_id, inc, at_ms, pos, true AS succeeded FROM cells_vN WHERE account = {account:String} AND month = {own:Int32} AND at_ms <= {at:Int64}` + where + `
-			UNION ALL
-			SELECT product_id, environment_id, inc, at_ms, pos, false FROM past_attempts_vN WHERE account = {account:String} AND month = {own:Int32} AND at_ms <= {at:Int64}` + where + `
-			UNION ALL ` + months + " AND month = {before:Int32}" + where},
-		{math.MinInt64, months + " AND month < {before:Int32}" + where + " AND product_id IN {open:Array(UUID)}"},
-	} {
-		if step.sql != "" {
-			err := q.marks(ctx, "find what was live", `
-				SELECT product_id, environment_id, inc, (max((at_ms, pos)) AS newest).1, newest.2, succeeded FROM (`+step.sql+`)
-				GROUP BY product_id, environment_id, inc, succeeded`, b, func(c spot, kind int, m mark) {
-				if s := cells[c]; s != nil && m.after(s.found[kind]) {
-					s.found[kind] = m
-				}
-			})
-			if err != nil {
-				return nil, err
-			}
-		}
-		left := map[event.ProductID]bool{}
-		for c, s := range cells {
-			if s.open(ms, step.begin) {
-				left[event.ProductID(c.product)] = true
-			}
-		}
-		if len(left) == 0 {
+	b = maps.Clone(b)
+	own := periodOf(ms)
+	b["own"], b["at"] = own, ms
+	where += " AND product_id IN {open:Array(UUID)}"
+	const snapshots = "SELECT product_id, environment_id, inc, at_ms, pos, succeeded FROM cell_periods_vN WHERE account = {account:String} AND period BETWEEN {first:Int32} AND {last:Int32}"
+	begin := int64(math.MaxInt64)
+	for i, step := range earlier(own) {
+		if b["open"] = openProducts(cells, ms, begin); len(b["open"].([]uuid.UUID)) == 0 {
 			break
 		}
-		b["open"] = uuids(left)
+		b["first"], b["last"] = step.first, step.last
+		sql := snapshots + where
+		if i == 0 {
+			sql += `
+				UNION ALL
+				SELECT product_id, environment_id, inc, at_ms, pos, true FROM cells_vN WHERE account = {account:String} AND period = {own:Int32} AND at_ms <= {at:Int64}` + where + `
+				UNION ALL
+				SELECT product_id, environment_id, inc, at_ms, pos, false FROM past_attempts_vN WHERE account = {account:String} AND period = {own:Int32} AND at_ms <= {at:Int64}` + where
+		}
+		err := q.marks(ctx, "find what was live", `
+			SELECT product_id, environment_id, inc, (max((at_ms, pos)) AS newest).1, newest.2, succeeded FROM (`+sql+`)
+			GROUP BY product_id, environment_id, inc, succeeded`, b, func(c spot, kind int, m mark) {
+			if s := cells[c]; s != nil && m.after(s.found[kind]) {
+				s.found[kind] = m
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		begin = periodBegin(step.first)
 	}
 	return cells, nil
+}
+
+// openProducts gives the products of which a cell may hold more before begin.
+func openProducts(cells map[spot]*standing, ms, begin int64) []uuid.UUID {
+	left := map[event.ProductID]bool{}
+	for c, s := range cells {
+		if s.open(ms, begin) {
+			left[event.ProductID(c.product)] = true
+		}
+	}
+	return uuids(left)
 }
 
 func (q question) marks(ctx context.Context, doing, sql string, b params, take func(spot, int, mark)) error {
@@ -152,7 +171,11 @@ func (q question) marks(ctx context.Context, doing, sql string, b params, take f
 
 // pastCells gives what was live, and the last attempts, at a moment.
 func (q question) pastCells(ctx context.Context, account, where string, b params, at time.Time) (live, attempts []readmodel.Cell, err error) {
-	cells, err := q.at(ctx, where, b, at.UnixMilli())
+	newest, err := q.newestMarks(ctx, where, b)
+	if err != nil {
+		return nil, nil, err
+	}
+	cells, err := q.at(ctx, where, b, newest, at.UnixMilli())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -180,6 +203,8 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
+	where += " AND at_ms <= {at:Int64}"
+	b["at"] = at.UnixMilli()
 	for kind := range out {
 		if err := q.wholeMissing(ctx, account, tables[kind][1], where, b, &out[kind]); err != nil {
 			return nil, nil, err
@@ -191,19 +216,19 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 // marked are rows to be read whole, of the table of the newest and of the past.
 type marked struct {
 	positions [2][]uint64
-	months    map[int32]bool
+	periods   map[int32]bool
 	of        map[spot]mark
 }
 
 func (m *marked) add(c spot, found, newest mark) {
 	if m.of == nil {
-		m.of, m.months = map[spot]mark{}, map[int32]bool{}
+		m.of, m.periods = map[spot]mark{}, map[int32]bool{}
 	}
 	m.of[c] = found
 	past := 0
 	if found != newest {
 		past = 1
-		m.months[monthOf(found.at)] = true
+		m.periods[periodOf(found.at)] = true
 	}
 	m.positions[past] = append(m.positions[past], found.pos)
 }
@@ -221,8 +246,8 @@ func (q question) wholeCells(ctx context.Context, account, table, where string, 
 	with := maps.Clone(b)
 	with["positions"] = rows.positions[0]
 	if past {
-		where = " AND month IN {months:Array(Int32)}" + where
-		with["positions"], with["months"] = rows.positions[1], slices.Collect(maps.Keys(rows.months))
+		where = " AND period IN {periods:Array(Int32)}" + where
+		with["positions"], with["periods"] = rows.positions[1], slices.Collect(maps.Keys(rows.periods))
 	}
 	return q.ask(ctx, "read cells", "SELECT "+cellSelection+" FROM "+table+" WHERE account = {account:String}"+where+" AND pos IN {positions:Array(UInt64)}",
 		with, func(s scanner) error {
@@ -233,7 +258,7 @@ func (q question) wholeCells(ctx context.Context, account, table, where string, 
 			c := spotOf(&cell)
 			out.mu.Lock()
 			defer out.mu.Unlock()
-			if want, ok := out.of[c]; ok && want == (mark{cell.EffectiveAt.UnixMilli(), uint64(cell.Position.Offset)}) {
+			if want, ok := out.of[c]; ok && want == markOf(&cell) {
 				delete(out.of, c)
 				out.rows = append(out.rows, cell)
 			}
@@ -253,8 +278,8 @@ func (q question) wholeMissing(ctx context.Context, account, table, where string
 		products[event.ProductID(c.product)] = true
 	}
 	b["open"] = uuids(products)
-	where += " AND product_id IN {open:Array(UUID)} AND at_ms <= {at:Int64}"
-	return q.ask(ctx, "read missing cells", newest(table, where, table), b, func(s scanner) error {
+	where += " AND product_id IN {open:Array(UUID)}"
+	return q.ask(ctx, "read missing cells", newest(table, where), b, func(s scanner) error {
 		cell, err := scanCell(s, account)
 		if _, missing := out.of[spotOf(&cell)]; missing && err == nil {
 			out.rows = append(out.rows, cell)
@@ -267,11 +292,19 @@ func spotOf(c *readmodel.Cell) spot {
 	return spot{uuid.UUID(c.Record.ProductID), uuid.UUID(c.Record.EnvironmentID), inc(&c.Record)}
 }
 
+func markOf(c *readmodel.Cell) mark {
+	return mark{c.EffectiveAt.UnixMilli(), uint64(c.Position.Offset)}
+}
+
 // occupantsAt gives what was live in the cells of some products and environments
 // at two moments, where that is not the same, or of all of them.
 func (q question) occupantsAt(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, all bool) ([]occupants, error) {
 	const where = " AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}"
 	b := params{"account": account, "products": products, "environments": environments}
+	newest, err := q.newestMarks(ctx, where, b)
+	if err != nil {
+		return nil, err
+	}
 	found := map[spot]*[2]mark{}
 	for side, ms := range [2]int64{first, second} {
 		if side == 1 && second == first {
@@ -280,7 +313,7 @@ func (q question) occupantsAt(ctx context.Context, account string, products, env
 			}
 			break
 		}
-		cells, err := q.at(ctx, where, b, ms)
+		cells, err := q.at(ctx, where, b, newest, ms)
 		if err != nil {
 			return nil, err
 		}
@@ -293,7 +326,7 @@ func (q question) occupantsAt(ctx context.Context, account string, products, env
 	}
 	out := map[spot]*occupants{}
 	var positions []uint64
-	months := map[int32]bool{}
+	searched := map[int32]bool{}
 	for c, marks := range found {
 		if marks[0] == marks[1] && (!all || marks[0] == noMark) {
 			continue
@@ -302,17 +335,17 @@ func (q question) occupantsAt(ctx context.Context, account string, products, env
 		for _, m := range marks {
 			if m != noMark {
 				positions = append(positions, m.pos)
-				months[monthOf(m.at)] = true
+				searched[periodOf(m.at)] = true
 			}
 		}
 	}
 	if len(out) == 0 {
 		return nil, nil
 	}
-	b["positions"], b["months"] = positions, slices.Collect(maps.Keys(months))
-	err := q.ask(ctx, "read what was live", `
+	b["positions"], b["periods"] = positions, slices.Collect(maps.Keys(searched))
+	err = q.ask(ctx, "read what was live", `
 		SELECT product_id, environment_id, inc, at_ms, pos, id, version FROM cells_vN
-		WHERE account = {account:String} AND month IN {months:Array(Int32)} AND pos IN {positions:Array(UInt64)}`+where, b, func(s scanner) error {
+		WHERE account = {account:String} AND period IN {periods:Array(Int32)} AND pos IN {positions:Array(UInt64)}`+where, b, func(s scanner) error {
 		var c spot
 		var m mark
 		var id ulid.ULID

@@ -971,6 +971,9 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 		versions += ` AND (product_id, ` + productOf + `) IN ` + livingProducts + `
 			AND (environment_id, ` + environmentOf + `) IN (SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted` + createdBy(f, b) + `)`
 		versions += inColumns(f, columns, b)
+		if f.Product != (event.ProductID{}) {
+			versions += " AND product_id = {product:UUID}"
+		}
 		if f.Past() {
 			versions += " GROUP BY product_id, environment_id, inc"
 		}
@@ -997,11 +1000,11 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 	if f.Past() && f.KnownAt.IsZero() {
 		return q.pastCells(ctx, account, where, b, f.At)
 	}
-	current, tried := "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, newest("attempts_vN", where, "current_vN", "attempts_vN")
-	if f.Past() {
-		where += notAfter(f, b)
-		current, tried = newest("cells_vN", where, "cells_vN"), newest("past_attempts_vN", where, "past_attempts_vN")
+	if !f.Past() {
+		return q.currentCells(ctx, account, where, b)
 	}
+	where += notAfter(f, b)
+	current, tried := newest("cells_vN", where), newest("past_attempts_vN", where)
 	scan := func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) }
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -1031,9 +1034,9 @@ func past(f readmodel.MatrixFilter, b params) string {
 	if !f.KnownAt.IsZero() {
 		return "(" + columns + "cells_vN WHERE account = {account:String}" + notAfter(f, b) + ")"
 	}
-	b["own"] = monthOf(f.At.UnixMilli())
-	return "(" + columns + "cells_vN WHERE account = {account:String} AND month = {own:Int32}" + notAfter(f, b) + `
-		UNION ALL ` + columns + "cell_months_vN WHERE account = {account:String} AND succeeded AND month < {own:Int32})"
+	b["own"] = periodOf(f.At.UnixMilli())
+	return "(" + columns + "cells_vN WHERE account = {account:String} AND period = {own:Int32}" + notAfter(f, b) + `
+		UNION ALL ` + columns + "cell_periods_vN WHERE account = {account:String} AND succeeded AND period < {own:Int32})"
 }
 
 // notAfter narrows cells or attempts to the moments of f.
@@ -1050,21 +1053,56 @@ func notAfter(f readmodel.MatrixFilter, b params) string {
 	return where
 }
 
-// newest asks a table for the rows that are the newest of their cell in all of
-// some tables. Which rows those are is found out on a few narrow columns, and
-// only they are read whole. Most attempts are older than what is live, and then
-// tell nothing: among both tables they are not the newest. Of the past that is not
-// asked, since it would read all successes of the past once more. Of a row that
-// was stored twice any copy will do.
-func newest(table, where string, among ...string) string {
-	const cell = "product_id, environment_id, inc"
-	narrow := make([]string, len(among))
-	for i, name := range among {
-		narrow[i] = "SELECT " + cell + ", at_ms, pos FROM " + name + " WHERE account = {account:String}" + where
+// currentCells gives what is live now, and the attempts after it. Most attempts are
+// older than what is live, and then tell nothing: only the others are read whole.
+func (q question) currentCells(ctx context.Context, account, where string, b params) (live, attempts []readmodel.Cell, err error) {
+	tried := map[spot]mark{}
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		live, err = list(both, q, "read the matrix: cells", "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, b,
+			func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) })
+		return err
+	})
+	group.Go(func() error {
+		return q.marks(both, "read the matrix: attempts", "SELECT product_id, environment_id, inc, at_ms, pos, false FROM attempts_vN WHERE account = {account:String}"+where, b,
+			func(c spot, _ int, m mark) {
+				if before, ok := tried[c]; !ok || m.after(before) {
+					tried[c] = m
+				}
+			})
+	})
+	if err := group.Wait(); err != nil {
+		return nil, nil, err
 	}
+	for i := range live {
+		c := spotOf(&live[i])
+		if m, ok := tried[c]; ok && !m.after(markOf(&live[i])) {
+			delete(tried, c)
+		}
+	}
+	if len(tried) == 0 {
+		return live, nil, nil
+	}
+	var rows marked
+	for c, m := range tried {
+		rows.add(c, m, m)
+	}
+	out := whole{of: rows.of}
+	if err := q.wholeCells(ctx, account, "attempts_vN", where, b, &rows, false, &out); err != nil {
+		return nil, nil, err
+	}
+	// A newer attempt may have taken the place of one meanwhile.
+	return live, out.rows, q.wholeMissing(ctx, account, "attempts_vN", where, b, &out)
+}
+
+// newest asks a table for the rows that are the newest of their cell. Which rows
+// those are is found out on a few narrow columns, and only they are read whole. Of
+// a row that was stored twice any copy will do.
+func newest(table, where string) string {
+	const cell = "product_id, environment_id, inc"
 	return "SELECT " + cellSelection + " FROM " + table + " WHERE account = {account:String}" + where + `
 		AND (` + cell + `, at_ms, pos) IN (
-			SELECT ` + cell + `, (max((at_ms, pos)) AS newest).1, newest.2 FROM (` + strings.Join(narrow, " UNION ALL ") + `) GROUP BY ` + cell + `)
+			SELECT ` + cell + `, (max((at_ms, pos)) AS newest).1, newest.2 FROM ` + table + " WHERE account = {account:String}" + where + ` GROUP BY ` + cell + `)
 		LIMIT 1 BY ` + cell
 }
 

@@ -193,7 +193,7 @@ func (m *Model) DropClones(ctx context.Context) error {
 
 // newestOf are the tables that keep one row of several that never displace each
 // other in the order of the log: a part of the log may hold an older one only.
-var newestOf = map[string]bool{"current": true, "attempts": true, "cell_months": true}
+var newestOf = map[string]bool{"current": true, "attempts": true, "cell_periods": true}
 
 // Compare compares the clones of two versions.
 func (m *Model) Compare(ctx context.Context, c replay.Comparison) (replay.Findings, error) {

@@ -146,7 +146,7 @@ func TestADefectOfOneColumnOfOneRowIsFoundInEachTable(t *testing.T) {
 		{"current", "pos", "version", "'9.9'"},
 		{"past_attempts", "pos", "completed_ms", "completed_ms + 1"},
 		{"attempts", "pos", "build_number", "'7'"},
-		{"cell_months", "pos", "version", "'9.9'"},
+		{"cell_periods", "pos", "version", "'9.9'"},
 		{"products", "id", "name", "'ship'"},
 		{"environments", "id", "class", "'production'"},
 		{"versions", "id", "sha_fixed", "true"},

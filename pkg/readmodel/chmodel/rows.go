@@ -302,7 +302,7 @@ func (c *byEnvironmentColumns) input() proto.Input {
 	}
 }
 
-// cellColumns are those of current and attempts and, with a month, of cells and
+// cellColumns are those of current and attempts and, with a period, of cells and
 // past_attempts.
 type cellColumns struct {
 	account, version, buildNumber, url  proto.ColStr
@@ -317,14 +317,14 @@ type cellColumns struct {
 	sha                                 commit
 	mismatch                            proto.ColBool
 
-	withMonth bool // those that keep the past
-	month     proto.ColInt32
+	withPeriod bool // those that keep the past
+	period     proto.ColInt32
 }
 
-func newCellColumns(withMonth bool) *cellColumns {
+func newCellColumns(withPeriod bool) *cellColumns {
 	return &cellColumns{
 		stream: newLowCardinality(), status: newLowCardinality(), by: newLowCardinality(),
-		byEmail: newLowCardinality(), byName: newLowCardinality(), sha: newCommit(), withMonth: withMonth,
+		byEmail: newLowCardinality(), byName: newLowCardinality(), sha: newCommit(), withPeriod: withPeriod,
 	}
 }
 
@@ -361,8 +361,8 @@ func (c *cellColumns) append(rec *event.Record, at, received time.Time, p event.
 	c.byEmail.Append(a[event.ByEmail])
 	c.byName.Append(a[event.ByName])
 	c.mismatch.Append(rec.SHAMismatch)
-	if c.withMonth {
-		c.month.Append(monthOf(at.UnixMilli()))
+	if c.withPeriod {
+		c.period.Append(periodOf(at.UnixMilli()))
 	}
 }
 
@@ -390,18 +390,19 @@ func (c *cellColumns) input() proto.Input {
 		{Name: "done_by_name", Data: c.byName},
 		{Name: "sha_mismatch", Data: &c.mismatch},
 	}, c.sha.input()...)
-	if c.withMonth {
-		in = append(in, proto.InputColumn{Name: "month", Data: &c.month})
+	if c.withPeriod {
+		in = append(in, proto.InputColumn{Name: "period", Data: &c.period})
 	}
 	return in
 }
 
-// month is the length of what the past is cut into.
-const month = 30 * 24 * time.Hour
+// period is the length of what the past is cut into. In one of ten days a cell that
+// is deployed to daily has as many rows as it has periods in a quarter.
+const period = 10 * 24 * time.Hour
 
-// monthOf gives the month that a moment in milliseconds lies in, counted from 1970.
-func monthOf(ms int64) int32 {
-	length := month.Milliseconds()
+// periodOf gives the period that a moment in milliseconds lies in, counted from 1970.
+func periodOf(ms int64) int32 {
+	length := period.Milliseconds()
 	n := ms / length
 	if ms < n*length { // before 1970
 		n--
@@ -409,13 +410,13 @@ func monthOf(ms int64) int32 {
 	return int32(n) // the years that a client may report fit
 }
 
-// monthBegin gives the first millisecond of a month.
-func monthBegin(m int32) int64 { return int64(m) * month.Milliseconds() }
+// periodBegin gives the first millisecond of a period.
+func periodBegin(n int32) int64 { return int64(n) * period.Milliseconds() }
 
-type monthColumns struct {
+type periodColumns struct {
 	account, version     proto.ColStr
 	product, environment proto.ColUUID
-	month                proto.ColInt32
+	period               proto.ColInt32
 	inc                  proto.ColUInt32
 	succeeded            proto.ColBool
 	at                   proto.ColInt64
@@ -424,11 +425,11 @@ type monthColumns struct {
 	pos                  proto.ColUInt64
 }
 
-func newMonthColumns() *monthColumns { return &monthColumns{stream: newLowCardinality()} }
+func newPeriodColumns() *periodColumns { return &periodColumns{stream: newLowCardinality()} }
 
-func (c *monthColumns) append(rec *event.Record, at time.Time, p event.Position, succeeded bool) {
+func (c *periodColumns) append(rec *event.Record, at time.Time, p event.Position, succeeded bool) {
 	c.account.Append(rec.Account)
-	c.month.Append(monthOf(at.UnixMilli()))
+	c.period.Append(periodOf(at.UnixMilli()))
 	c.product.Append(uuid.UUID(rec.ProductID))
 	c.environment.Append(uuid.UUID(rec.EnvironmentID))
 	c.inc.Append(inc(rec))
@@ -440,10 +441,10 @@ func (c *monthColumns) append(rec *event.Record, at time.Time, p event.Position,
 	c.version.Append(rec.Version)
 }
 
-func (c *monthColumns) input() proto.Input {
+func (c *periodColumns) input() proto.Input {
 	return proto.Input{
 		{Name: "account", Data: &c.account},
-		{Name: "month", Data: &c.month},
+		{Name: "period", Data: &c.period},
 		{Name: "product_id", Data: &c.product},
 		{Name: "environment_id", Data: &c.environment},
 		{Name: "inc", Data: &c.inc},

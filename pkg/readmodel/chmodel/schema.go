@@ -27,7 +27,7 @@ const quarantineTable = "quarantine"
 
 // tables are those of one version.
 var tables = []string{
-	"names", "releases", "events", "deployments", "dep_by_env", "builds", "cells", "current", "past_attempts", "attempts", "cell_months",
+	"names", "releases", "events", "deployments", "dep_by_env", "builds", "cells", "current", "past_attempts", "attempts", "cell_periods",
 	"products", "environments", "versions", quarantineTable,
 }
 

@@ -67,7 +67,7 @@ func (m *Model) Writer(version uint32) *Writer {
 func newColumns() *columns {
 	events, deployments, byEnv, builds := newEventColumns(), newRunColumns(false), newByEnvironmentColumns(), newRunColumns(true)
 	cells, current, pastAttempts, attempts := newCellColumns(true), newCellColumns(false), newCellColumns(true), newCellColumns(false)
-	months := newMonthColumns()
+	periods := newPeriodColumns()
 	products, environments := newNameColumns(), newEnvironmentColumns()
 	versions, names, releases, quarantine := newVersionColumns(), newMeaningColumns(), newReleaseColumns(), newQuarantineColumns()
 	c := &columns{quarantine: quarantine}
@@ -96,9 +96,9 @@ func newColumns() *columns {
 				attempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byMoment(a.At, a.Position))
 			})
 		}},
-		{"cell_months", months.input(), func(rows *readmodel.Rows) {
-			each(rows.Cells, func(c *readmodel.Cell) { months.append(&c.Record, c.EffectiveAt, c.Position, true) })
-			each(rows.Attempts, func(a *readmodel.Attempt) { months.append(&a.Record, a.At, a.Position, false) })
+		{"cell_periods", periods.input(), func(rows *readmodel.Rows) {
+			each(rows.Cells, func(c *readmodel.Cell) { periods.append(&c.Record, c.EffectiveAt, c.Position, true) })
+			each(rows.Attempts, func(a *readmodel.Attempt) { periods.append(&a.Record, a.At, a.Position, false) })
 		}},
 		{"dep_by_env", byEnv.input(), func(rows *readmodel.Rows) { each(rows.Deployments, byEnv.append) }},
 		{"versions", versions.input(), func(rows *readmodel.Rows) { each(rows.Versions, versions.append) }},

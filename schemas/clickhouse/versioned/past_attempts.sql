@@ -3,8 +3,8 @@
 CREATE TABLE IF NOT EXISTS past_attempts{{.Suffix}}{{.OnCluster}}
 (
     {{template "cell"}},
-    month          Int32 -- as in cell_months
+    period         Int32 -- as in cell_periods
 )
 ENGINE = {{replacing "ver"}}
-ORDER BY (account, month, product_id, environment_id, inc, at_ms, stream, pos)
-SETTINGS index_granularity = 256, {{.Window}}
+ORDER BY (account, period, product_id, environment_id, inc, at_ms, stream, pos)
+SETTINGS index_granularity = 128, {{.Window}}
