@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
@@ -34,6 +35,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/shipledger/shipledger/pkg/tlsfiles"
+	"github.com/shipledger/shipledger/pkg/tlsfiles/tlsfilestest"
 	"github.com/shipledger/shipledger/services/compose"
 )
 
@@ -82,6 +85,9 @@ type Config struct {
 	Log io.Writer
 	// Metrics lets services serve metrics, on ports that Process tells.
 	Metrics bool
+	// TLS encrypts every connection, and everybody but clients of the front door shows
+	// a certificate of an authority that is made for it. The engine must be run.
+	TLS bool
 }
 
 // A System is what was started.
@@ -92,6 +98,10 @@ type System struct {
 	DSN string // of ClickHouse, as a user who may write
 	// NATS is where the log is.
 	NATS string
+	// Client asks the front door.
+	Client *http.Client
+	// Authority is whose certificates everybody has; nil: nothing is encrypted.
+	Authority *tlsfilestest.Authority
 
 	mu       sync.Mutex
 	all      []*Process // in the order of their start
@@ -114,7 +124,7 @@ type Process struct {
 // Start starts everything and returns when it is healthy. What was started is
 // stopped again where something does not come up.
 func Start(ctx context.Context, cfg Config) (_ *System, err error) {
-	s := &System{cfg: cfg, addrs: map[string][]string{}, launches: make(chan func())}
+	s := &System{cfg: cfg, Client: http.DefaultClient, addrs: map[string][]string{}, launches: make(chan func())}
 	go s.launch()
 	defer func() {
 		if err != nil {
@@ -123,6 +133,9 @@ func Start(ctx context.Context, cfg Config) (_ *System, err error) {
 	}()
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	if err := s.openAuthority(); err != nil {
+		return nil, err
 	}
 	if err := s.startBackends(ctx); err != nil {
 		return nil, err
@@ -163,6 +176,23 @@ func (s *System) count(name string) int {
 	return 1
 }
 
+// openAuthority makes what everybody has a certificate of, if there is to be one, and
+// the client that believes it.
+func (s *System) openAuthority() (err error) {
+	if !s.cfg.TLS {
+		return nil
+	}
+	if s.Authority, err = tlsfilestest.New(filepath.Join(s.cfg.Data, "tls"), "authority"); err != nil {
+		return err
+	}
+	files, err := tlsfiles.Open(tlsfiles.Config{Roots: s.Authority.File}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	s.Client = &http.Client{Transport: files.Transport()}
+	return nil
+}
+
 func (s *System) startBackends(ctx context.Context) error {
 	ports := make([]string, 3)
 	for i := range ports {
@@ -174,6 +204,15 @@ func (s *System) startBackends(ctx context.Context) error {
 	}
 	conf := filepath.Join(s.cfg.Data, "nats.conf")
 	text := fmt.Sprintf("listen: %q\nhttp: %q\njetstream { store_dir: %q, sync_interval: always }\n", ports[0], ports[1], filepath.Join(s.cfg.Data, "nats"))
+	scheme, monitor, secure := "nats", "http", ""
+	if a := s.Authority; a != nil {
+		cert, key, err := a.Issue("nats-server", "127.0.0.1")
+		if err != nil {
+			return err
+		}
+		text = strings.Replace(text, "http:", "https:", 1) + fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }\n", cert, key, a.File)
+		scheme, monitor, secure = "tls", "https", "?secure=true"
+	}
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write the configuration of NATS: %w", err)
 	}
@@ -181,9 +220,9 @@ func (s *System) startBackends(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.NATS, s.DSN = "nats://"+ports[0], s.cfg.DSN
+	s.NATS, s.DSN = scheme+"://"+ports[0], s.cfg.DSN
 	reads := s.cfg.ReadDSN
-	s.env = append(s.env, "SHIPLEDGER_NATS_URL="+s.NATS, "SHIPLEDGER_NATS_MONITOR_URL=http://"+ports[1])
+	s.env = append(s.env, "SHIPLEDGER_NATS_URL="+s.NATS, "SHIPLEDGER_NATS_MONITOR_URL="+monitor+"://"+ports[1])
 	if s.DSN == "" {
 		password, readPassword := rand.Text(), rand.Text()
 		engine, err := s.start("shipledger", ports[2], []string{"CLICKHOUSE_PASSWORD=" + password, "CLICKHOUSE_READ_PASSWORD=" + readPassword},
@@ -191,8 +230,8 @@ func (s *System) startBackends(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.DSN = "clickhouse://app:" + password + "@" + ports[2] + "/shipledger"
-		reads = "clickhouse://reader:" + readPassword + "@" + ports[2] + "/shipledger"
+		s.DSN = "clickhouse://app:" + password + "@" + ports[2] + "/shipledger" + secure
+		reads = "clickhouse://reader:" + readPassword + "@" + ports[2] + "/shipledger" + secure
 		if err := engine.awaitListening(ctx); err != nil {
 			return err
 		}
@@ -233,6 +272,9 @@ func (s *System) startDoor() error {
 		}
 	}
 	s.URL = "http://" + addr
+	if s.Authority != nil {
+		s.URL = "https://" + addr
+	}
 	_, err := s.start("console", addr, []string{"SHIPLEDGER_ADDR=" + addr, "SHIPLEDGER_METRICS_ADDR="})
 	return err
 }
@@ -249,6 +291,13 @@ func (s *System) launch() {
 
 func (s *System) start(program, addr string, env []string, args ...string) (*Process, error) {
 	p := &Process{Name: program, Addr: addr, args: args, env: env}
+	if a := s.Authority; a != nil {
+		cert, key, err := a.Issue(program, "127.0.0.1")
+		if err != nil {
+			return nil, err
+		}
+		p.env = append(p.env, "SHIPLEDGER_TLS_CERT="+cert, "SHIPLEDGER_TLS_KEY="+key, "SHIPLEDGER_TLS_CA="+a.File)
+	}
 	if err := s.run(p); err != nil {
 		return nil, err
 	}
@@ -372,7 +421,7 @@ func (s *System) AwaitHealthy(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		res, err := http.DefaultClient.Do(r)
+		res, err := s.Client.Do(r)
 		if err != nil {
 			return err
 		}

@@ -35,7 +35,11 @@ import (
 
 func TestMain(m *testing.M) {
 	chserver.MaybeRunChild()
-	os.Exit(m.Run())
+	code := m.Run()
+	if programsDir != "" {
+		_ = os.RemoveAll(programsDir)
+	}
+	os.Exit(code)
 }
 
 // patience bounds every wait. It is no expectation: only a run that hangs reaches it.
@@ -56,20 +60,33 @@ type town struct {
 
 func start(t *testing.T, counts map[string]int) *town {
 	t.Helper()
+	return startWith(t, separate.Config{Counts: counts, Metrics: true})
+}
+
+// programsDir holds what is run, which is built once for all tests.
+var programsDir string
+
+var programs = sync.OnceValue(func() (err error) {
+	if programsDir, err = os.MkdirTemp("", "separate-programs-"); err == nil {
+		err = separate.Build(programsDir)
+	}
+	return err
+})
+
+func startWith(t *testing.T, cfg separate.Config) *town {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("eight programs are built and run")
 	}
 	chservertest.Engine(t)
-	dir := t.TempDir()
-	if err := separate.Build(dir); err != nil {
+	if err := programs(); err != nil {
 		t.Fatal(err)
 	}
+	cfg.Programs, cfg.Data, cfg.Addr = programsDir, filepath.Join(t.TempDir(), "data"), "127.0.0.1:0"
+	cfg.Env = []string{"SHIPLEDGER_RATE_LIMIT=off", "SHIPLEDGER_LOG_LEVEL=warn"}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	system, err := separate.Start(ctx, separate.Config{
-		Programs: dir, Data: filepath.Join(dir, "data"), Addr: "127.0.0.1:0", Counts: counts, Metrics: true,
-		Env: []string{"SHIPLEDGER_RATE_LIMIT=off", "SHIPLEDGER_LOG_LEVEL=warn"},
-	})
+	system, err := separate.Start(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +95,7 @@ func start(t *testing.T, counts map[string]int) *town {
 			t.Error(err)
 		}
 	})
-	text, err := os.ReadFile(filepath.Join(dir, "data", "bootstrap-credentials.json"))
+	text, err := os.ReadFile(filepath.Join(cfg.Data, "bootstrap-credentials.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,10 +134,13 @@ func (w *town) ask(method, path, token, body string, into any) (int, error) {
 		return 0, err
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
-	if body != "" {
+	switch {
+	case path == "/events/batch":
 		r.Header.Set("Content-Type", "application/x-ndjson")
+	case body != "":
+		r.Header.Set("Content-Type", "application/json")
 	}
-	res, err := http.DefaultClient.Do(r)
+	res, err := w.Client.Do(r)
 	if err != nil {
 		return 0, err
 	}

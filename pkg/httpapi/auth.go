@@ -199,9 +199,12 @@ func (a *API) permit(id *credential.Identity, op *Operation) error {
 }
 
 // Secure tells whether the client's connection is encrypted, as far as this
-// process can know.
+// process can know: who stands in front knows better than the connection to it.
 func (r *Request) Secure() bool {
-	return r.TLS != nil || r.api.cfg.ForwardedProto && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+	if said := r.Header.Get("X-Forwarded-Proto"); r.api.cfg.ForwardedProto && said != "" {
+		return strings.EqualFold(said, "https")
+	}
+	return r.TLS != nil
 }
 
 // SameOrigin tells whether the request comes from a page of this server. Only

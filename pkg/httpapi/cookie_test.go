@@ -57,6 +57,9 @@ func TestAWriteWithTheCookieComesFromAPageOfThisServer(t *testing.T) {
 		{plain, true, []string{"https://ledger.example"}, "", 200},
 		{proxied, false, []string{"http://ledger.example"}, "https", 403},
 		{proxied, false, []string{"https://ledger.example"}, "https", 200},
+		{proxied, true, []string{"https://ledger.example"}, "https", 200},
+		{proxied, true, []string{"http://ledger.example"}, "http", 200}, // only what stands in front speaks TLS with us
+		{proxied, true, []string{"http://ledger.example"}, "", 403},
 	} {
 		send := func(method, path string, bearer bool) answer {
 			r := httptest.NewRequest(method, path, nil)

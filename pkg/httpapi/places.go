@@ -3,6 +3,7 @@ package httpapi
 import (
 	"container/list"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -32,6 +33,9 @@ var errFull = RetryLater{fault.New(fault.Unavailable, "TOO_MANY_CONNECTIONS", "T
 type places struct {
 	net.Listener
 	max int
+	// secret says that TLS is spoken on them: one that has not agreed on it yet
+	// cannot be told anything.
+	secret bool
 
 	mu      sync.Mutex
 	held    map[net.Conn]*place
@@ -61,7 +65,11 @@ func (p *places) Accept() (net.Conn, error) {
 		if p.take(c) {
 			return c, nil
 		}
-		refuse(c)
+		if p.secret {
+			_ = c.Close()
+		} else {
+			refuse(c)
+		}
 	}
 }
 
@@ -92,6 +100,9 @@ func (p *places) free(c net.Conn) {
 
 // changed is the server's ConnState.
 func (p *places) changed(c net.Conn, state http.ConnState) {
+	if outer, ok := c.(*tls.Conn); ok {
+		c = outer.NetConn()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held := p.held[c]

@@ -3,11 +3,13 @@ package httpapi
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -25,6 +27,8 @@ type Server struct {
 	// Addr is where it listens; port 0 takes a free one.
 	Addr    string
 	Handler http.Handler
+	// TLS, if set, is spoken on every connection. It must not offer HTTP/2.
+	TLS *tls.Config
 	// Grace is how long requests in flight may take when it stops.
 	Grace time.Duration
 	// Listening, if set, is told the address that it listens on.
@@ -62,6 +66,14 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	}
 	conns := newPlaces(ln, s.MaxConnections)
 	srv.ConnState = conns.changed
+	accepting := net.Listener(conns)
+	if s.TLS != nil {
+		conns.secret = true
+		accepting = tls.NewListener(conns, s.TLS)
+	}
+	if s.Logger != nil {
+		srv.ErrorLog = slog.NewLogLogger(complaints{s.Logger.Handler()}, slog.LevelWarn)
+	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		if served := conns.stop(); served > 0 && s.Logger != nil {
@@ -79,7 +91,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		s.Listening(ln.Addr())
 	}
 	ready()
-	if err := srv.Serve(conns); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(accepting); !errors.Is(err, http.ErrServerClosed) {
 		stop()
 		return fmt.Errorf("serve on %s: %w", s.Addr, err)
 	}
@@ -87,6 +99,24 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("requests were cut off after %s: %w", s.Grace, err)
 	}
 	return nil
+}
+
+// complaints takes what http.Server logs. Of clients that do not agree on TLS there
+// may be any number.
+type complaints struct{ slog.Handler }
+
+// Handle implements slog.Handler.
+func (c complaints) Handle(ctx context.Context, r slog.Record) error {
+	level := r.Level
+	if strings.Contains(r.Message, "TLS handshake error") {
+		level = slog.LevelDebug
+	}
+	if !c.Enabled(ctx, level) {
+		return nil
+	}
+	said := slog.NewRecord(r.Time, level, "the HTTP server complains", r.PC)
+	said.AddAttrs(slog.String("of", r.Message))
+	return c.Handler.Handle(ctx, said)
 }
 
 type stoppingKey struct{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -17,10 +18,14 @@ const (
 // ErrUnreached says that no process was reached, so that nothing was sent.
 var ErrUnreached = errors.New("none of its processes can be reached")
 
+// Secure encrypts a connection to an address, or closes it.
+type Secure func(ctx context.Context, conn net.Conn, address string) (net.Conn, error)
+
 // An Upstream connects to the processes of a service, in turn. It is safe for
 // concurrent use.
 type Upstream struct {
-	at []string
+	at     []string
+	secure Secure // nil: nothing is encrypted
 
 	mu   sync.Mutex
 	turn int
@@ -28,17 +33,21 @@ type Upstream struct {
 }
 
 // NewUpstream returns what connects to the processes at these addresses, host:port,
-// of which there must be one.
-func NewUpstream(at []string) *Upstream { return &Upstream{at: at, sick: map[string]time.Time{}} }
+// of which there must be one. If secure is set, it encrypts the connections.
+func NewUpstream(at []string, secure Secure) *Upstream {
+	return &Upstream{at: at, secure: secure, sick: map[string]time.Time{}}
+}
+
+// Transport carries requests for http:// to the processes: what encrypts is beneath.
+func (u *Upstream) Transport() *http.Transport { return &http.Transport{DialContext: u.DialContext} }
 
 // DialContext connects to one of the processes, whatever the address says. One that
 // could not be reached is tried last for a while. Nothing of a request was sent
 // before, so that trying another one is safe whatever the request asks for.
 func (u *Upstream) DialContext(ctx context.Context, network, _ string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: dialTimeout}
 	errs := []error{ErrUnreached}
 	for _, address := range u.order(time.Now()) {
-		conn, err := dialer.DialContext(ctx, network, address)
+		conn, err := u.dial(ctx, network, address)
 		u.tell(address, err)
 		if err == nil {
 			return conn, nil
@@ -46,6 +55,14 @@ func (u *Upstream) DialContext(ctx context.Context, network, _ string) (net.Conn
 		errs = append(errs, err)
 	}
 	return nil, errors.Join(errs...)
+}
+
+func (u *Upstream) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, network, address)
+	if err != nil || u.secure == nil {
+		return conn, err
+	}
+	return u.secure(ctx, conn, address)
 }
 
 func (u *Upstream) order(now time.Time) []string {

@@ -4,6 +4,7 @@ package telemetry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -39,7 +40,8 @@ func Requests(r prometheus.Registerer) func(operation string, status int, took t
 
 // Server serves /metrics. It implements lifecycle.Service.
 type Server struct {
-	Addr     string // empty: off
+	Addr     string      // empty: off
+	TLS      *tls.Config // if set, it is spoken there
 	Gatherer prometheus.Gatherer
 	Logger   *slog.Logger
 }
@@ -58,9 +60,12 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		<-ctx.Done()
 		return nil
 	}
+	if s.TLS != nil {
+		ln = tls.NewListener(ln, s.TLS)
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Gatherer, promhttp.HandlerOpts{}))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout, ErrorLog: slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug)}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

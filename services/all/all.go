@@ -45,11 +45,15 @@ func New(cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
 	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
-	connect, natsService, err := openNATS(cfg, logger)
+	secrecy, err := cfg.Secrecy(logger)
 	if err != nil {
 		return nil, err
 	}
-	model, clickhouseService, err := openClickHouse(cfg, logger)
+	connect, natsService, err := openNATS(cfg, secrecy, logger)
+	if err != nil {
+		return nil, err
+	}
+	model, clickhouseService, err := openClickHouse(cfg, secrecy, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +64,7 @@ func New(cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
 		}
 		defer nc.Close()
 		defer func() { _ = model.Close() }()
-		b := backends{nc: nc, model: model}
+		b := backends{nc: nc, model: model, secrecy: secrecy}
 		services, err := b.wire(ctx, cfg, logger)
 		if err != nil {
 			return err
@@ -70,9 +74,9 @@ func New(cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
 	return lifecycle.Seq(lifecycle.Par(natsService, clickhouseService), app), nil
 }
 
-func openNATS(cfg Config, logger *slog.Logger) (connect func() (*nats.Conn, error), _ lifecycle.Service, err error) {
+func openNATS(cfg Config, secrecy compose.Secrecy, logger *slog.Logger) (connect func() (*nats.Conn, error), _ lifecycle.Service, err error) {
 	if cfg.NATSURL != "" {
-		return func() (*nats.Conn, error) { return compose.DialNATS(cfg, "all") }, lifecycle.Func(compose.Nothing), nil
+		return func() (*nats.Conn, error) { return compose.DialNATS(cfg, "all", secrecy) }, lifecycle.Func(compose.Nothing), nil
 	}
 	srv, err := natsserver.New(natsserver.Config{Dir: filepath.Join(cfg.Data, "nats")}, logger)
 	if err != nil {
@@ -81,9 +85,9 @@ func openNATS(cfg Config, logger *slog.Logger) (connect func() (*nats.Conn, erro
 	return func() (*nats.Conn, error) { return srv.Connect(compose.NATSOptions("all")...) }, srv, nil
 }
 
-func openClickHouse(cfg Config, logger *slog.Logger) (*chmodel.Model, lifecycle.Service, error) {
+func openClickHouse(cfg Config, secrecy compose.Secrecy, logger *slog.Logger) (*chmodel.Model, lifecycle.Service, error) {
 	if cfg.ClickHouseDSN != "" {
-		model, err := tables.Open(context.Background(), cfg, logger)
+		model, err := tables.Open(context.Background(), cfg, secrecy, logger)
 		return model, lifecycle.Func(compose.Nothing), err
 	}
 	engine, err := chserver.Locate(chserver.LocateConfig{Library: cfg.ClickHouseLib, CacheDir: cfg.EngineCache})
@@ -104,15 +108,16 @@ func openClickHouse(cfg Config, logger *slog.Logger) (*chmodel.Model, lifecycle.
 
 // backends are what services stand on, whoever started them.
 type backends struct {
-	nc    *nats.Conn
-	model *chmodel.Model
+	nc      *nats.Conn
+	model   *chmodel.Model
+	secrecy compose.Secrecy
 }
 
 // wire puts all services into this process.
 func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (lifecycle.Service, error) {
 	opening, cancel := context.WithTimeout(ctx, compose.OpenTimeout)
 	defer cancel()
-	p, err := compose.Open(opening, cfg, b.nc, "all", compose.Services, logger)
+	p, err := compose.Open(opening, cfg, b.secrecy, b.nc, "all", compose.Services, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +143,7 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 	project.Beside = append(project.Beside, tables.Following(b.model))
 	agents := mcppart.New(p, "http://"+cfg.Addr, httpapi.InProcess(p.Handler()))
 	return p.Serve(compose.Door{
-		Addr: cfg.Addr, Believed: cfg.TrustedProxies, ForwardedProto: cfg.ForwardedProto, Listening: cfg.Listening,
+		Addr: cfg.Addr, TLS: b.secrecy.Outside(), Believed: cfg.TrustedProxies, ForwardedProto: cfg.ForwardedProto, Listening: cfg.Listening,
 	}, writes, reads, people, project, agents)
 }
 

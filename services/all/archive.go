@@ -66,7 +66,11 @@ func Restore(ctx context.Context, cfg Config, open func() (io.ReadCloser, error)
 // as it is used.
 func dialLog(ctx context.Context, cfg Config) (*nats.Conn, func() error, error) {
 	if cfg.NATSURL != "" {
-		nc, err := nats.Connect(cfg.NATSURL, nats.Name("shipledger log import"))
+		secrecy, err := cfg.Secrecy(slog.New(slog.DiscardHandler))
+		if err != nil {
+			return nil, nil, err
+		}
+		nc, err := nats.Connect(cfg.NATSURL, append(secrecy.NATS(cfg.NATSURL), nats.Name("shipledger log import"))...)
 		if err != nil {
 			return nil, nil, fmt.Errorf("connect to NATS: %w", err)
 		}

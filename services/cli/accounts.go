@@ -30,6 +30,8 @@ type CreateAccount struct {
 	URL        string `env:"SHIPLEDGER_URL" default:"http://127.0.0.1:8080" help:"Address of the server."`
 	Token      string `env:"SHIPLEDGER_TOKEN" help:"Token with the scope admin of the first account. Prefer the variable: flags can be seen by others on the machine."`
 	JSON       bool   `name:"json" help:"Print the result as JSON."`
+
+	TLS TLS `embed:""`
 }
 
 // maxAnswer bounds what is read of an answer.
@@ -93,7 +95,11 @@ func (c *CreateAccount) create(ctx context.Context) ([]byte, error) {
 	}
 	req.Header.Set("Authorization", "Bearer "+c.Token)
 	req.Header.Set("Content-Type", "application/json")
-	res, err := newClient().Do(req)
+	client, err := c.TLS.client()
+	if err != nil {
+		return nil, err
+	}
+	res, err := client.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("ask the server: %w", err)
 	}

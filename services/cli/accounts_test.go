@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/shipledger/shipledger/pkg/tlsfiles"
+	"github.com/shipledger/shipledger/pkg/tlsfiles/tlsfilestest"
 	"github.com/shipledger/shipledger/services/cli"
 )
 
@@ -33,6 +36,48 @@ func accounts(t *testing.T, args ...string) (stdout string, err error) {
 	}
 	err = ctx.Run()
 	return out.String(), err
+}
+
+// A server of https:// is believed by the authority that is named, and shown the
+// certificate that it asks for.
+func TestACommandBelievesTheAuthorityThatIsNamed(t *testing.T) {
+	authority, err := tlsfilestest.New(t.TempDir(), "authority")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := authority.Issue("both", "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := tlsfiles.Open(tlsfiles.Config{Cert: cert, Key: key, Clients: authority.File}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, "{}")
+	}))
+	server.TLS, server.Config.ErrorLog = files.Server(), slog.NewLogLogger(slog.DiscardHandler, slog.LevelWarn)
+	server.StartTLS()
+	defer server.Close()
+	t.Setenv("SHIPLEDGER_URL", server.URL)
+	t.Setenv("SHIPLEDGER_TOKEN", "pat_x")
+	create := func() error {
+		_, err := accounts(t, "create", "fresh", "--admin-email", "a@b", "--out", filepath.Join(t.TempDir(), "out"))
+		return err
+	}
+	if create() == nil {
+		t.Error("a server was believed that nobody knows")
+	}
+	t.Setenv("SHIPLEDGER_TLS_CA", authority.File)
+	if create() == nil {
+		t.Error("who shows no certificate was answered")
+	}
+	t.Setenv("SHIPLEDGER_TLS_CERT", cert)
+	t.Setenv("SHIPLEDGER_TLS_KEY", key)
+	if err := create(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAnAccountIsMadeAndItsSecretsGoIntoAFileOfItsOwn(t *testing.T) {

@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"time"
 
@@ -36,6 +35,8 @@ type Import struct {
 	JSON      bool          `name:"json" help:"Print the result as JSON, without progress."`
 	BatchSize int           `default:"1000" help:"Events a call, 1 to 1000."`
 	RetryFor  time.Duration `default:"5m" help:"Give up when the server has taken nothing for this long."`
+
+	TLS TLS `embed:""`
 }
 
 // callTimeout is far above what a batch takes; it is for a connection that went dead.
@@ -55,6 +56,10 @@ func (c *Import) Run(ctx context.Context, app *kong.Context) error {
 	if c.Token == "" {
 		return errors.New("no token: set SHIPLEDGER_TOKEN to one with the scope admin, " + whereToken)
 	}
+	client, err := c.TLS.client()
+	if err != nil {
+		return err
+	}
 	file, size, err := c.open()
 	if err != nil {
 		return err
@@ -66,7 +71,7 @@ func (c *Import) Run(ctx context.Context, app *kong.Context) error {
 	source := &meter{Reader: file}
 	lines := NewLines(source)
 	out := newReport(app.Stdout, app.Stderr, c.JSON, source, size)
-	sum, err := Load(ctx, newClient(), c.URL, c.Token, lines.All(), Options{
+	sum, err := Load(ctx, client, c.URL, c.Token, lines.All(), Options{
 		BatchSize: c.BatchSize,
 		RetryFor:  c.RetryFor,
 		Progress:  out.progress,
@@ -110,13 +115,4 @@ func (c *Import) open() (*os.File, int64, error) {
 		return f, -1, nil
 	}
 	return f, info.Size(), nil
-}
-
-// newClient never follows a redirect: a followed POST arrives without its body
-// and is answered with success, and the token would go wherever it points.
-func newClient() *http.Client {
-	return &http.Client{
-		Timeout:       callTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }

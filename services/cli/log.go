@@ -26,6 +26,8 @@ type LogExport struct {
 	URL   string `env:"SHIPLEDGER_URL" default:"http://127.0.0.1:8080" help:"Address of the server."`
 	Token string `env:"SHIPLEDGER_TOKEN" help:"Token with the scope admin; of the first account for the whole log. Prefer the variable: flags can be seen by others on the machine."`
 	JSON  bool   `name:"json" help:"Print the result as JSON, without progress."`
+
+	TLS TLS `embed:""`
 }
 
 // Run exports. What was fetched is checked while it is written, so that a file
@@ -86,7 +88,10 @@ func (c *LogExport) fetch(ctx context.Context) (*http.Response, error) {
 		return nil, fmt.Errorf("export the log: %w", err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.Token)
-	client := newClient()
+	client, err := c.TLS.client()
+	if err != nil {
+		return nil, err
+	}
 	client.Timeout = 0 // a log takes as long as it takes; the server ends what stands still
 	res, err := client.Do(req)
 	if err != nil {

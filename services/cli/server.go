@@ -20,6 +20,9 @@ type Server struct {
 	URL   string `env:"SHIPLEDGER_URL" default:"http://127.0.0.1:8080" help:"Address of the server."`
 	Token string `env:"SHIPLEDGER_TOKEN" help:"Token with the scope admin. Prefer the variable: flags can be seen by others on the machine."`
 	JSON  bool   `name:"json" help:"Print the result as JSON, without progress."`
+
+	TLS    TLS          `embed:""`
+	client *http.Client // made by the first call
 }
 
 // refusedError is an answer that is no success.
@@ -89,7 +92,12 @@ func (s *Server) callOnce(ctx context.Context, method, path string, query url.Va
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := newClient().Do(req)
+	if s.client == nil {
+		if s.client, err = s.TLS.client(); err != nil {
+			return err
+		}
+	}
+	res, err := s.client.Do(req)
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 			return fmt.Errorf("no server at %s: %w: start one with `shipledger up`, or set SHIPLEDGER_URL", s.URL, op)

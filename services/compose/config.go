@@ -15,6 +15,8 @@ type Config struct {
 	Addr    string `default:"127.0.0.1:8080" env:"SHIPLEDGER_ADDR" help:"Address of the HTTP API."`
 	Account string `default:"main" env:"SHIPLEDGER_ACCOUNT" help:"Account that the first start makes."`
 
+	TLS TLS `embed:"" prefix:"tls-"`
+
 	NATSURL        string `name:"nats-url" env:"SHIPLEDGER_NATS_URL" help:"NATS to use instead of the embedded one."`
 	NATSMonitorURL string `name:"nats-monitor-url" env:"SHIPLEDGER_NATS_MONITOR_URL" help:"Monitoring address of that NATS: its durability is checked there."`
 	NATSReplicas   int    `name:"nats-replicas" default:"1" env:"SHIPLEDGER_NATS_REPLICAS" help:"Replicas of each stream."`

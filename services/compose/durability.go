@@ -13,12 +13,8 @@ import (
 
 const unverified = "unverified"
 
-// monitor asks the operator's own NATS, which is where the operator says: in the
-// private network, as a rule. It goes nowhere else.
-var monitor = &http.Client{
-	Timeout:       10 * time.Second,
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
+// monitorTimeout bounds the question to NATS.
+const monitorTimeout = 10 * time.Second
 
 // maxVarz is the most bytes that are read of its settings.
 const maxVarz = 1 << 20
@@ -26,7 +22,7 @@ const maxVarz = 1 << 20
 // checkDurability refuses a NATS server that answers before its disk has a
 // message (architecture 9). Only a server's monitoring address tells; without
 // one, health says that nobody knows.
-func checkDurability(ctx context.Context, cfg Config) (string, error) {
+func checkDurability(ctx context.Context, cfg Config, transport http.RoundTripper) (string, error) {
 	if cfg.NATSURL == "" {
 		return "", nil // ours writes through
 	}
@@ -37,6 +33,13 @@ func checkDurability(ctx context.Context, cfg Config) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask NATS for its settings: %w", err)
 	}
+	// It is the operator's own NATS, which is where the operator says: in the private
+	// network, as a rule. The question goes nowhere else.
+	monitor := &http.Client{
+		Timeout: monitorTimeout, Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	defer monitor.CloseIdleConnections()
 	res, err := monitor.Do(req)
 	if err != nil {
 		return "", fmt.Errorf("ask NATS for its settings: %w", err)

@@ -56,13 +56,20 @@ func Main(service, version string, open func(ctx context.Context, p *Process) ([
 		if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
 			return nil, fmt.Errorf("make the data directory: %w", err)
 		}
+		secrecy, err := cfg.Secrecy(logger)
+		if err == nil {
+			err = secrecy.checkInside()
+		}
+		if err != nil {
+			return nil, err
+		}
 		return lifecycle.Func(func(ctx context.Context, ready func()) error {
-			nc, err := DialNATS(cfg, service)
+			nc, err := DialNATS(cfg, service, secrecy)
 			if err != nil {
 				return err
 			}
 			defer nc.Close()
-			system, err := wire(ctx, cfg, nc, service, open, logger)
+			system, err := wire(ctx, cfg, secrecy, nc, service, open, logger)
 			if err != nil {
 				return err
 			}
@@ -71,10 +78,10 @@ func Main(service, version string, open func(ctx context.Context, p *Process) ([
 	})
 }
 
-func wire(ctx context.Context, cfg Config, nc *nats.Conn, service string, open func(ctx context.Context, p *Process) ([]Part, error), logger *slog.Logger) (lifecycle.Service, error) {
+func wire(ctx context.Context, cfg Config, secrecy Secrecy, nc *nats.Conn, service string, open func(ctx context.Context, p *Process) ([]Part, error), logger *slog.Logger) (lifecycle.Service, error) {
 	opening, cancel := context.WithTimeout(ctx, OpenTimeout)
 	defer cancel()
-	p, err := Open(opening, cfg, nc, service, []string{service}, logger)
+	p, err := Open(opening, cfg, secrecy, nc, service, []string{service}, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +91,7 @@ func wire(ctx context.Context, cfg Config, nc *nats.Conn, service string, open f
 	if err != nil {
 		return nil, err
 	}
-	return p.Serve(Door{Addr: listens, Believed: cfg.FrontDoors, ForwardedProto: true, Listening: cfg.Listening}, parts...)
+	return p.Serve(Door{Addr: listens, TLS: secrecy.Inside(), Believed: cfg.FrontDoors, ForwardedProto: true, Listening: cfg.Listening}, parts...)
 }
 
 // Run is the program of one process: it reads the configuration, runs what open
@@ -114,11 +121,14 @@ func Run(name, version string, open func(ctx context.Context, cfg Config, logger
 }
 
 // DialNATS connects to the NATS that is named.
-func DialNATS(cfg Config, name string) (*nats.Conn, error) {
+func DialNATS(cfg Config, name string, secrecy Secrecy) (*nats.Conn, error) {
 	if cfg.NATSURL == "" {
 		return nil, errors.New("a process of its own needs a NATS: set SHIPLEDGER_NATS_URL")
 	}
-	nc, err := nats.Connect(cfg.NATSURL, NATSOptions(name)...)
+	nc, err := nats.Connect(cfg.NATSURL, append(NATSOptions(name), secrecy.NATS(cfg.NATSURL)...)...)
+	if errors.Is(err, nats.ErrSecureConnWanted) {
+		return nil, fmt.Errorf("connect to NATS: SHIPLEDGER_TLS_CA is set, and it does not speak TLS: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
@@ -139,9 +149,9 @@ func (p *Process) Neighbours() http.RoundTripper {
 	n := neighbours{routes: httpapi.NewRoutes(p.Spec), services: map[string]http.RoundTripper{}}
 	for _, name := range Services {
 		_, at := p.Config.Places.Of(name)
-		n.services[name] = &http.Transport{
-			DialContext: httpapi.NewUpstream(at).DialContext, MaxIdleConnsPerHost: neighbourConns, IdleConnTimeout: time.Minute,
-		}
+		transport := httpapi.NewUpstream(at, p.Secrecy.Upstream()).Transport()
+		transport.MaxIdleConnsPerHost, transport.IdleConnTimeout = neighbourConns, time.Minute
+		n.services[name] = transport
 	}
 	return n
 }

@@ -45,10 +45,11 @@ func Archived() []string {
 
 // A Process is what the parts of a process stand on.
 type Process struct {
-	Config Config
-	Logger *slog.Logger
-	JS     jetstream.JetStream
-	Spec   *httpapi.Spec
+	Config  Config
+	Secrecy Secrecy
+	Logger  *slog.Logger
+	JS      jetstream.JetStream
+	Spec    *httpapi.Spec
 	// Address is where other processes find this one's API; empty: nowhere.
 	Address string
 	// Stream is the short name of the partition.
@@ -73,13 +74,13 @@ type Process struct {
 
 // Open finds what a process of these services stands on. The name is by which the
 // other processes know it. ctx should have a deadline.
-func Open(ctx context.Context, cfg Config, nc *nats.Conn, name string, services []string, logger *slog.Logger) (*Process, error) {
+func Open(ctx context.Context, cfg Config, secrecy Secrecy, nc *nats.Conn, name string, services []string, logger *slog.Logger) (*Process, error) {
 	p := &Process{
-		Config: cfg, Logger: logger, Stream: event.TrackStream(trackIndex), name: name, services: services,
+		Config: cfg, Secrecy: secrecy, Logger: logger, Stream: event.TrackStream(trackIndex), name: name, services: services,
 		logs: map[string]*natslog.Log{}, registry: telemetry.NewRegistry(),
 	}
 	var err error
-	if p.durability, err = checkDurability(ctx, cfg); err != nil {
+	if p.durability, err = checkDurability(ctx, cfg, secrecy.transport()); err != nil {
 		return nil, err
 	}
 	if p.JS, err = jetstream.New(nc); err != nil {

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 // A Door says where and to whom a process answers.
 type Door struct {
 	Addr string
+	// TLS, if set, is spoken there.
+	TLS *tls.Config
 	// Believed are the addresses and networks of those who may say for whom they ask.
 	Believed []string
 	// ForwardedProto says that they say, too, whether the client came encrypted.
@@ -35,7 +38,7 @@ func (p *Process) Serve(door Door, parts ...Part) (lifecycle.Service, error) {
 	health := &health{version: p.Config.Version, durability: p.durability, checks: []Check{{Part: httpapi.PartKeys, Ask: errorOf(p.Ring.Healthy)}}}
 	beside := []lifecycle.Service{
 		p.Ring, p.Book, p.Usage, p.budgets,
-		&telemetry.Server{Addr: p.Config.MetricsAddr, Gatherer: p.registry, Logger: p.Logger},
+		&telemetry.Server{Addr: p.Config.MetricsAddr, TLS: p.Secrecy.Inside(), Gatherer: p.registry, Logger: p.Logger},
 	}
 	var core []lifecycle.Service
 	var services []string
@@ -70,6 +73,6 @@ func (p *Process) Serve(door Door, parts ...Part) (lifecycle.Service, error) {
 		lifecycle.Par(beside...),
 		p.Nodes, // before anybody is let in, and after what was let in is done
 		lifecycle.Par(core...),
-		&httpapi.Server{Addr: door.Addr, Handler: handler, Grace: stopGrace, Listening: door.Listening, MaxConnections: p.Config.MaxConnections, Logger: p.Logger},
+		&httpapi.Server{Addr: door.Addr, Handler: handler, TLS: door.TLS, Grace: stopGrace, Listening: door.Listening, MaxConnections: p.Config.MaxConnections, Logger: p.Logger},
 	), nil
 }

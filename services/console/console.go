@@ -14,7 +14,6 @@ package console
 
 import (
 	"crypto/rand"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -45,8 +44,8 @@ type Config struct {
 	Spec *httpapi.Spec
 	// At lists the processes of each service, as host:port.
 	At map[string][]string
-	// TLS, if set, is spoken to them.
-	TLS *tls.Config
+	// Secure, if set, encrypts connections to them.
+	Secure httpapi.Secure
 	// TrustedProxies are those in front whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	// ForwardedProto says that a proxy in front sets X-Forwarded-Proto.
@@ -68,7 +67,6 @@ type Door struct {
 // service is where the processes of one service are.
 type service struct {
 	name      string
-	scheme    string
 	transport *http.Transport
 	proxy     *httputil.ReverseProxy
 }
@@ -94,14 +92,9 @@ func New(cfg Config) (*Door, error) {
 }
 
 func (d *Door) open(name string, at []string) *service {
-	s := &service{name: name, scheme: "http"}
-	s.transport = &http.Transport{
-		DialContext: httpapi.NewUpstream(at).DialContext, TLSClientConfig: d.cfg.TLS, MaxIdleConns: idleConns, MaxIdleConnsPerHost: idleConns,
-		IdleConnTimeout: idleTimeout, ResponseHeaderTimeout: headerTimeout, DisableCompression: true, ForceAttemptHTTP2: false,
-	}
-	if d.cfg.TLS != nil {
-		s.scheme = "https"
-	}
+	s := &service{name: name, transport: httpapi.NewUpstream(at, d.cfg.Secure).Transport()}
+	s.transport.MaxIdleConns, s.transport.MaxIdleConnsPerHost, s.transport.IdleConnTimeout = idleConns, idleConns, idleTimeout
+	s.transport.ResponseHeaderTimeout, s.transport.DisableCompression = headerTimeout, true
 	s.proxy = &httputil.ReverseProxy{
 		Transport: s.transport, FlushInterval: -1,
 		Rewrite:        func(r *httputil.ProxyRequest) { d.rewrite(s, r) },
@@ -130,7 +123,7 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // rewrite makes the request that a service gets: the same but for the connection's
 // own headers. Path and query stay byte by byte as they came.
 func (d *Door) rewrite(s *service, r *httputil.ProxyRequest) {
-	r.Out.URL.Scheme, r.Out.URL.Host = s.scheme, s.name
+	r.Out.URL.Scheme, r.Out.URL.Host = "http", s.name
 	r.Out.URL.RawQuery = r.In.URL.RawQuery
 	r.Out.Host = r.In.Host
 	client := "unknown" // no service takes that for an address, and none its own connection's

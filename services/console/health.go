@@ -62,7 +62,7 @@ func worsen(parts map[string]string, part, word string) {
 }
 
 func (s *service) ask(ctx context.Context) (h httpapi.Health, err error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.scheme+"://"+s.name+"/health", http.NoBody)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.name+"/health", http.NoBody)
 	if err != nil {
 		return h, fmt.Errorf("ask %s how it feels: %w", s.name, err)
 	}

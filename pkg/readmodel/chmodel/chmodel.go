@@ -49,8 +49,10 @@ type Config struct {
 	// DialContext, if set, connects instead of plain TCP; it may ignore addr. It
 	// is asked anew for every connection, so the server's port may change.
 	DialContext func(ctx context.Context, addr string) (net.Conn, error)
-	// TLS, if set, is spoken on every connection, but not on those of DialContext.
+	// TLS, if set, is spoken on every connection, but not on those of DialContext and Dial.
 	TLS *tls.Config
+	// Dial, if set, connects to the addresses, and speaks TLS with them if need be.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
 
 	User     string // default: default
 	Password string
@@ -109,6 +111,14 @@ func (c Config) withDefaults() Config {
 		c.Now = time.Now
 	}
 	return c
+}
+
+// dialer gives what connects in place of the drivers; nil: nothing does.
+func (c Config) dialer() func(ctx context.Context, addr string) (net.Conn, error) {
+	if c.DialContext != nil {
+		return c.DialContext
+	}
+	return c.Dial
 }
 
 func orDefault[T comparable](v, def T) T {
@@ -202,7 +212,7 @@ func (m *Model) options() *clickhouse.Options {
 	return &clickhouse.Options{
 		Addr:         m.cfg.Addr,
 		Auth:         clickhouse.Auth{Username: m.cfg.User, Password: m.cfg.Password, Database: m.cfg.Database},
-		DialContext:  m.cfg.DialContext,
+		DialContext:  m.cfg.dialer(),
 		TLS:          m.cfg.TLS,
 		DialTimeout:  m.cfg.DialTimeout,
 		ReadTimeout:  m.cfg.QueryTimeout,
@@ -229,12 +239,12 @@ func (m *Model) dial(ctx context.Context, database string) (*ch.Client, error) {
 		User: m.cfg.User, Password: m.cfg.Password, Database: database, TLS: m.cfg.TLS,
 		DialTimeout: m.cfg.DialTimeout, HandshakeTimeout: m.cfg.DialTimeout, ReadTimeout: m.cfg.StoreTimeout,
 	}
-	if m.cfg.DialContext != nil {
+	if dial := m.cfg.dialer(); dial != nil {
 		options.TLS = nil
 		options.Dialer = dialerFunc(func(ctx context.Context, _, addr string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, m.cfg.DialTimeout)
 			defer cancel()
-			return m.cfg.DialContext(ctx, addr)
+			return dial(ctx, addr)
 		})
 	}
 	var errs []error

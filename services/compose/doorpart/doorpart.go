@@ -36,17 +36,21 @@ func New(_ context.Context, cfg compose.Config, logger *slog.Logger) (lifecycle.
 	for _, name := range compose.Services {
 		_, at[name] = cfg.Places.Of(name)
 	}
+	secrecy, err := cfg.Secrecy(logger)
+	if err != nil {
+		return nil, err
+	}
 	registry := telemetry.NewRegistry()
 	door, err := console.New(console.Config{
-		Spec: spec, At: at, TrustedProxies: proxies, ForwardedProto: cfg.ForwardedProto, Version: cfg.Version, Logger: logger,
+		Spec: spec, At: at, Secure: secrecy.Upstream(), TrustedProxies: proxies, ForwardedProto: cfg.ForwardedProto, Version: cfg.Version, Logger: logger,
 		Observe: observe(registry),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return lifecycle.Seq(
-		&telemetry.Server{Addr: cfg.MetricsAddr, Gatherer: registry, Logger: logger},
-		&httpapi.Server{Addr: cfg.Addr, Handler: door, Grace: stopGrace, Listening: cfg.Listening, MaxConnections: cfg.MaxConnections, Logger: logger},
+		&telemetry.Server{Addr: cfg.MetricsAddr, TLS: secrecy.Inside(), Gatherer: registry, Logger: logger},
+		&httpapi.Server{Addr: cfg.Addr, Handler: door, TLS: secrecy.Outside(), Grace: stopGrace, Listening: cfg.Listening, MaxConnections: cfg.MaxConnections, Logger: logger},
 	), nil
 }
 

@@ -74,10 +74,15 @@ const handedOver = "X-Shipledger-Handed-Over"
 // knows how far a rebuild is, and whether what was decided is in force.
 func handOver(lead *lease.Lease, p *compose.Process, believed []netip.Prefix, api http.Handler) http.Handler {
 	routes := httpapi.NewRoutes(p.Spec)
+	transport, scheme := http.DefaultTransport, "http"
+	if secure := p.Secrecy.Peers; secure != nil {
+		transport, scheme = secure.Transport(), "https"
+	}
 	proxy := &httputil.ReverseProxy{
+		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			holder, _ := lead.Holder()
-			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.URL.RawQuery = "http", holder, r.In.URL.RawQuery
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.URL.RawQuery = scheme, holder, r.In.URL.RawQuery
 			r.Out.Host = r.In.Host
 			client := "unknown"
 			if addr := httpapi.ClientAddr(r.In, believed); addr.IsValid() {

@@ -16,6 +16,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/logarchive"
 	"github.com/shipledger/shipledger/services/all"
 	"github.com/shipledger/shipledger/services/cli"
+	"github.com/shipledger/shipledger/services/compose"
 )
 
 // logs are the commands about the log as a file: the backup of a ledger.
@@ -34,6 +35,8 @@ type logImport struct {
 	NATSURL string `name:"nats-url" env:"SHIPLEDGER_NATS_URL" help:"NATS to restore into, instead of the data directory."`
 	Replica int    `name:"nats-replicas" default:"1" env:"SHIPLEDGER_NATS_REPLICAS" help:"Replicas of each stream."`
 	Key     string `env:"SHIPLEDGER_LOG_PUBLIC_KEY" help:"Public key that must have signed it."`
+
+	TLS compose.TLS `embed:"" prefix:"tls-"`
 }
 
 // Run restores. Nothing is stored of an archive that is not sound.
@@ -57,7 +60,7 @@ func (c *logImport) Run(ctx context.Context, app *kong.Context) error {
 			_ = bar.Add(1)
 		}
 	}
-	result, err := all.Restore(ctx, all.Config{Data: c.Data, NATSURL: c.NATSURL, NATSReplicas: c.Replica},
+	result, err := all.Restore(ctx, all.Config{Data: c.Data, NATSURL: c.NATSURL, NATSReplicas: c.Replica, TLS: c.TLS},
 		func() (io.ReadCloser, error) { return logarchive.Open(c.File) }, expect, progress)
 	if bar != nil {
 		_ = bar.Clear()

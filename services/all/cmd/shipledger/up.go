@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"time"
@@ -37,13 +39,22 @@ func (u *up) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	secrecy, err := u.Secrecy(slog.New(slog.DiscardHandler)) // the system logs what it finds
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	loading, stopLoading := context.WithCancel(ctx)
 	var demo sync.WaitGroup
 	err = system.Run(ctx, func() {
-		u.announce(start, addr, time.Since(began))
+		base := "http://" + addr.String()
+		var own http.RoundTripper
+		if secrecy.Public != nil {
+			base, own = "https://"+addr.String(), &http.Transport{TLSClientConfig: secrecy.Public.Myself()}
+		}
+		u.announce(start, base, time.Since(began))
 		if u.Demo {
-			demo.Go(func() { u.loadDemo(loading, start, addr.String()) })
+			demo.Go(func() { u.loadDemo(loading, start, base, own) })
 		}
 	})
 	stopLoading()
@@ -55,10 +66,10 @@ func (u *up) Run(ctx context.Context) error {
 }
 
 // announce tells a person where things are. Secrets stay in their file.
-func (u *up) announce(start all.Start, addr net.Addr, took time.Duration) {
+func (u *up) announce(start all.Start, base string, took time.Duration) {
 	fmt.Printf("\n  Shipledger %s is ready after %.1f s.\n\n", version, took.Seconds())
-	fmt.Printf("  API          http://%s\n", addr)
-	fmt.Printf("  Health       http://%s/health\n", addr)
+	fmt.Printf("  API          %s\n", base)
+	fmt.Printf("  Health       %s/health\n", base)
 	if start.File != "" {
 		fmt.Printf("  Credentials  %s\n", start.File)
 	}
@@ -67,7 +78,7 @@ func (u *up) announce(start all.Start, addr net.Addr, took time.Duration) {
 
 // loadDemo fills an empty ledger through the public API, as anybody would, and
 // tells a person how it went.
-func (u *up) loadDemo(ctx context.Context, start all.Start, addr string) {
+func (u *up) loadDemo(ctx context.Context, start all.Start, base string, own http.RoundTripper) {
 	if !start.EmptyLedger || start.File == "" {
 		fmt.Println("  The ledger is not empty: the demo history is not loaded again.")
 		return
@@ -78,7 +89,7 @@ func (u *up) loadDemo(ctx context.Context, start all.Start, addr string) {
 		return
 	}
 	end := time.Now().UTC().Truncate(24 * time.Hour)
-	sum, err := cli.LoadDemo(ctx, os.Stdout, "http://"+addr, token, demoSeed, end)
+	sum, err := cli.LoadDemo(ctx, os.Stdout, own, base, token, demoSeed, end)
 	if err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "load the demo history:", err)
 		return

@@ -14,7 +14,7 @@ var version = "dev"
 
 func main() {
 	compose.Main(compose.Query, version, func(ctx context.Context, p *compose.Process) ([]compose.Part, error) {
-		model, err := tables.OpenToRead(ctx, p.Config, p.Logger)
+		model, err := tables.OpenToRead(ctx, p.Config, p.Secrecy, p.Logger)
 		if err != nil {
 			return nil, err
 		}

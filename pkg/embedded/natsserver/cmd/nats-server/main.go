@@ -32,9 +32,16 @@ func serve(options *server.Options) error {
 	}
 	s.ConfigureLogger()
 	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	s.Start()
-	<-stop
+	for sig := range stop {
+		if sig != syscall.SIGHUP {
+			break
+		}
+		if err := s.Reload(); err != nil { // certificates among it
+			fmt.Fprintln(os.Stderr, "nats-server: reload:", err)
+		}
+	}
 	s.Shutdown() // hands leadership over first
 	s.WaitForShutdown()
 	return nil
