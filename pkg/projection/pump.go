@@ -16,6 +16,9 @@ import (
 type Config struct {
 	// MaxRows ends a portion: it is stored when it holds as many rows.
 	MaxRows int
+	// MaxBytes ends it as well: when its frames have as many bytes in the log. It bounds
+	// the memory of events that are large, of which MaxRows would be too much; 0: none.
+	MaxBytes int
 	// Pause is the least time between the beginnings of two stores, so that a
 	// steady trickle makes few, larger blocks. The first event after a quiet
 	// time is stored at once.
@@ -61,7 +64,10 @@ func (c Config) withDefaults() Config {
 // inserts a second and table. Every insert costs it, however small, and with it
 // the write side on the same machine: on two busy cores ingest got three times
 // as much done beside two inserts a second as beside ten.
-var DefaultConfig = Config{MaxRows: 50_000, Pause: 250 * time.Millisecond, Ahead: 64}
+var DefaultConfig = Config{MaxRows: 50_000, MaxBytes: MaxBytes, Pause: 250 * time.Millisecond, Ahead: 64}
+
+// MaxBytes is for portions of usual events, of which 50,000 have less.
+const MaxBytes = 64 << 20
 
 // Observer is told what Pump does, for metrics.
 type Observer interface {
@@ -186,6 +192,7 @@ type decoded struct {
 	unread error         // why the frame cannot
 	counts tally.Counts  // what a frame holds that cannot be read
 	seq    uint64
+	bytes  int   // of the frame in the log
 	err    error // of the source
 }
 
@@ -230,7 +237,7 @@ func decode(ctx context.Context, stream string, src Source, decoders int, out ch
 }
 
 func decodeOne(stream string, r eventlog.Recorded) decoded {
-	d := decoded{seq: r.Seq}
+	d := decoded{seq: r.Seq, bytes: len(r.Body)}
 	if d.events, d.faults, d.unread = event.DecodeEach(stream, r.Seq, r.Body); d.unread != nil {
 		d.counts, d.err = tally.InFrame(stream, r)
 	}
@@ -245,6 +252,7 @@ type portion struct {
 	rows            readmodel.Rows
 	batch           readmodel.Batch // what takes the rows of each frame; nil: they stay
 	batched         int             // rows in it
+	bytes           int             // of its frames in the log
 	upTo            readmodel.Progress
 	events, unknown int
 	err             error // ends the pump once the portion is stored
@@ -266,12 +274,15 @@ func (p *portion) follow(before *portion) {
 
 func (p *portion) reset() {
 	p.rows.Reset()
-	p.events, p.unknown, p.batched = 0, 0, 0
+	p.events, p.unknown, p.batched, p.bytes = 0, 0, 0, 0
 }
 
-func (p *portion) full() bool { return p.batched+p.rows.Len() >= p.cfg.MaxRows }
+func (p *portion) full() bool {
+	return p.batched+p.rows.Len() >= p.cfg.MaxRows || p.cfg.MaxBytes > 0 && p.bytes >= p.cfg.MaxBytes
+}
 
 func (p *portion) add(f decoded) {
+	p.bytes += f.bytes
 	if p.batch != nil {
 		defer func() {
 			p.batched += p.rows.Len()

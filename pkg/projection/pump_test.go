@@ -100,6 +100,52 @@ func TestFramesAreNeverSplitBetweenTwoStores(t *testing.T) {
 	}
 }
 
+// However many rows a portion may have, large events end it (MaxBytes): it never holds
+// more of the log than that and one frame.
+func TestAPortionOfLargeEventsIsStoredBeforeItHasManyRows(t *testing.T) {
+	const frames, most = 20, 4000
+	log := memlog.New()
+	fill(t, log, frames, 4)
+	var largest, size int
+	for f, err := range log.Read(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += len(f.Body)
+		largest = max(largest, len(f.Body))
+	}
+	for _, batched := range []bool{false, true} {
+		sink := &batchingSink{recordingSink: recordingSink{Model: memmodel.New()}}
+		cfg := projection.Config{MaxRows: 1_000_000, MaxBytes: most, Backlog: frames, Ahead: 4}
+		if batched {
+			cfg.Batch = sink.Batch
+		}
+		if done, c, err := pump(t, log, 0, sink, cfg); err != nil || done.Offset != event.At(frames, 3) || c.events != 4*frames {
+			t.Fatalf("done = %+v, %+v, %v", done, c, err)
+		}
+		before := 0
+		for _, s := range sink.stores {
+			var n, seq, index int
+			if _, err := fmt.Sscanf(s, "%d to %d.%d", &n, &seq, &index); err != nil {
+				t.Fatal(err)
+			}
+			held := 0
+			for f, err := range log.Read(t.Context(), uint64(before)) {
+				if err != nil || f.Seq > uint64(seq) {
+					break
+				}
+				held += len(f.Body)
+			}
+			if before = seq; held >= most+largest {
+				t.Errorf("batched %v: a store holds %d bytes of the log: %s", batched, held, s)
+			}
+		}
+		if len(sink.stores) < size/(most+largest) || len(sink.stores) > 1+size/most {
+			t.Errorf("batched %v: %d stores of %d bytes", batched, len(sink.stores), size)
+		}
+	}
+}
+
 func TestPumpGoesOnWhereTheSinkSays(t *testing.T) {
 	log := memlog.New()
 	fill(t, log, 3, 2)

@@ -36,6 +36,8 @@ type Config struct {
 
 	AuditEvery time.Duration `name:"audit-every" default:"1m" env:"SHIPLEDGER_AUDIT_EVERY" help:"How often, at most, the read model is checked to account for every event."`
 
+	MemoryLimit int64 `name:"memory-limit" default:"1073741824" env:"SHIPLEDGER_MEMORY_LIMIT" help:"Bytes of memory that this process tries to stay below, the ClickHouse engine not counted; twice what it needs where that is more; 0: no limit. GOMEMLIMIT takes its place."`
+
 	MetricsAddr string `name:"metrics-addr" default:"127.0.0.1:9464" env:"SHIPLEDGER_METRICS_ADDR" help:"Address of Prometheus metrics; empty turns them off."`
 
 	Pepper     string `env:"SHIPLEDGER_PEPPER" help:"Key of the digests of credentials, base64 or hex; default: made once in the data directory."`

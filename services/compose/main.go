@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -20,17 +19,6 @@ import (
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 )
-
-// garbagePercent trades memory for time: what lives is small (tens of MB), what
-// every event leaves behind is not, and collecting took a tenth of the process.
-const garbagePercent = 400
-
-// TuneMemory sets how much garbage may lie around, unless GOGC says.
-func TuneMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbagePercent)
-	}
-}
 
 // Logging says what is logged, and how.
 type Logging struct {

@@ -37,7 +37,7 @@ func (p *Process) Serve(door Door, parts ...Part) (lifecycle.Service, error) {
 	}
 	health := &health{version: p.Config.Version, durability: p.durability, checks: []Check{{Part: httpapi.PartKeys, Ask: errorOf(p.Ring.Healthy)}}}
 	beside := []lifecycle.Service{
-		p.Ring, p.Book, p.Usage, p.budgets,
+		p.Ring, p.Book, p.Usage, p.budgets, bounded(p.Config.MemoryLimit),
 		&telemetry.Server{Addr: p.Config.MetricsAddr, TLS: p.Secrecy.Inside(), Gatherer: p.registry, Logger: p.Logger},
 	}
 	var core []lifecycle.Service

@@ -24,7 +24,7 @@ import (
 const RebuildRows = 150_000
 
 // rebuildConfig is for a lane that has the whole log before it.
-var rebuildConfig = projection.Config{MaxRows: RebuildRows, Decoders: 2, Ahead: 8}
+var rebuildConfig = projection.Config{MaxRows: RebuildRows, MaxBytes: projection.MaxBytes, Decoders: 2, Ahead: 8}
 
 // share is the part of the time in which a rebuild stores while events arrive;
 // the rest is for inserts of the live version.

@@ -1,0 +1,7 @@
+package compose
+
+// What tests of the memory limit look at.
+var (
+	Bounded  = bounded
+	LimitFor = limitFor
+)
