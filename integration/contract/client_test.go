@@ -20,6 +20,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/httpapi/httpapitest"
+	"github.com/shipledger/shipledger/pkg/replay"
 )
 
 // ledger is a server as a script sees it. What it reads, it reads behind its
@@ -261,7 +262,7 @@ func (l *ledger) wrote(a answer) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if at.Stream == event.CredentialStream { // reads of the ledger are not drawn from it
+	if at.Stream == event.CredentialStream || at.Stream == replay.Stream { // reads of the ledger are not drawn from it
 		return
 	}
 	if at.Offset > l.seen.Offset {

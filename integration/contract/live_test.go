@@ -94,7 +94,7 @@ func (l *ledger) follow(path string, options ...option) *live {
 	}
 	s := &live{t: l.t, blocks: newBlocks(response.Body), close: cancel}
 	begin := s.any()
-	matches(l.t, `^c\.[0-9]+\.[0-9]+,t0\.[0-9]+\.[0-9]+$`, begin.id)
+	matches(l.t, `^c\.[0-9]+\.[0-9]+,o\.[0-9]+\.[0-9]+,t0\.[0-9]+\.[0-9]+$`, begin.id)
 	return s
 }
 

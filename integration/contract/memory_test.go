@@ -31,6 +31,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/ratelimit"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
+	"github.com/shipledger/shipledger/pkg/replay"
 	"github.com/shipledger/shipledger/pkg/usage"
 	"github.com/shipledger/shipledger/services/accounts"
 	"github.com/shipledger/shipledger/services/ingest"
@@ -104,10 +105,10 @@ func (m *memory) start(t *testing.T) {
 	m.ring = keyring.New(keyring.Config{Sessions: m.sessionKeys}, m.credentials, m.peppers, time.Now, logger)
 	m.usage = usage.New(m.uses, time.Now, logger)
 	committer := ingest.NewCommitter(m.track, stream, m.clock.read, newIDs(), logger)
-	live := feed.New(feed.Config{}, map[string]eventlog.Reader{stream: m.track, event.CredentialStream: m.credentials}, query.Render, logger)
+	live := feed.New(feed.Config{}, map[string]eventlog.Reader{stream: m.track, event.CredentialStream: m.credentials, replay.Stream: m.ops}, query.Render, logger)
 	sink := func(context.Context) (readmodel.Sink, error) { return gatedSink{m.model, m.gate}, nil }
 	project := projector.New(projector.Config{
-		Streams: []projector.Stream{{Name: stream, Log: m.track}, {Name: event.CredentialStream, Log: m.credentials}}, Operator: m.ring.Operator, Entropy: rand.Reader,
+		Streams: []projector.Stream{{Name: stream, Log: m.track}, {Name: event.CredentialStream, Log: m.credentials}, {Name: replay.Stream, Log: m.ops}}, Operator: m.ring.Operator, Entropy: rand.Reader,
 		Project: func(r event.Recorded, rows *readmodel.Rows) (bool, error) {
 			if p := m.project.Load(); p != nil {
 				return (*p)(r, rows)
@@ -125,7 +126,7 @@ func (m *memory) start(t *testing.T) {
 		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "projector", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Meter: m.usage, Logger: logger, Settings: committer.Settings},
 		ingest.New(document, committer).Handlers(),
 		project.Handlers(),
-		query.New(m.model, stream).Auditing(event.CredentialStream).Keys(m.ring.Record).Counting(m.ring, m.usage).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).
+		query.New(m.model, stream).Auditing(event.CredentialStream, replay.Stream).Keys(m.ring.Record).Counting(m.ring, m.usage).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).
 			Exporting(m.keeper(t, stream), m.ring.Operator, event.CredentialStream, stream).Handlers(),
 		accounts.New(
 			accounts.Config{Usage: m.usage, Settings: committer.Settings, Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,

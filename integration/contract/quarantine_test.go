@@ -87,6 +87,17 @@ func TestDiscardedEventsStayInTheBalance(t *testing.T) {
 		m.manage(http.MethodPost, quarantinePath+"redrive", body{"all": true}).fails(http.StatusConflict, "QUARANTINE_EMPTY")
 		m.restart()
 		m.get("/ledger/balance").is(http.StatusOK).shows(body{"balanced": true, "quarantined": 0.0, "discarded": 1.0})
+
+		// Who decided what is in the audit log of the account, and of no other.
+		decided := m.events("o.3.0", "family", "quarantine")
+		differ(t, "types", []string{"quarantine.discarded", "quarantine.redriven", "quarantine.redriven"}, decided.each("items", "type"))
+		decided.shows(body{
+			"items.0.subject": id, "items.0.credential_name": "acme admin", "items.0.data.quarantine": body{"positions": []any{id}, "reason": "a test"},
+			"items.1.data.quarantine.positions.0": held.text("items.1.id"), "items.2.subject": "all",
+		})
+		foreign := as(m.tokenOf(other, "pat", "admin"))
+		m.read(where(eventsPath, "family", "quarantine", "min_position", "o.3.0"), foreign).shows(body{"items": []any{}})
+		m.get(eventsPath+decided.text("items.0.id"), foreign).fails(http.StatusForbidden, "NOT_OWNER")
 	})
 }
 

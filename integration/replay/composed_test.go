@@ -208,6 +208,38 @@ func (s *system) did(id, what string) {
 	}
 }
 
+// recorded holds the audit log to have these events of a replay, and the certificate.
+func (s *system) recorded(id string, want ...string) {
+	s.t.Helper()
+	var page struct {
+		Items []struct {
+			Type  string
+			Actor string
+			Data  struct {
+				Replay struct {
+					Version     int
+					Certificate *certificate
+				}
+			}
+		}
+	}
+	path := "/events/?order=oldest&family=replay&subject=" + id
+	deadline := time.Now().Add(patient)
+	for s.ask(http.MethodGet, path, s.pat, "", &page); len(page.Items) < len(want) && time.Now().Before(deadline); {
+		s.ask(http.MethodGet, path, s.pat, "", &page)
+	}
+	var got []string
+	for _, e := range page.Items {
+		got = append(got, e.Type)
+		if c := e.Data.Replay.Certificate; e.Actor == "" || e.Type != "replay.started" && (c == nil || c.Verdict != "equal" || c.Events == 0) {
+			s.t.Errorf("%+v", e)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.t.Errorf("of the replay other things are recorded: %s", diff)
+	}
+}
+
 // The same on everything that an operator starts: real logs, the logins that the
 // services have, the network between. Whatever a replay does, answers stay the same;
 // a restart keeps what was decided.
@@ -236,6 +268,7 @@ func TestAReplayOfTheWholeSystemChangesNoAnswer(t *testing.T) {
 	same("after the switch", 2)
 	s.did(first, "undo")
 	same("after undoing it", 1)
+	s.recorded(first, "replay.started", "replay.verified", "replay.switched", "replay.undone")
 
 	code, archive := s.ask(http.MethodGet, "/log/export", s.admin, "", nil)
 	if code != http.StatusOK {

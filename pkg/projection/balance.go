@@ -7,7 +7,9 @@ import (
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/quarantine"
 	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/replay"
 	"github.com/shipledger/shipledger/pkg/tally"
 )
 
@@ -79,5 +81,6 @@ func Knows(t event.Type) bool {
 	case "product", "environment", "version", "setting", "release":
 		return true
 	}
-	return credential.Known(family + "/1")
+	schema := family + "/1"
+	return credential.Known(schema) || replay.Known(schema) || quarantine.Known(schema)
 }

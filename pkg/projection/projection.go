@@ -5,9 +5,13 @@
 package projection
 
 import (
+	"slices"
+
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/quarantine"
 	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/replay"
 )
 
 // Project appends to rows what one event contributes. It reads no clock, does
@@ -31,7 +35,7 @@ func Project(r event.Recorded, rows *readmodel.Rows) (known bool) {
 	case *event.Version:
 		rows.Versions = append(rows.Versions, readmodel.VersionRow{Version: *p, Account: r.Account, Position: r.Position})
 	case event.Opaque:
-		known = credential.Known(p.Schema)
+		known = credential.Known(p.Schema) || replay.Known(p.Schema) || quarantine.Known(p.Schema) // in the audit log only
 	default:
 		known = false
 	}
@@ -60,7 +64,10 @@ func data(e *event.Event) []byte {
 	case *event.Run:
 		return p.Request
 	case event.Opaque:
-		return credential.Shown(p)
+		if credential.Known(p.Schema) {
+			return credential.Shown(p)
+		}
+		return credential.RedactIn(slices.Concat(replay.Shown(e), quarantine.Shown(e))) // it is one of them at most
 	default:
 		return credential.RedactIn(event.AppendData(nil, e))
 	}

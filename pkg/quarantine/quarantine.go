@@ -248,3 +248,20 @@ func Decode(e *event.Event) (*Decision, error) {
 	}
 	return d, nil
 }
+
+// Known tells whether events with this schema are those of this package.
+func Known(name string) bool { return name == schema }
+
+// Shown gives what people may read of the data of a decision; nil for events of
+// others, and for what a newer release wrote.
+func Shown(e *event.Event) []byte {
+	d, err := Decode(e)
+	if err != nil || d == nil {
+		return nil
+	}
+	shown, err := d.Event(ulid.ULID{}, e.Time, event.Author{})
+	if err != nil {
+		return nil
+	}
+	return shown.Payload.(event.Opaque).Data
+}

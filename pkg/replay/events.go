@@ -2,6 +2,7 @@ package replay
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,4 +120,35 @@ func Decode(e *event.Event) (*Replay, error) {
 		r.Part.From = from
 	}
 	return r, nil
+}
+
+// Known tells whether events with this schema are those of this package.
+func Known(name string) bool { return name == schema }
+
+// Shown gives what people of its account may read of the data of a replay's event:
+// all but the rows of a first difference and whose they are, for they may be those of
+// another account; nil for events of others, and for what a newer release wrote.
+// Who may see the rows reads the certificate.
+func Shown(e *event.Event) []byte {
+	r, err := Decode(e)
+	if err != nil || r == nil {
+		return nil
+	}
+	if r.Certificate != nil {
+		c := *r.Certificate
+		c.Tables = slices.Clone(c.Tables)
+		for i := range c.Tables {
+			c.Tables[i].Accounts = nil
+		}
+		if d := c.FirstDifference; d != nil {
+			c.FirstDifference = &Difference{Table: d.Table, Key: map[string]string{}, Columns: d.Columns}
+		}
+		r.Certificate = &c
+	}
+	change := Change{Type: e.Type, Replay: *r}
+	shown, err := change.Event(ulid.ULID{}, e.Time, event.Author{})
+	if err != nil {
+		return nil
+	}
+	return shown.Payload.(event.Opaque).Data
 }

@@ -2,6 +2,7 @@ package replay_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,5 +191,38 @@ func TestWhatANewerReleaseWroteIsNotGuessed(t *testing.T) {
 		if r, err := replay.Decode(&event.Event{Payload: data}); err == nil {
 			t.Errorf("%s: %+v", data.Data, r)
 		}
+	}
+}
+
+// The audit log is read by everybody of an account, and a comparison is of all
+// accounts: what is shown of its certificate names no row and no account.
+func TestTheAuditLogShowsNoRowOfACertificate(t *testing.T) {
+	l := &ledger{t: t}
+	c := certificate(replay.Different)
+	c.Tables = []replay.Table{{Name: "cells", Rows: 3, HashOld: "aa", HashNew: "bb", Changed: 1, Accounts: []string{"globex"}}}
+	c.FirstDifference = &replay.Difference{
+		Table: "cells", Account: "globex", Key: map[string]string{"account": "globex", "product_id": "p9"}, Columns: []string{"version"},
+		Old: map[string]string{"version": "6.6.6"}, New: map[string]string{"version": "7.7.7"}, Event: &replay.Cause{Position: "t0.9.9", Subject: "s9"},
+	}
+	r := l.start("01JW2C5R3V0E6H7Q8S9T0A1B2D", replay.Part{})
+	l.record(r.Verify(c, noon))
+	last := l.all[len(l.all)-1]
+	text := string(replay.Shown(&last.Event))
+	for _, hidden := range []string{"globex", "p9", "6.6.6", "7.7.7", "t0.9.9", "s9"} {
+		if strings.Contains(text, hidden) {
+			t.Errorf("%s is shown: %s", hidden, text)
+		}
+	}
+	for _, shown := range []string{`"verdict":"different"`, `"hash_new":"bb"`, `"table":"cells"`, `"columns":["version"]`} {
+		if !strings.Contains(text, shown) {
+			t.Errorf("%s is not shown: %s", shown, text)
+		}
+	}
+	if stored, _ := l.book.Find(r.ID); stored.Certificate.FirstDifference.Account != "globex" || stored.Certificate.Tables[0].Accounts == nil {
+		t.Error("showing it has changed it")
+	}
+	other := event.Event{Account: "acme", Subject: r.ID, Payload: event.Opaque{Schema: "replay/2", Data: []byte(`{}`)}}
+	if got := replay.Shown(&other); got != nil {
+		t.Errorf("of what a newer release wrote, %s is shown", got)
 	}
 }

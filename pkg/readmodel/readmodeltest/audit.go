@@ -2,8 +2,10 @@ package readmodeltest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,6 +118,68 @@ func auditAcrossStreams(t *testing.T, open func(t *testing.T) (readmodel.Sink, r
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("by %d (-want +got):\n%s", limit, diff)
+		}
+	}
+}
+
+// auditOfOperations shows that the decisions of the stream of operations, in which
+// those of all accounts stand side by side, are each account's own.
+func auditOfOperations(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader)) {
+	sink, reader := open(t)
+	n := uint64(serial.Add(1))
+	accounts := []string{fmt.Sprintf("one%d", n), fmt.Sprintf("two%d", n)}
+	const operations = "o" // the stream's short name
+	types := []event.Type{"replay.started", "quarantine.discarded", "replay.verified", "quarantine.redriven", "replay.switched", "replay.undone"}
+	first := n * 100
+	want, ids := map[string][]string{}, map[string]ulid.ULID{}
+	var rows readmodel.Rows
+	for i, kind := range types {
+		account := accounts[i%len(accounts)]
+		r := readmodel.EventRow{
+			Account: account, Position: event.Position{Stream: operations, Offset: event.At(first+uint64(i), 0)}, Type: kind, Subject: "about " + account,
+			ID: ulid.MustNew(first+uint64(i), nil), ReceivedAt: epoch.UTC(), EffectiveAt: epoch.UTC(), Request: `{"of":"` + account + `"}`,
+		}
+		rows.Events = append(rows.Events, r)
+		want[account] = append(want[account], string(kind)+" "+r.Request)
+		ids[account] = r.ID
+	}
+	if err := sink.Store(t.Context(), &rows, readmodel.Progress{}); err != nil {
+		t.Fatal(err)
+	}
+	spans := readmodel.Spans{operations: {After: event.At(first, 0) - 1, UpTo: event.At(first+uint64(len(types)), 0)}}
+	for i, account := range accounts {
+		other := accounts[1-i]
+		got := func(f readmodel.EventFilter) (out []string) {
+			t.Helper()
+			found, err := reader.Events(t.Context(), account, f, spans, false, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range found {
+				out = append(out, string(r.Type)+" "+r.Request)
+			}
+			return out
+		}
+		if diff := cmp.Diff(want[account], got(readmodel.EventFilter{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", account, diff)
+		}
+		var replays []string
+		for _, line := range want[account] {
+			if strings.HasPrefix(line, "replay.") {
+				replays = append(replays, line)
+			}
+		}
+		if diff := cmp.Diff(replays, got(readmodel.EventFilter{Family: "replay"})); diff != "" {
+			t.Errorf("the replays of %s (-want +got):\n%s", account, diff)
+		}
+		if found := got(readmodel.EventFilter{Subject: "about " + other}); len(found) > 0 {
+			t.Errorf("%s reads what is about %s: %v", account, other, found)
+		}
+		if _, err := reader.Event(t.Context(), account, ids[account]); err != nil {
+			t.Error(err)
+		}
+		if _, err := reader.Event(t.Context(), account, ids[other]); !errors.Is(err, readmodel.ErrNotFound) {
+			t.Errorf("%s reads an event of %s: %v", account, other, err)
 		}
 	}
 }

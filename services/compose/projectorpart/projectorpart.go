@@ -48,7 +48,7 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 	lead := lease.New(lease.Config{Key: "projector." + p.Stream + "." + place, Owner: owner, Value: p.Address}, leases, p.Logger)
 	audit := projector.NewAudit(track, model, p.Stream, p.Config.AuditEvery, p.Logger)
 	service := projector.New(projector.Config{
-		Streams: []projector.Stream{{Name: p.Stream, Log: track}, {Name: event.CredentialStream, Log: credentials}},
+		Streams: []projector.Stream{{Name: p.Stream, Log: track}, {Name: event.CredentialStream, Log: credentials}, {Name: compose.OperationStream, Log: operations}},
 		Keep:    p.Config.ReplayKeep, Snapshots: p.Config.Snapshots, CodeVersion: p.Config.Version, Operator: p.Ring.Operator, Entropy: rand.Reader, Lease: lead,
 	}, operations, model, p.Spec, p.Logger)
 	believed, err := credential.ParsePrefixes(p.Config.FrontDoors)

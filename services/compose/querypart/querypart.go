@@ -28,12 +28,17 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 	if err != nil {
 		return compose.Part{}, err
 	}
-	keeper, err := openKeeper(ctx, p, track, credentials)
+	operations, err := p.Operations(ctx)
 	if err != nil {
 		return compose.Part{}, err
 	}
-	live := feed.New(feed.Config{}, map[string]eventlog.Reader{p.Stream: track, event.CredentialStream: credentials}, query.Render, p.Logger)
-	service := query.New(model, p.Stream).Auditing(event.CredentialStream).Keys(p.Ring.Record).Counting(p.Ring, p.Usage).
+	logs := map[string]eventlog.Reader{p.Stream: track, event.CredentialStream: credentials, compose.OperationStream: operations}
+	keeper, err := openKeeper(ctx, p, logs)
+	if err != nil {
+		return compose.Part{}, err
+	}
+	live := feed.New(feed.Config{}, logs, query.Render, p.Logger)
+	service := query.New(model, p.Stream).Auditing(event.CredentialStream, compose.OperationStream).Keys(p.Ring.Record).Counting(p.Ring, p.Usage).
 		Streaming(live, p.Config.Heartbeat).
 		Following(event.CredentialStream, func() event.Offset { return event.At(p.Ring.Applied(), 0) }).
 		Accounting(map[string]eventlog.Reader{p.Stream: track}).
@@ -48,7 +53,7 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 }
 
 // openKeeper gives what signs the logs, once in a while and for exports.
-func openKeeper(ctx context.Context, p *compose.Process, track, credentials eventlog.Reader) (*logarchive.Keeper, error) {
+func openKeeper(ctx context.Context, p *compose.Process, logs map[string]eventlog.Reader) (*logarchive.Keeper, error) {
 	seed, err := keyring.LoadLogSeed(p.Config.LogKey, p.Config.LogKeyFile, p.Config.Data, rand.Reader)
 	if err != nil {
 		return nil, err
@@ -57,14 +62,9 @@ func openKeeper(ctx context.Context, p *compose.Process, track, credentials even
 	if err != nil {
 		return nil, err
 	}
-	operations, err := p.Operations(ctx)
-	if err != nil {
-		return nil, err
-	}
 	kept, err := p.Checkpoints(ctx)
 	if err != nil {
 		return nil, err
 	}
-	logs := map[string]eventlog.Reader{compose.OperationStream: operations, p.Stream: track, event.CredentialStream: credentials}
 	return logarchive.NewKeeper(logs, kept, signer, p.Config.CheckpointEvery, p.Logger), nil
 }
