@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
@@ -34,6 +35,8 @@ import (
 	"github.com/shipledger/shipledger/pkg/replay"
 	"github.com/shipledger/shipledger/pkg/usage"
 	"github.com/shipledger/shipledger/services/accounts"
+	"github.com/shipledger/shipledger/services/compose"
+	"github.com/shipledger/shipledger/services/compose/projectorpart"
 	"github.com/shipledger/shipledger/services/ingest"
 	"github.com/shipledger/shipledger/services/mcp"
 	"github.com/shipledger/shipledger/services/projector"
@@ -69,6 +72,7 @@ type memory struct {
 	gate               *gate
 	ops                *memlog.Log
 	project            atomic.Pointer[projection.Func] // what projects, if not the usual
+	metrics            []prometheus.Collector          // of the projector
 	limiter            httpapi.Limiter                 // none, unless a script sets one and restarts
 	tokens             map[string]string               // by account, kind and grant, such as "acme/sk/read"
 	stop               func()
@@ -116,6 +120,7 @@ func (m *memory) start(t *testing.T) {
 			return projection.Project(r, rows), nil
 		},
 	}, m.ops, projector.Single(sink), document, logger)
+	m.metrics = project.Collectors()
 	var api *httpapi.API
 	agents := mcp.New(mcp.Config{
 		API: "http://ledger", Version: "test",
@@ -132,9 +137,8 @@ func (m *memory) start(t *testing.T) {
 			accounts.Config{Usage: m.usage, Settings: committer.Settings, Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
 		).Handlers(),
 		agents.Handlers(),
-		httpapi.Handlers{"getHealth": httpapi.ServeHealth(func(*httpapi.Request) httpapi.Health {
-			return httpapi.Health{Status: httpapi.HealthOK, Version: "test", Parts: map[string]string{"log": httpapi.HealthOK}}
-		})},
+		httpapi.Handlers{"getHealth": compose.ServeHealth("test", "", append(projectorpart.Checks(project, projector.NewAudit(m.track, m.model, stream, 0, logger)),
+			compose.Check{Part: httpapi.PartLog, Ask: func(context.Context) error { return committer.Healthy() }})...)},
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -2,8 +2,11 @@ package contract_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
@@ -136,5 +139,74 @@ func TestTheQuarantineIsDecidedOnByAdminsOfTheAccount(t *testing.T) {
 			m.manage(http.MethodPost, quarantinePath+nowhere+"/redrive", nil).fails(http.StatusNotFound, "NOT_FOUND")
 		}
 		m.manage(http.MethodPost, quarantinePath+nobodys+"/discard", body{"reason": "planted"}).is(http.StatusOK).shows(body{"state": "discarded"})
+	})
+}
+
+// metric gives what a gauge of the projector shows.
+func (m *memory) metric(name string) float64 {
+	m.t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m.metrics...)
+	families, err := registry.Gather()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	m.t.Fatalf("there is no metric %s", name)
+	return 0
+}
+
+// Issue 5: metrics and health show what is set aside. It makes no process unready:
+// every other answer is as right as before.
+func TestHealthAndMetricsTellWhatIsSetAside(t *testing.T) {
+	inMemory(t, func(t *testing.T, m *memory) {
+		feels := func(when, overall, quarantine string, events float64) {
+			t.Helper()
+			m.send(http.MethodGet, "/health", "").is(http.StatusOK).shows(body{"status": overall, "parts.quarantine": quarantine, "parts.projector": "ok", "parts.log": "ok"})
+			m.send(http.MethodGet, "/health/live", "").is(http.StatusOK)
+			if got := m.metric("shipledger_quarantined_events"); got != events {
+				t.Errorf("%s the metric says %v, not %v", when, got, events)
+			}
+			if age := m.metric("shipledger_quarantine_oldest_seconds"); (age > 0) != (events > 0) {
+				t.Errorf("%s the oldest of %v is %v s old", when, events, age)
+			}
+		}
+		posted := 0
+		readable := func() {
+			t.Helper()
+			posted++
+			last := m.deployed(m.deployment("success", body{"invoke_id": fmt.Sprint("another ", posted)}))
+			m.get("/matrix", header("X-Shipledger-Position", last.header.Get("X-Shipledger-Position"))).is(http.StatusOK)
+		}
+		readable()
+		feels("at first", "ok", "ok", 0)
+
+		mended := m.poisoned("6.6.6")
+		bad := body{"version": "6.6.6", "environment_name": "dev", "invoke_id": "1"}
+		m.deployed(m.deployment("started", bad))
+		m.deployed(m.deployment("success", bad))
+		readable()
+		feels("with one and another that waits behind it", "degraded", "degraded", 2)
+		age := m.metric("shipledger_quarantine_oldest_seconds")
+		m.restart()
+		readable()
+		feels("after a restart", "degraded", "degraded", 2)
+		if now := m.metric("shipledger_quarantine_oldest_seconds"); now < age {
+			t.Errorf("a restart makes it younger: %v s, before %v s", now, age)
+		}
+		mended()
+		m.manage(http.MethodPost, quarantinePath+"redrive", body{"all": true}).is(http.StatusOK)
+		feels("when it was tried again", "ok", "ok", 0)
+
+		m.poisoned("7.7.7")
+		m.deployed(m.deployment("success", body{"version": "7.7.7", "environment_name": "staging"}))
+		readable()
+		feels("with another", "degraded", "degraded", 1)
+		m.manage(http.MethodPost, quarantinePath+m.aside("?state=quarantined").text("items.0.id")+"/discard", body{"reason": "a test"}).is(http.StatusOK)
+		feels("when it was discarded", "ok", "ok", 0)
 	})
 }

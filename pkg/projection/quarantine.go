@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -68,13 +69,16 @@ type subject struct{ account, name string }
 // mended code has its own, empty one. The row is stored before the progress that
 // passes the event, by the same store, so that no crash comes between the two.
 //
-// It belongs to one goroutine; Open may be asked by any.
+// It belongs to one goroutine; Open and Oldest may be asked by any.
 type Shelf struct {
 	blocked map[subject]event.Offset // the first that is set aside
 	turns   map[event.Offset]uint64  // of rows that may be written again
 	stale   map[event.Offset]bool    // set aside before a crash, beyond the progress
 	open    atomic.Int64
 	upTo    readmodel.Progress // before what the stream offers next
+
+	mu    sync.Mutex
+	since map[event.Offset]time.Time // when what is open was set aside
 }
 
 // shelfPage is how many rows are read at a time.
@@ -86,7 +90,7 @@ func LoadShelf(ctx context.Context, sink readmodel.Sink, stream string) (*Shelf,
 	if err != nil {
 		return nil, err
 	}
-	s := &Shelf{blocked: map[subject]event.Offset{}, turns: map[event.Offset]uint64{}, stale: map[event.Offset]bool{}, upTo: upTo}
+	s := &Shelf{blocked: map[subject]event.Offset{}, turns: map[event.Offset]uint64{}, stale: map[event.Offset]bool{}, since: map[event.Offset]time.Time{}, upTo: upTo}
 	err = shelved(ctx, sink, readmodel.QuarantineFilter{Stream: stream, Pending: &upTo.Offset}, func(r *readmodel.QuarantineRow) {
 		at := r.Position.Offset
 		s.turns[at] = r.Turn
@@ -95,9 +99,24 @@ func LoadShelf(ctx context.Context, sink readmodel.Sink, stream string) (*Shelf,
 			return
 		}
 		s.block(subject{r.Account, r.Subject}, at)
-		s.open.Add(int64(r.Events)) //nolint:gosec // a number of events
+		s.hold(r)
 	})
 	return s, err
+}
+
+// hold counts what stays set aside, and release what is offered anew.
+func (s *Shelf) hold(r *readmodel.QuarantineRow) {
+	s.open.Add(int64(r.Events)) //nolint:gosec // a number of events
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since[r.Position.Offset] = r.SetAsideAt
+}
+
+func (s *Shelf) release(r *readmodel.QuarantineRow) {
+	s.open.Add(-int64(r.Events)) //nolint:gosec // a number of events
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.since, r.Position.Offset)
 }
 
 func shelved(ctx context.Context, sink readmodel.Sink, f readmodel.QuarantineFilter, each func(*readmodel.QuarantineRow)) error {
@@ -118,6 +137,19 @@ func shelved(ctx context.Context, sink readmodel.Sink, f readmodel.QuarantineFil
 
 // Open gives how many events are set aside and neither applied nor discarded.
 func (s *Shelf) Open() int { return int(s.open.Load()) }
+
+// Oldest gives when the one of them was set aside that was so first; the zero time
+// where there is none.
+func (s *Shelf) Oldest() (at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, since := range s.since {
+		if at.IsZero() || since.Before(at) {
+			at = since
+		}
+	}
+	return at
+}
 
 func (s *Shelf) block(of subject, at event.Offset) {
 	if of.name == "" {
@@ -199,7 +231,7 @@ func (p *portion) aside(row readmodel.QuarantineRow, state readmodel.QuarantineS
 	}
 	if state == readmodel.Quarantined {
 		p.shelf.block(subject{row.Account, row.Subject}, at)
-		p.shelf.open.Add(int64(row.Events)) //nolint:gosec // a number of events
+		p.shelf.hold(&row)
 	}
 	p.rows.Quarantine = append(p.rows.Quarantine, row)
 }

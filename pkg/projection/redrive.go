@@ -29,7 +29,7 @@ func Redrive(ctx context.Context, stream string, log eventlog.Reader, dst readmo
 	}
 	for _, r := range rows { // they are offered anew, in order
 		delete(shelf.blocked, subject{r.Account, r.Subject})
-		shelf.open.Add(-int64(r.Events)) //nolint:gosec // a number of events
+		shelf.release(&r)
 	}
 	p := portion{stream: stream, cfg: cfg, shelf: shelf}
 	for len(rows) > 0 {

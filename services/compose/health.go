@@ -16,6 +16,12 @@ type health struct {
 	checks              []Check
 }
 
+// ServeHealth makes the handler of getHealth from checks.
+func ServeHealth(version, durability string, checks ...Check) httpapi.Handler {
+	h := &health{version: version, durability: durability, checks: checks}
+	return httpapi.ServeHealth(h.check)
+}
+
 func (h *health) check(r *httpapi.Request) httpapi.Health {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()

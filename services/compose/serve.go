@@ -35,24 +35,25 @@ func (p *Process) Serve(door Door, parts ...Part) (lifecycle.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read who may say for whom they ask: %w", err)
 	}
-	health := &health{version: p.Config.Version, durability: p.durability, checks: []Check{{Part: httpapi.PartKeys, Ask: errorOf(p.Ring.Healthy)}}}
+	checks := []Check{{Part: httpapi.PartKeys, Ask: errorOf(p.Ring.Healthy)}}
 	beside := []lifecycle.Service{
 		p.Ring, p.Book, p.Usage, p.budgets, bounded(p.Config.MemoryLimit),
 		&telemetry.Server{Addr: p.Config.MetricsAddr, TLS: p.Secrecy.Inside(), Gatherer: p.registry, Logger: p.Logger},
 	}
 	var core []lifecycle.Service
 	var services []string
-	handlers := []httpapi.Handlers{{"getHealth": httpapi.ServeHealth(health.check)}}
+	var handlers []httpapi.Handlers
 	for i := range parts {
 		part := &parts[i]
 		services = append(services, part.Service)
 		handlers = append(handlers, part.Handlers)
 		beside = append(beside, part.Beside...)
 		core = append(core, part.Core...)
-		health.checks = append(health.checks, part.Checks...)
+		checks = append(checks, part.Checks...)
 		p.Nodes.Flies(part.Flights...)
 		p.registry.MustRegister(part.Collectors...)
 	}
+	handlers = append(handlers, httpapi.Handlers{"getHealth": ServeHealth(p.Config.Version, p.durability, checks...)})
 	if len(core) == 0 {
 		core = []lifecycle.Service{lifecycle.Func(Nothing)}
 	}

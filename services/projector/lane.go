@@ -186,6 +186,18 @@ func (l *lane) Projected(_ string, upTo readmodel.Progress, events, unknown int)
 	l.observe(upTo, events, unknown)
 }
 
+// oldest gives since when the oldest event is set aside that is so now; the zero
+// time: none is.
+func (l *lane) oldest() time.Time {
+	l.mu.Lock()
+	shelf := l.shelf
+	l.mu.Unlock()
+	if shelf == nil {
+		return time.Time{}
+	}
+	return shelf.Oldest()
+}
+
 // State gives how far the lane is.
 func (l *lane) State() State {
 	l.mu.Lock()

@@ -158,6 +158,7 @@ type Service struct {
 	replayTotal        prometheus.Gauge
 	replayRunning      prometheus.Gauge
 	quarantined        prometheus.GaugeFunc
+	oldest             prometheus.GaugeFunc
 	leading            prometheus.Gauge
 	late               *prometheus.CounterVec
 }
@@ -213,12 +214,15 @@ func New(cfg Config, ops eventlog.Log, tables Tables, spec *httpapi.Spec, logger
 	s.quarantined = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "shipledger_quarantined_events", Help: "Events that the live read model could not apply, or that wait behind one.",
 	}, func() float64 { return float64(s.State().Quarantined) })
+	s.oldest = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "shipledger_quarantine_oldest_seconds", Help: "How long ago the oldest of them was set aside; 0 where there is none.",
+	}, func() float64 { return s.longestAside().Seconds() })
 	return s
 }
 
 // Collectors gives the projector's metrics, for registering.
 func (s *Service) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received, s.replayRunning, s.replayEvents, s.replayTotal, s.quarantined, s.leading, s.late}
+	return []prometheus.Collector{s.projected, s.unknown, s.sequence, s.received, s.replayRunning, s.replayEvents, s.replayTotal, s.quarantined, s.oldest, s.leading, s.late}
 }
 
 // Run projects until ctx is done, while it holds the lease. It is ready once the
@@ -572,6 +576,19 @@ func (s *Service) State() State {
 		return State{Err: err}
 	}
 	return v.state()
+}
+
+// longestAside gives how long the oldest event that is set aside has been so.
+func (s *Service) longestAside() time.Duration {
+	v, err := s.live()
+	if err != nil {
+		return 0
+	}
+	since := v.oldest()
+	if since.IsZero() {
+		return 0
+	}
+	return max(0, s.cfg.Now().Sub(since))
 }
 
 // Healthy tells why the live read model falls behind, nil while it does not. A

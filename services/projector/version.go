@@ -44,6 +44,17 @@ func (v *version) state() State {
 	return all
 }
 
+// oldest gives since when the oldest event of all streams is set aside; the zero
+// time: none is.
+func (v *version) oldest() (at time.Time) {
+	for _, l := range v.lanes {
+		if since := l.oldest(); !since.IsZero() && (at.IsZero() || since.Before(at)) {
+			at = since
+		}
+	}
+	return at
+}
+
 // joined gives the only error as it is, so that its kind can be told.
 func joined(errs []error) error {
 	var found error

@@ -191,6 +191,9 @@ func (s *Service) known(want map[string]event.Offset, streams []string) error {
 
 func (s *Service) reached(progress []readmodel.Progress, want map[string]event.Offset, streams []string) bool {
 	for stream, offset := range want {
+		if offset == 0 { // the place before the first event, of which nobody is short
+			continue
+		}
 		ok := !slices.Contains(streams, stream) && s.others[stream]() >= offset
 		for _, p := range progress {
 			ok = ok || p.Stream == stream && p.Offset >= offset

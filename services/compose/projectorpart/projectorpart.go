@@ -59,12 +59,18 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 		Front:   func(api http.Handler) http.Handler { return handOver(lead, p, believed, api) },
 		Service: compose.Projector, Handlers: service.Handlers(), Beside: []lifecycle.Service{audit}, Core: []lifecycle.Service{service},
 		Collectors: slices.Concat(service.Collectors(), audit.Collectors()),
-		Checks: []compose.Check{
-			{Part: "projector", Ask: func(context.Context) error { return service.Healthy() }},
-			{Part: "ledger", Ask: func(context.Context) error { return audit.Healthy() }, Mild: true},
-			{Part: "quarantine", Ask: func(context.Context) error { return service.Quarantine() }, Mild: true},
-		},
+		Checks:     Checks(service, audit),
 	}, nil
+}
+
+// Checks tell how a projector and its audit feel. Events that are missing or set
+// aside withhold no answer: others are as right as before.
+func Checks(service *projector.Service, audit *projector.Audit) []compose.Check {
+	return []compose.Check{
+		{Part: "projector", Ask: func(context.Context) error { return service.Healthy() }},
+		{Part: "ledger", Ask: func(context.Context) error { return audit.Healthy() }, Mild: true},
+		{Part: "quarantine", Ask: func(context.Context) error { return service.Quarantine() }, Mild: true},
+	}
 }
 
 // handedOver marks a request that a projector which stands by has passed on.
