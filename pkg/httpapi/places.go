@@ -41,6 +41,7 @@ type places struct {
 	held    map[net.Conn]*place
 	waiting list.List // of those whose client is silent, the longest first
 	closed  bool
+	touched time.Time // when a connection last came or had an answer
 }
 
 type place struct {
@@ -86,6 +87,7 @@ func (p *places) take(c net.Conn) bool {
 		_ = silent.Close()
 	}
 	p.held[c] = &place{at: p.waiting.PushBack(c), fresh: true}
+	p.touched = time.Now()
 	return true
 }
 
@@ -114,10 +116,37 @@ func (p *places) changed(c net.Conn, state http.ConnState) {
 		p.waiting.Remove(held.at)
 		held.at, held.fresh = nil, false
 	case state == http.StateIdle && held.at == nil:
-		held.at = p.waiting.PushBack(c)
+		held.at, p.touched = p.waiting.PushBack(c), time.Now()
 	case state == http.StateHijacked, state == http.StateClosed:
+		if held.at == nil {
+			p.touched = time.Now()
+		}
 		p.free(c)
 	}
+}
+
+// awaitLeft waits until those in front have moved away: nobody is being served, and no
+// connection came or had an answer for longer than an Upstream keeps one. It gives up
+// after a while.
+func (p *places) awaitLeft(atMost time.Duration) {
+	ticks := time.NewTicker(leftAgain)
+	defer ticks.Stop()
+	for deadline := time.Now().Add(atMost); !p.left(time.Now()) && time.Now().Before(deadline); {
+		<-ticks.C
+	}
+}
+
+const (
+	leftAgain = 10 * time.Millisecond
+	// leftAfter is longer than an Upstream keeps a connection that it does not use, by
+	// what a request may take on its way.
+	leftAfter = upstreamIdle + 500*time.Millisecond
+)
+
+func (p *places) left(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.held) == p.waiting.Len() && now.Sub(p.touched) >= leftAfter
 }
 
 // stop closes the connections on which nothing was ever sent, and those that

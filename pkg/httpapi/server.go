@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,11 @@ type Server struct {
 	Handler http.Handler
 	// TLS, if set, is spoken on every connection. It must not offer HTTP/2.
 	TLS *tls.Config
+	// Leave is how long the server may go on when it is told to stop, until those in
+	// front of it have moved away: every answer then closes its connection and says so,
+	// and it stops when no connection is left that one of them would still use. 0: it
+	// stops at once.
+	Leave time.Duration
 	// Grace is how long requests in flight may take when it stops.
 	Grace time.Duration
 	// Listening, if set, is told the address that it listens on.
@@ -57,8 +63,9 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w; is another server running? --addr takes another address", s.Addr, err)
 	}
+	var leaving atomic.Bool
 	srv := &http.Server{
-		Handler: s.Handler, ReadHeaderTimeout: cmp.Or(s.Timeouts.Header, headerTimeout), ReadTimeout: cmp.Or(s.Timeouts.Body, bodyTimeout),
+		Handler: s.leavable(&leaving), ReadHeaderTimeout: cmp.Or(s.Timeouts.Header, headerTimeout), ReadTimeout: cmp.Or(s.Timeouts.Body, bodyTimeout),
 		WriteTimeout: cmp.Or(s.Timeouts.Answer, answerTimeout), IdleTimeout: cmp.Or(s.Timeouts.Idle, idleTimeout), MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(context.Background(), stoppingKey{}, ctx.Done())
@@ -76,6 +83,10 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
+		if s.Leave > 0 {
+			leaving.Store(true)
+			conns.awaitLeft(s.Leave)
+		}
 		if served := conns.stop(); served > 0 && s.Logger != nil {
 			s.Logger.InfoContext(ctx, "waiting for requests in flight", "requests", served, "at_most", s.Grace)
 		}
@@ -99,6 +110,23 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("requests were cut off after %s: %w", s.Grace, err)
 	}
 	return nil
+}
+
+// leavingHeader says in an answer that the process is about to stop.
+const leavingHeader = "X-Shipledger-Leaving"
+
+// leavable gives the handler, whose answers say so once the server is leaving.
+func (s *Server) leavable(leaving *atomic.Bool) http.Handler {
+	if s.Leave <= 0 {
+		return s.Handler
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if leaving.Load() {
+			w.Header().Set("Connection", "close")
+			w.Header().Set(leavingHeader, "true")
+		}
+		s.Handler.ServeHTTP(w, r)
+	})
 }
 
 // complaints takes what http.Server logs. Of clients that do not agree on TLS there

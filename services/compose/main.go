@@ -79,7 +79,7 @@ func wire(ctx context.Context, cfg Config, secrecy Secrecy, nc *nats.Conn, servi
 	if err != nil {
 		return nil, err
 	}
-	return p.Serve(Door{Addr: listens, TLS: secrecy.Inside(), Believed: cfg.FrontDoors, ForwardedProto: true, Listening: cfg.Listening}, parts...)
+	return p.Serve(Door{Addr: listens, TLS: secrecy.Inside(), Leave: leave, Believed: cfg.FrontDoors, ForwardedProto: true, Listening: cfg.Listening}, parts...)
 }
 
 // Run is the program of one process: it reads the configuration, runs what open
@@ -137,9 +137,7 @@ func (p *Process) Neighbours() http.RoundTripper {
 	n := neighbours{routes: httpapi.NewRoutes(p.Spec), services: map[string]http.RoundTripper{}}
 	for _, name := range Services {
 		_, at := p.Config.Places.Of(name)
-		transport := httpapi.NewUpstream(at, p.Secrecy.Upstream()).Transport()
-		transport.MaxIdleConnsPerHost, transport.IdleConnTimeout = neighbourConns, time.Minute
-		n.services[name] = transport
+		n.services[name] = httpapi.NewUpstream(at, p.Secrecy.Upstream()).Through(&http.Transport{MaxIdleConnsPerHost: neighbourConns})
 	}
 	return n
 }

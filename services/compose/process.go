@@ -32,7 +32,9 @@ const (
 	// OpenTimeout is how long a process may take to find what it stands on.
 	OpenTimeout = 30 * time.Second
 	stopGrace   = 3 * time.Second
-	trackIndex  = 0 // a log has one partition
+	// leave is how long a service behind the front door waits for it to move away.
+	leave      = 3 * time.Second
+	trackIndex = 0 // a log has one partition
 )
 
 // OperationStream is the short name of what operators decide.

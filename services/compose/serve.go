@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/httpapi"
@@ -17,6 +18,8 @@ type Door struct {
 	Addr string
 	// TLS, if set, is spoken there.
 	TLS *tls.Config
+	// Leave is how long those in front are waited for when the process stops.
+	Leave time.Duration
 	// Believed are the addresses and networks of those who may say for whom they ask.
 	Believed []string
 	// ForwardedProto says that they say, too, whether the client came encrypted.
@@ -74,6 +77,6 @@ func (p *Process) Serve(door Door, parts ...Part) (lifecycle.Service, error) {
 		lifecycle.Par(beside...),
 		p.Nodes, // before anybody is let in, and after what was let in is done
 		lifecycle.Par(core...),
-		&httpapi.Server{Addr: door.Addr, Handler: handler, TLS: door.TLS, Grace: stopGrace, Listening: door.Listening, MaxConnections: p.Config.MaxConnections, Logger: p.Logger},
+		&httpapi.Server{Addr: door.Addr, Handler: handler, TLS: door.TLS, Leave: door.Leave, Grace: stopGrace, Listening: door.Listening, MaxConnections: p.Config.MaxConnections, Logger: p.Logger},
 	), nil
 }

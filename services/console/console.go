@@ -33,7 +33,6 @@ import (
 // The limits of a connection to a service.
 const (
 	headerTimeout = 85 * time.Second // for an answer to begin; a service gives up after 90 s
-	idleTimeout   = 60 * time.Second // less than a service's, so that this side closes first
 	idleConns     = 512
 	// writePause is how long a client may take nothing of an answer.
 	writePause = 90 * time.Second
@@ -67,7 +66,8 @@ type Door struct {
 // service is where the processes of one service are.
 type service struct {
 	name      string
-	transport *http.Transport
+	transport http.RoundTripper
+	idle      *http.Transport // whose connections are kept
 	proxy     *httputil.ReverseProxy
 }
 
@@ -92,9 +92,10 @@ func New(cfg Config) (*Door, error) {
 }
 
 func (d *Door) open(name string, at []string) *service {
-	s := &service{name: name, transport: httpapi.NewUpstream(at, d.cfg.Secure).Transport()}
-	s.transport.MaxIdleConns, s.transport.MaxIdleConnsPerHost, s.transport.IdleConnTimeout = idleConns, idleConns, idleTimeout
-	s.transport.ResponseHeaderTimeout, s.transport.DisableCompression = headerTimeout, true
+	s := &service{name: name, idle: &http.Transport{
+		MaxIdleConns: idleConns, MaxIdleConnsPerHost: idleConns, ResponseHeaderTimeout: headerTimeout, DisableCompression: true,
+	}}
+	s.transport = httpapi.NewUpstream(at, d.cfg.Secure).Through(s.idle)
 	s.proxy = &httputil.ReverseProxy{
 		Transport: s.transport, FlushInterval: -1,
 		Rewrite:        func(r *httputil.ProxyRequest) { d.rewrite(s, r) },
@@ -136,6 +137,11 @@ func (d *Door) rewrite(s *service, r *httputil.ProxyRequest) {
 	}
 	r.Out.Header.Set("X-Forwarded-For", client)
 	r.Out.Header.Set("X-Forwarded-Proto", proto)
+	if r.Out.Body == nil && r.In.Method != http.MethodGet {
+		// The library takes it for a promise that a request may be sent twice, which we
+		// give for reports alone; those have a body.
+		r.Out.Header.Del("Idempotency-Key")
+	}
 	if _, ok := r.In.Header["User-Agent"]; !ok {
 		r.Out.Header["User-Agent"] = nil // or the library would say that it is one
 	}
@@ -231,6 +237,6 @@ func (e *ending) Close() error {
 // CloseIdle closes connections that nobody uses, when the door stops.
 func (d *Door) CloseIdle() {
 	for _, s := range d.services {
-		s.transport.CloseIdleConnections()
+		s.idle.CloseIdleConnections()
 	}
 }
