@@ -162,7 +162,7 @@ func (s *siege) judge(v *verdict, r *hostile.Request, a hostileAnswer) {
 		}
 		return
 	}
-	busy := bytes.Contains(a.body, []byte("READ_MODEL_BEHIND")) || s.slow && bytes.Contains(a.body, []byte("READ_MODEL_UNAVAILABLE"))
+	busy := s.slow && (bytes.Contains(a.body, []byte("READ_MODEL_BEHIND")) || bytes.Contains(a.body, []byte("READ_MODEL_UNAVAILABLE")))
 	if a.status >= http.StatusInternalServerError && !busy {
 		v.Errorf("%d: %.2000s", a.status, a.body)
 		return

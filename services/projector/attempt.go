@@ -317,7 +317,7 @@ func (s *Service) switchWhenEqual(ctx context.Context, id string) {
 	if !ok || r.State != replay.Ready || r.Switch != replay.WhenEqual || r.Part.Check() || r.Certificate.Verdict != replay.Equal {
 		return
 	}
-	err := s.level(ctx, r.Previous, r.Version)
+	err := s.level(ctx, r.Previous, r.Version, func() bool { return true })
 	if err == nil {
 		_, err = s.ops.commit(ctx, r.StartedBy, s.leads, func(b *replay.Book, now time.Time) (replay.Change, error) {
 			stands, _ := b.Find(id)

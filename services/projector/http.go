@@ -252,10 +252,12 @@ func (s *Service) switchReplay(w http.ResponseWriter, r *httpapi.Request) error 
 	if err != nil {
 		return err
 	}
-	if found.State == replay.Ready && !found.Part.Check() {
-		if err := s.level(r.Context(), found.Previous, found.Version); err != nil {
-			return err
-		}
+	ready := func() bool {
+		stands, ok := s.find(found.ID)
+		return ok && stands.State == replay.Ready && !stands.Part.Check()
+	}
+	if err := s.level(r.Context(), found.Previous, found.Version, ready); err != nil {
+		return err
 	}
 	return s.decide(w, r, func(_ *replay.Book, stands *replay.Replay, now time.Time) (replay.Change, error) {
 		return stands.SwitchTo(asked.Consent, s.cfg.Keep, now)
@@ -267,12 +269,15 @@ func (s *Service) undoReplay(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	undoable := false
-	s.ops.look(func(b *replay.Book) { undoable = b.Undoable(&found, s.cfg.Now()) })
-	if undoable {
-		if err := s.level(r.Context(), found.Version, found.Previous); err != nil {
-			return err
-		}
+	undoable := func() (yes bool) {
+		s.ops.look(func(b *replay.Book) {
+			stands, ok := b.Find(found.ID)
+			yes = ok && b.Undoable(&stands, s.cfg.Now())
+		})
+		return yes
+	}
+	if err := s.level(r.Context(), found.Version, found.Previous, undoable); err != nil {
+		return err
 	}
 	return s.decide(w, r, func(b *replay.Book, stands *replay.Replay, now time.Time) (replay.Change, error) {
 		return b.Undo(stands, now)

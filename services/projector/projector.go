@@ -630,17 +630,27 @@ func (s *Service) inForce(ctx context.Context, seq uint64) error {
 	})
 }
 
-// level returns when the version to is as far as the version from now is, so
-// that answers do not go back in time with a switch.
-func (s *Service) level(ctx context.Context, from, to uint32) error {
-	f, t := s.version(from), s.version(to)
-	if f == nil || t == nil {
-		return fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "The tables to switch to are being prepared. Try again in a moment.")
-	}
+// level returns when the version to is as far as the version from was when both were
+// there, so that answers do not go back in time with a switch; or when that is no longer
+// wanted, since somebody else has decided meanwhile.
+func (s *Service) level(ctx context.Context, from, to uint32, wanted func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	at := f.offsets()
-	if err := s.when(ctx, func() bool { return t.reached(at) }); err != nil {
+	var at []event.Offset
+	err := s.when(ctx, func() bool {
+		if !wanted() {
+			return true
+		}
+		f, t := s.version(from), s.version(to)
+		if f == nil || t == nil { // they are being opened, as after a start
+			return false
+		}
+		if at == nil {
+			at = f.offsets()
+		}
+		return t.reached(at)
+	})
+	if err != nil {
 		return fault.New(fault.Unavailable, "READ_MODEL_BEHIND", "The tables to switch to are behind the live ones. Try again in a moment.").Because(err)
 	}
 	return nil
