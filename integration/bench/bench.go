@@ -47,7 +47,7 @@ type Config struct {
 	Start           int           // events of the log that a start is measured on; 0: none is
 	Soak            time.Duration // how long half of the maximum is kept up; 0: not at all
 	Only            string        // one section by its name; empty: all of them
-	Events          int           // that the questions of readers are asked on; 0: none are
+	Events          []int         // that the questions of readers are asked on, one run each
 	Wide            int           // the same where the big account has 1,500 environments; 0: none are
 	Samples         int           // of each question
 	Rebuilt         int           // events posted before the tables are rebuilt; 0: they are not
@@ -59,12 +59,12 @@ var (
 	Full = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 5, Round: 3 * time.Second, Batch: 8 * time.Second, Paced: 6 * time.Second,
 		Reads: 300, MaxRequests: 200_000, MaxItems: 1_000_000, MaxImport: 40 * time.Second, Revocations: 200,
-		Events: 1_000_000, Samples: 200, Rebuilt: 1_000_000, SideConnections: []int{1, 64, 256}, Flood: 8 * time.Second, Start: 1_000_000,
+		Events: []int{1_000_000}, Samples: 200, Rebuilt: 1_000_000, SideConnections: []int{1, 64, 256}, Flood: 8 * time.Second, Start: 1_000_000,
 	}
 	Quick = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: time.Second, Batch: 2 * time.Second, Paced: 2 * time.Second,
 		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second, Revocations: 30,
-		Events: 100_000, Samples: 30, Rebuilt: 100_000, SideConnections: []int{64}, Flood: 3 * time.Second, Start: 50_000,
+		Events: []int{100_000}, Samples: 30, Rebuilt: 100_000, SideConnections: []int{64}, Flood: 3 * time.Second, Start: 50_000,
 	}
 )
 
@@ -115,13 +115,18 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 }
 
 func (b *bench) allReads(ctx context.Context) error {
-	for _, r := range []struct {
+	type run struct {
 		shape
 		events int
-	}{{readShape, b.Events}, {wideShape, b.Wide}} {
-		if r.events == 0 {
-			continue
-		}
+	}
+	var runs []run
+	for _, events := range b.Events {
+		runs = append(runs, run{readShape, events})
+	}
+	if b.Wide > 0 {
+		runs = append(runs, run{wideShape, b.Wide})
+	}
+	for _, r := range runs {
 		b.logf("reads on %d events", r.events)
 		if err := b.reads(ctx, r.shape, r.events); err != nil {
 			return fmt.Errorf("reads on %d events: %w", r.events, err)

@@ -81,6 +81,9 @@ func (b *bench) reads(ctx context.Context, s shape, events int) (err error) {
 	if out.Repeated, err = b.repeated(ctx, r); err != nil {
 		return err
 	}
+	for _, pid := range childrenOf(os.Getpid()) {
+		out.EngineMB = max(out.EngineMB, peakMB(pid))
+	}
 	out.LoadAfter = machineLoad()
 	b.report.Reads = append(b.report.Reads, out)
 	return nil

@@ -192,6 +192,7 @@ type Reads struct {
 	Floor           Times      `json:"floor"` // SELECT 1 by the same driver
 	Questions       []Question `json:"questions"`
 	Repeated        []Repeated `json:"repeated"`
+	EngineMB        float64    `json:"engine_mb"`  // most that the engine held at once, storing included
 	LoadAfter       string     `json:"load_after"` // of the machine, in the last minute
 }
 
@@ -326,6 +327,7 @@ func (r *Report) Print(w io.Writer) error {
 	for i := range r.Reads {
 		r.Reads[i].print(&b)
 	}
+	r.printGrowth(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

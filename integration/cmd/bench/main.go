@@ -35,7 +35,7 @@ func main() {
 	connections := flag.String("connections", "", "numbers of connections for single events, joined by commas; default: 1,16,64,256")
 	only := flag.String("only", "", "measure one section: singles, sides, mixed, overload, start, revocations, rebuild, imports, reads or soak")
 	out := flag.String("json", "", "write the figures to this file as well")
-	events := flag.Int("events", 0, "events that reads are measured on; default: 1,000,000, or 100,000 with --quick")
+	events := flag.String("events", "", "events that reads are measured on; several numbers, joined by commas, show how the cost grows; default: 1000000, or 100000 with --quick")
 	wide := flag.Int("wide", 0, "events of a second such run, with 1,000 products in 1,500 environments; default: none")
 	rebuilt := flag.Int("rebuilt", -1, "events of the log that is rebuilt; 0: none; default: 1,000,000, or 100,000 with --quick")
 	round := flag.Duration("round", 0, "how long a round of single events is measured; default: 3 s, or 1 s with --quick")
@@ -60,25 +60,30 @@ func main() {
 	if *rounds > 0 {
 		cfg.Rounds = *rounds
 	}
-	if *events > 0 {
-		cfg.Events = *events
+	if *events != "" {
+		cfg.Events = numbers("--events", *events)
 	}
 	if *rebuilt >= 0 {
 		cfg.Rebuilt = *rebuilt
 	}
 	if *connections != "" {
-		cfg.Connections = nil
-		for text := range strings.SplitSeq(*connections, ",") {
-			n, err := strconv.Atoi(text)
-			if err != nil || n < 1 {
-				exit(fmt.Errorf("--connections %q: not numbers joined by commas", *connections))
-			}
-			cfg.Connections = append(cfg.Connections, n)
-		}
+		cfg.Connections = numbers("--connections", *connections)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	exit(run(ctx, cfg, *out))
+}
+
+// numbers reads a flag of numbers above 0, and ends the process where it is none.
+func numbers(flag, value string) (out []int) {
+	for text := range strings.SplitSeq(value, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			exit(fmt.Errorf("%s %q: not numbers joined by commas", flag, value))
+		}
+		out = append(out, n)
+	}
+	return out
 }
 
 func run(ctx context.Context, cfg bench.Config, out string) error {
