@@ -1,14 +1,11 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"strings"
 
 	"github.com/alecthomas/kong"
 	"github.com/go-json-experiment/json"
@@ -27,22 +24,13 @@ type CreateAccount struct {
 	AdminEmail string `required:"" help:"E-mail address of the first admin."`
 	Name       string `help:"Name for people; default: the slug."`
 	Out        string `type:"path" help:"File for the credentials, which must not exist; default: ACCOUNT-credentials.json."`
-	URL        string `env:"SHIPLEDGER_URL" default:"http://127.0.0.1:8080" help:"Address of the server."`
-	Token      string `env:"SHIPLEDGER_TOKEN" help:"Token with the scope admin of the first account. Prefer the variable: flags can be seen by others on the machine."`
-	JSON       bool   `name:"json" help:"Print the result as JSON."`
 
-	TLS TLS `embed:""`
+	Server `embed:""` // the token is that of an admin of the first account
 }
-
-// maxAnswer bounds what is read of an answer.
-const maxAnswer = 1 << 20
 
 // Run makes the account. The file is there before the server is asked, so that
 // no account is made whose secrets cannot be kept.
 func (c *CreateAccount) Run(ctx context.Context, app *kong.Context) (err error) {
-	if c.Token == "" {
-		return errors.New("no token: set SHIPLEDGER_TOKEN to one with the scope admin, " + whereToken)
-	}
 	if c.Out == "" {
 		c.Out = c.Account + "-credentials.json"
 	}
@@ -57,12 +45,13 @@ func (c *CreateAccount) Run(ctx context.Context, app *kong.Context) (err error) 
 			err = errors.Join(err, os.Remove(c.Out))
 		}
 	}()
-	credentials, err := c.create(ctx)
-	if err != nil {
+	asked := map[string]string{"account": c.Account, "admin_email": c.AdminEmail, "name": c.Name}
+	var credentials jsontext.Value
+	if err := c.call(ctx, http.MethodPost, "accounts/", nil, asked, &credentials); err != nil {
 		return err
 	}
 	written = true // from here on it may hold all there is of them
-	if _, err := f.Write(append(credentials, '\n')); err != nil {
+	if err := printValue(f, credentials); err != nil {
 		return fmt.Errorf("write the credentials: %w", err)
 	}
 	if err := f.Sync(); err != nil {
@@ -81,66 +70,4 @@ func (c *CreateAccount) Run(ctx context.Context, app *kong.Context) (err error) 
 	}
 	_, err = fmt.Fprintf(app.Stdout, "The account %s is made. Its credentials are in %s, which only you can read:\nhand it over and delete it. They are stored nowhere else.\n", c.Account, c.Out)
 	return err
-}
-
-// create asks the server, and gives the credentials as they are to be kept.
-func (c *CreateAccount) create(ctx context.Context) ([]byte, error) {
-	body, err := json.Marshal(map[string]string{"account": c.Account, "admin_email": c.AdminEmail, "name": c.Name})
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(c.URL, "/")+"/accounts/", bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("the address of the server: %w", err)
-	}
-	req.Header.Set("Authorization", "Bearer "+c.Token)
-	req.Header.Set("Content-Type", "application/json")
-	client, err := c.TLS.client()
-	if err != nil {
-		return nil, err
-	}
-	res, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask the server: %w", err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
-	}
-	if res.StatusCode != http.StatusCreated {
-		return nil, fmt.Errorf("the server answers %d: %s", res.StatusCode, reason(text))
-	}
-	credentials := jsontext.Value(text)
-	if err := credentials.Indent(); err != nil {
-		return nil, fmt.Errorf("read the answer: %w", err)
-	}
-	return credentials, nil
-}
-
-// reason gives what an error body says to people: the message, or the faults of
-// fields.
-func reason(text []byte) string {
-	var told struct {
-		Message string `json:"message"`
-		Error   jsontext.Value
-		Detail  jsontext.Value
-	}
-	_ = json.Unmarshal(text, &told, json.MatchCaseInsensitiveNames(true))
-	var inner struct {
-		Message string `json:"message"`
-	}
-	if told.Error.Kind() == '{' {
-		_ = json.Unmarshal(told.Error, &inner)
-	}
-	var detail string
-	if told.Detail.Kind() == '"' {
-		_ = json.Unmarshal(told.Detail, &detail)
-	}
-	for _, s := range []string{inner.Message, told.Message, detail} {
-		if s != "" {
-			return s
-		}
-	}
-	return "no reason is told"
 }

@@ -1,8 +1,6 @@
 package cli_test
 
 import (
-	"bytes"
-	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,30 +10,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/alecthomas/kong"
-
 	"github.com/shipledger/shipledger/pkg/tlsfiles"
 	"github.com/shipledger/shipledger/pkg/tlsfiles/tlsfilestest"
-	"github.com/shipledger/shipledger/services/cli"
 )
 
 // accounts runs `shipledger accounts` with these arguments.
 func accounts(t *testing.T, args ...string) (stdout string, err error) {
 	t.Helper()
-	var app struct {
-		Accounts cli.Accounts `cmd:""`
-	}
-	var out bytes.Buffer
-	k, err := kong.New(&app, kong.Writers(&out, &out), kong.BindTo(t.Context(), (*context.Context)(nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, err := k.Parse(append([]string{"accounts"}, args...))
-	if err != nil {
-		return "", err
-	}
-	err = ctx.Run()
-	return out.String(), err
+	out, _, err := shipledger(t, append([]string{"accounts"}, args...)...)
+	return out, err
 }
 
 // A server of https:// is believed by the authority that is named, and shown the

@@ -1,8 +1,6 @@
 package cli_test
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/shipledger/shipledger/services/cli"
@@ -19,20 +16,7 @@ import (
 // run gives what `shipledger import` prints for these arguments.
 func run(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	var app struct {
-		Import cli.Import `cmd:""`
-	}
-	var out, errOut bytes.Buffer
-	k, err := kong.New(&app, kong.Writers(&out, &errOut), kong.BindTo(t.Context(), (*context.Context)(nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, err := k.Parse(append([]string{"import"}, args...))
-	if err != nil {
-		return "", "", err
-	}
-	err = ctx.Run()
-	return out.String(), errOut.String(), err
+	return shipledger(t, append([]string{"import"}, args...)...)
 }
 
 func file(t *testing.T, content []byte) string {

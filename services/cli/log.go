@@ -98,7 +98,7 @@ func (c *LogExport) fetch(ctx context.Context) (*http.Response, error) {
 		return nil, fmt.Errorf("export the log: %w", err)
 	}
 	if res.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+		text, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswerBytes))
 		_ = res.Body.Close()
 		return nil, fmt.Errorf("the server answers %s: %s", res.Status, text)
 	}

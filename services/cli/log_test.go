@@ -2,7 +2,6 @@ package cli_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/alecthomas/kong"
 
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
@@ -23,22 +20,8 @@ import (
 // runLog gives what `shipledger log …` prints for these arguments.
 func runLog(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	var app struct {
-		Export cli.LogExport `cmd:""`
-		Verify cli.LogVerify `cmd:""`
-		Prove  cli.LogProve  `cmd:""`
-	}
-	var out, errOut bytes.Buffer
-	k, err := kong.New(&app, kong.Writers(&out, &errOut), kong.BindTo(t.Context(), (*context.Context)(nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, err := k.Parse(args)
-	if err != nil {
-		return "", err
-	}
-	err = ctx.Run()
-	return out.String() + errOut.String(), err
+	out, errOut, err := shipledger(t, append([]string{"log"}, args...)...)
+	return out + errOut, err
 }
 
 // exporting serves the log of a small ledger, changed by damage.

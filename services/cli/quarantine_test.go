@@ -1,18 +1,12 @@
 package cli_test
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-
-	"github.com/alecthomas/kong"
-
-	"github.com/shipledger/shipledger/services/cli"
 )
 
 func TestQuarantineIsListedRedrivenAndDiscarded(t *testing.T) {
@@ -33,22 +27,11 @@ func TestQuarantineIsListedRedrivenAndDiscarded(t *testing.T) {
 	defer server.Close()
 	run := func(args ...string) string {
 		t.Helper()
-		var out bytes.Buffer
-		var app struct {
-			Quarantine cli.Quarantine `cmd:""`
-		}
-		parser, err := kong.New(&app, kong.Writers(&out, &out), kong.BindTo(t.Context(), (*context.Context)(nil)))
+		out, _, err := shipledger(t, append(append([]string{"quarantine"}, args...), "--url", server.URL, "--token", "pat_x")...)
 		if err != nil {
-			t.Fatal(err)
-		}
-		parsed, err := parser.Parse(append(append([]string{"quarantine"}, args...), "--url", server.URL, "--token", "pat_x"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := parsed.Run(); err != nil {
 			return err.Error()
 		}
-		return out.String()
+		return out
 	}
 	list := run("list", "--subject", "D1")
 	for _, want := range []string{"ID      STATE", "t0.1.0  quarantined  deployment.completed  D1       2      of a [31m bug", "t0.4.0  quarantined  -", "There are more"} {

@@ -1,8 +1,6 @@
 package cli_test
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,10 +8,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-
-	"github.com/alecthomas/kong"
-
-	"github.com/shipledger/shipledger/services/cli"
 )
 
 // replays is a server with one replay that is verified after some looks.
@@ -78,25 +72,14 @@ func (s *replays) answer(w http.ResponseWriter, r *http.Request) {
 // command runs a command line of `shipledger replay`.
 func (s *replays) command(t *testing.T, args ...string) (out, failure string) {
 	t.Helper()
-	var stdout, stderr bytes.Buffer
-	var app struct {
-		Replay cli.Replay `cmd:""`
-	}
-	parser, err := kong.New(&app, kong.Writers(&stdout, &stderr), kong.BindTo(t.Context(), (*context.Context)(nil)))
+	stdout, stderr, err := shipledger(t, append(append([]string{"replay"}, args...), "--url", s.URL, "--token", "pat_secret")...)
 	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := parser.Parse(append(append([]string{"replay"}, args...), "--url", s.URL, "--token", "pat_secret"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := k.Run(); err != nil {
 		failure = err.Error()
 	}
-	if strings.Contains(stdout.String()+stderr.String()+failure, "pat_secret") {
+	if strings.Contains(stdout+stderr+failure, "pat_secret") {
 		t.Error("the token is printed")
 	}
-	return stdout.String(), failure
+	return stdout, failure
 }
 
 func TestAReplayIsWatchedUntilItIsVerified(t *testing.T) {
