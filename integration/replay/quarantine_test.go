@@ -2,6 +2,7 @@ package replay_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -72,6 +73,7 @@ func TestPoisonIsSetAsideSaidInTheCertificateAndHealedByRedriving(t *testing.T) 
 	if aside != 2 {
 		t.Fatalf("%d are set aside", aside)
 	}
+	w.balances("with two set aside")
 	all += aside
 	var list struct {
 		Items []struct{ ID, Type, Reason string }
@@ -89,6 +91,7 @@ func TestPoisonIsSetAsideSaidInTheCertificateAndHealedByRedriving(t *testing.T) 
 	if _, aside := w.held(); aside != 2 {
 		t.Errorf("after a restart %d are set aside", aside)
 	}
+	w.balances("after a restart")
 	r := w.startReplay(`{"switch":"when_equal"}`)
 	w.reaches(r.ID, "ready")
 	if c := w.certificate(r.ID); c.Verdict != "different" || c.QuarantinedOld != 2 || c.QuarantinedNew != 0 || !strings.Contains(c.Reason, "2 events in the old version") {
@@ -106,6 +109,7 @@ func TestPoisonIsSetAsideSaidInTheCertificateAndHealedByRedriving(t *testing.T) 
 			_, aside := w.held()
 			return aside == quarantined
 		})
+		w.balances(fmt.Sprintf("with %d left", quarantined))
 	}
 	redrive(1)
 	w.exec("ALTER TABLE deployments_v1 DROP CONSTRAINT sane")
@@ -129,5 +133,18 @@ func TestPoisonIsSetAsideSaidInTheCertificateAndHealedByRedriving(t *testing.T) 
 	stored, aside := w.held()
 	if aside != 1 || stored < all {
 		t.Errorf("%d stored, %d set aside", stored, aside)
+	}
+	w.balances("with a frame that is no batch")
+}
+
+// balances holds what was accepted against what the live tables have.
+func (w *world) balances(when string) {
+	w.t.Helper()
+	var b struct {
+		Balanced bool
+		Accepted int
+	}
+	if code := w.ask(http.MethodGet, "/ledger/balance", "", &b); code != http.StatusOK || !b.Balanced || b.Accepted == 0 {
+		w.t.Errorf("%s: %d %+v", when, code, b)
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/httpapi/httpapitest"
@@ -123,7 +124,7 @@ func (w *world) start(tables projector.Tables) {
 	w.stop = run(w.t, service.Run)
 	api, err := httpapi.New(
 		httpapi.Config{Spec: w.spec, Services: []string{"ingest", "query", "projector"}, Authenticator: admin{}, Logger: w.logger()},
-		ingest.New(w.spec, w.commit).Handlers(), query.New(w.model, "t0").Handlers(), service.Handlers(),
+		ingest.New(w.spec, w.commit).Handlers(), query.New(w.model, "t0").Accounting(map[string]eventlog.Reader{"t0": w.track}).Handlers(), service.Handlers(),
 		httpapi.Handlers{"getHealth": func(http.ResponseWriter, *httpapi.Request) error { return nil }},
 	)
 	if err != nil {
