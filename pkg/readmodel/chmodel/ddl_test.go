@@ -1,12 +1,31 @@
 package chmodel_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
+	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 )
+
+// A replay of replicated tables could not be compared in the end, so that it is refused
+// at its beginning, without a server being asked.
+func TestReplicatedTablesAreNotRebuiltBesideThemselves(t *testing.T) {
+	t.Parallel()
+	m, err := chmodel.Open(t.Context(), chmodel.Config{Cluster: "main", Addr: []string{"127.0.0.1:1"}}, logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for what, err := range map[string]error{"fill": m.DeferMerges(t.Context(), 2), "clone": m.Clone(t.Context(), 2)} {
+		f, ok := errors.AsType[*fault.Error](err)
+		if !ok || f.Kind != fault.Precondition || f.Code != "REPLAY_UNSUPPORTED" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
 
 // No second ClickHouse runs here, so that replicated tables are not made; but a real
 // parser reads every statement, in both families of engines.

@@ -104,9 +104,12 @@ const (
 // DeferMerges keeps ClickHouse from merging parts of a version that is being
 // filled: merging every part several times as the tables grow took half of its
 // processor time.
+//
+// It is how a rebuild begins, so that one which could not be compared in the end is
+// refused here, before hours are spent on it.
 func (m *Model) DeferMerges(ctx context.Context, version uint32) error {
 	if m.cfg.Cluster != "" {
-		return nil // merges of replicated tables are agreed on
+		return errReplicated
 	}
 	return m.alter(ctx, version, mergeNothing)
 }
@@ -142,12 +145,20 @@ func (m *Model) alter(ctx context.Context, version uint32, what string) error {
 	return nil
 }
 
+// errReplicated refuses to rebuild replicated tables beside themselves. A verdict stands
+// on clones of both versions at one position, which a server makes by links to its
+// own parts while the projector stands still. Of several servers each is at a place of
+// its own, and clones would have to be replicated before they say anything: no server
+// to try that on was at hand, and a wrong verdict is worse than none.
+var errReplicated = fault.New(fault.Precondition, "REPLAY_UNSUPPORTED",
+	"The tables of this read model are replicated: they cannot be cloned at one position, so that a rebuild could not be compared with them.")
+
 // Clone makes clones of the tables of a version, of which there must be none. A
 // clone shares the parts of its table, so it takes no room and no time that
 // grows with the rows. Nothing may be stored in the version meanwhile.
 func (m *Model) Clone(ctx context.Context, version uint32) error {
 	if m.cfg.Cluster != "" {
-		return fault.New(fault.Precondition, "REPLAY_UNSUPPORTED", "replays need tables that can be cloned, which replicated ones cannot")
+		return errReplicated
 	}
 	// On connections that are open already. Clones need not outlive a crash.
 	group, groupCtx := errgroup.WithContext(clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"fsync_metadata": 0})))
