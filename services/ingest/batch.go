@@ -44,6 +44,11 @@ func (s *Service) batch(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
+	places, err := s.committer.Reserve(len(bodies))
+	if err != nil {
+		return err
+	}
+	defer places.Release()
 	items := make([]batchItem, len(bodies))
 	allowed := len(bodies)
 	if !backfill { // history is not counted
@@ -67,7 +72,7 @@ func (s *Service) batch(w http.ResponseWriter, r *httpapi.Request) error {
 		}
 	}
 	if len(commands) > 0 {
-		results, err := s.committer.Submit(r.Context(), commands, r.Reverify)
+		results, err := places.Submit(r.Context(), commands, r.Reverify)
 		if err != nil {
 			return err
 		}

@@ -28,17 +28,17 @@ func (anyone) Verify(string) (credential.Identity, error) {
 	}, nil
 }
 
-func handler(b *testing.B) http.Handler {
-	b.Helper()
+func handler(tb testing.TB, c *ingest.Committer) http.Handler {
+	tb.Helper()
 	spec, err := httpapi.ParseSpec(schemas.OpenAPI)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	service := ingest.New(spec, run(b, memlog.New(), time.Now))
+	service := ingest.New(spec, c)
 	api, err := httpapi.New(httpapi.Config{Spec: spec, Services: []string{"ingest"}, Authenticator: anyone{}, Logger: slog.New(slog.DiscardHandler)},
 		service.Handlers(), httpapi.Handlers{"getHealth": func(http.ResponseWriter, *httpapi.Request) error { return nil }})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	return api
 }
@@ -71,7 +71,7 @@ func reportCPU(b *testing.B) func() {
 // BenchmarkSingleEvents is the whole way of an event but for the network, the
 // credential and the disk, 64 at a time.
 func BenchmarkSingleEvents(b *testing.B) {
-	h := handler(b)
+	h := handler(b, run(b, memlog.New(), time.Now))
 	b.ReportAllocs()
 	b.SetParallelism(32)
 	defer reportCPU(b)()
@@ -93,7 +93,7 @@ func BenchmarkSingleEvents(b *testing.B) {
 
 // BenchmarkBatches posts 1,000 events a request; the figures are per event.
 func BenchmarkBatches(b *testing.B) {
-	h := handler(b)
+	h := handler(b, run(b, memlog.New(), time.Now))
 	b.ReportAllocs()
 	defer reportCPU(b)()
 	n := 0

@@ -16,6 +16,7 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/fault"
+	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
 	"github.com/shipledger/shipledger/pkg/tally"
 	"github.com/shipledger/shipledger/pkg/tracking"
@@ -24,7 +25,8 @@ import (
 // Limits of a frame and of the way to it (architecture 4).
 const (
 	maxFrameBytes  = 512 << 10
-	maxQueued      = 16 << 10         // commands waiting; more are refused with 503
+	maxQueued      = 16 << 10         // commands being read or waiting; more are refused with 503
+	longestWait    = 30 * time.Second // that a refusal asks for
 	attemptTimeout = 3 * time.Second  // one try to append
 	appendBudget   = 12 * time.Second // all tries: longer than the election of a new leader
 	retryPause     = 50 * time.Millisecond
@@ -45,15 +47,17 @@ const (
 // disk, and under load a frame is whatever came in during the last write. The
 // log's expected sequence decides between several processes; nothing else does.
 type Committer struct {
-	log     eventlog.Log
-	stream  string
-	clock   func() time.Time
-	newID   func(ms uint64) ulid.ULID
-	logger  *slog.Logger
-	queue   chan *group
-	waiting atomic.Int64
-	failing atomic.Pointer[failure] // the last frame that could not be stored; nil since one could
-	metrics metrics
+	log       eventlog.Log
+	stream    string
+	clock     func() time.Time
+	newID     func(ms uint64) ulid.ULID
+	logger    *slog.Logger
+	queue     chan *group
+	waiting   atomic.Int64            // commands in the queue or being decided, and places held for some
+	pace      atomic.Int64            // nanoseconds that an event of the last frame took
+	appending atomic.Int64            // when the frame under way was handed to the log, in ns since 1970; 0: none is
+	failing   atomic.Pointer[failure] // the last frame that could not be stored; nil since one could
+	metrics   metrics
 	// settings are for those who do not decide; see Settings.
 	settings atomic.Pointer[settings]
 	shared   SharedBook // nil: no other process is told
@@ -123,19 +127,62 @@ var (
 			WithHint("Send the event again, byte for byte, after the time in Retry-After.")
 )
 
-// Submit hands in commands and waits until each is decided and, where events
-// follow from it, durable. Results are in the order of the commands. When ctx
-// ends first the commands may be committed all the same.
+// Submit is Reserve and Places.Submit at once, for commands that cost nothing to
+// read.
 func (c *Committer) Submit(ctx context.Context, commands []tracking.Input, alive func() error) ([]Result, error) {
+	places, err := c.Reserve(len(commands))
+	if err != nil {
+		return nil, err
+	}
+	defer places.Release()
+	return places.Submit(ctx, commands, alive)
+}
+
+// Places are places in the queue.
+type Places struct {
+	committer *Committer
+	free      int // of those reserved, not yet taken by a command
+}
+
+// Reserve holds places for n commands that are about to be read, or tells that
+// there is no room and when to come again. What is refused has then cost no more
+// than its body: otherwise a flood is read first and takes the time of what could
+// be stored. Whoever reserves calls Release.
+func (c *Committer) Reserve(n int) (Places, error) {
+	if waiting := c.waiting.Add(int64(n)); waiting > maxQueued {
+		c.waiting.Add(-int64(n))
+		return Places{}, httpapi.RetryLater{Err: errBusy, After: c.wait(waiting)}
+	}
+	return Places{c, n}, nil
+}
+
+// wait is how long so many commands will take, by the pace of the last frame,
+// and at least as long as the frame under way has been waiting for the log.
+func (c *Committer) wait(commands int64) time.Duration {
+	wait := time.Duration(c.pace.Load() * commands)
+	if began := c.appending.Load(); began != 0 {
+		wait = max(wait, time.Since(time.Unix(0, began)))
+	}
+	return min(max(wait, time.Second), longestWait)
+}
+
+// Release gives back the places that no command has taken.
+func (p *Places) Release() {
+	p.committer.waiting.Add(-int64(p.free))
+	p.free = 0
+}
+
+// Submit hands in commands, for which places must have been reserved, and waits
+// until each is decided and, where events follow from it, durable. Results are in
+// the order of the commands. When ctx ends first the commands may be committed all
+// the same.
+func (p *Places) Submit(ctx context.Context, commands []tracking.Input, alive func() error) ([]Result, error) {
 	g := &group{items: make([]item, len(commands)), left: len(commands), done: make(chan struct{}), alive: alive}
 	for i, cmd := range commands {
 		g.items[i].group, g.items[i].command = g, cmd
 	}
-	if c.waiting.Add(int64(len(commands))) > maxQueued {
-		c.waiting.Add(-int64(len(commands)))
-		return nil, errBusy
-	}
-	c.queue <- g // never blocks: a group holds at least one of the maxQueued places
+	p.free -= len(commands) // each gives its own back when it is decided
+	p.committer.queue <- g  // never blocks: a group holds at least one of the maxQueued places
 	select {
 	case <-g.done:
 	case <-ctx.Done():
@@ -323,10 +370,13 @@ func (c *Committer) commit(ctx context.Context) {
 	c.body = f.body
 	headers := c.tally(&f)
 	began := time.Now()
+	c.appending.Store(began.UnixNano())
 	id := f.newID().String()
 	err := c.append(ctx, eventlog.Frame{ID: id, ContentType: event.ContentType, Headers: headers, Body: f.body})
+	c.appending.Store(0)
 	switch {
 	case err == nil:
+		c.pace.Store(int64(time.Since(began)) / int64(len(f.events)))
 		c.state.Commit()
 		c.book.Enter(f.seq, c.counts, headers)
 		c.last, c.lastID = f.seq, id
@@ -526,5 +576,6 @@ func (c *Committer) release(n int) {
 	c.backlog = c.backlog[:left]
 }
 
-// Waiting tells how many commands are queued or being decided.
+// Waiting tells how many commands are queued or being decided, or have a place
+// reserved.
 func (c *Committer) Waiting() int { return int(c.waiting.Load()) }

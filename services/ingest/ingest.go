@@ -70,12 +70,17 @@ func (s *Service) single(as httpapi.EventBody) httpapi.Handler {
 		if err != nil {
 			return err
 		}
+		places, err := s.committer.Reserve(1)
+		if err != nil {
+			return err
+		}
+		defer places.Release()
 		cmd, err := s.command(as, body, submission{identity: &r.Identity, key: key})
 		if err != nil {
 			return err
 		}
 		r.SourceSystem = cmd.Attributes[event.SourceSystem]
-		results, err := s.committer.Submit(r.Context(), []tracking.Input{cmd}, r.Reverify)
+		results, err := places.Submit(r.Context(), []tracking.Input{cmd}, r.Reverify)
 		if err != nil {
 			return err
 		}
