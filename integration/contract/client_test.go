@@ -167,15 +167,25 @@ func (l *ledger) get(path string, options ...option) answer {
 	own := strings.Contains(path, "min_position=") || asked.Header.Get("X-Shipledger-Position") != ""
 	for again := 0; ; again++ {
 		a := l.send(http.MethodGet, path, "", append(usual, options...)...)
-		if own || seen.Stream == "" || again == 20 || a.status != http.StatusServiceUnavailable {
+		if own || seen.Stream == "" || again == patience || !a.behind() {
 			return a
 		}
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(time.Second): // what Retry-After says
 		case <-l.t.Context().Done():
 			return a
 		}
 	}
+}
+
+// patience is how often a read is sent again: with the 5 s that each waits, more than a minute.
+const patience = 12
+
+// behind tells whether an answer says that the read model, or the engine beneath it, was
+// not there in time, and when to ask again (contract 5.2). No other 503 is asked again.
+func (a answer) behind() bool {
+	return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") == "1" &&
+		(bytes.Contains(a.raw, []byte(`"READ_MODEL_BEHIND"`)) || bytes.Contains(a.raw, []byte(`"READ_MODEL_UNAVAILABLE"`)))
 }
 
 // read is get of something that is there.

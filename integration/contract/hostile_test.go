@@ -107,6 +107,7 @@ func (s *siege) one(g *hostile.Generator, c *hostileConn) bool {
 		}
 		s.judge(&v, &r, a)
 		g.Learn(&r, a.status, a.header, a.body)
+	case cutOff(&r, a, err) && s.refused(&r): // its credential has ended meanwhile, and it with that
 	case !r.Unframed && isHTTP(&r): // of what it cannot read, the server need not hear the end
 		v.Errorf("no answer: %v", err)
 	}
@@ -121,6 +122,19 @@ func (s *siege) one(g *hostile.Generator, c *hostileConn) bool {
 		s.findings = append(s.findings, fmt.Sprintf("%s with %s, %s %q: %s\n%.1500q", r.Operation.ID, r.Bearer, r.Intent, r.How, strings.Join(v.faults, "\n\t"), wire))
 	}
 	return len(s.findings) < tolerated
+}
+
+// cutOff tells whether an answer that is written while it is read ended in its middle.
+func cutOff(r *hostile.Request, a hostileAnswer, err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) && a.status == http.StatusOK && strings.HasPrefix(r.Operation.ID, "export")
+}
+
+// refused tells whether a request is not let in by now.
+func (s *siege) refused(r *hostile.Request) bool {
+	c := hostileConn{addr: s.addr}
+	defer c.close()
+	a, err := c.send(r)
+	return err == nil && (a.status == http.StatusUnauthorized || a.status == http.StatusForbidden)
 }
 
 // isHTTP tells whether a request can be read at all.
