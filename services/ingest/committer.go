@@ -70,6 +70,7 @@ type Committer struct {
 	lastID  string       // the id of the last frame applied
 	last    uint64       // sequence of the last frame applied
 	synced  bool         // the state is known to be at the log's end as this process last saw it
+	fresh   bool         // it was brought to the log's end after what is being decided was handed in
 	pass    uint64       // how often it decided, counted from 1
 	body    []byte       // of the last frame, for its memory
 	backlog []*item      // taken from the queue and not yet decided for good
@@ -245,6 +246,7 @@ func (c *Committer) Run(ctx context.Context, ready func()) error {
 			}
 		}
 		c.drain()
+		c.fresh = !c.synced
 		if !c.synced && !c.resync(work) {
 			continue
 		}
@@ -363,6 +365,12 @@ func (c *Committer) commit(ctx context.Context) {
 	}
 	if len(f.events) == 0 {
 		c.state.Commit()
+		// No append tells whether another process has written meanwhile, which may have
+		// made what was missed, or ended what stood in the way.
+		if !c.fresh && c.byState(f.decided) && !c.atEnd(ctx) {
+			c.synced = false // catch up, and decide the same commands again
+			return
+		}
 		c.release(f.decided)
 		return
 	}
@@ -398,6 +406,19 @@ func (c *Committer) commit(ctx context.Context) {
 		c.synced = false
 		c.fail(ctx, f.decided, err)
 	}
+}
+
+// byState tells whether any of the first n items was decided by the state.
+func (c *Committer) byState(n int) bool {
+	return slices.ContainsFunc(c.backlog[:n], func(it *item) bool { return it.group.dead == nil })
+}
+
+// atEnd tells whether the log ends where the state does. What cannot be asked for does not.
+func (c *Committer) atEnd(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	_, err := c.log.At(ctx, c.last+1)
+	return errors.Is(err, eventlog.ErrNoFrame)
 }
 
 // tally counts the frame's events, and gives the headers that say so. What a

@@ -223,6 +223,42 @@ func TestOfTwoStartsThroughTwoProcessesOneIsRefused(t *testing.T) {
 	}
 }
 
+// A process that has not written for a while knows nothing of what others wrote since.
+// What it would refuse it holds against the log first.
+func TestNobodyIsRefusedByAStateThatIsBehind(t *testing.T) {
+	shared := memlog.New()
+	a, b := run(t, shared, time.Now), run(t, shared, time.Now)
+	change := func(c *ingest.Committer, action tracking.Action) ingest.Result {
+		t.Helper()
+		out, err := c.Submit(t.Context(), []tracking.Input{&tracking.Change{
+			Account: "acme", Author: event.Author{CredentialID: "k1", Mode: event.Live}, Action: action, BodyHash: 1,
+		}}, alive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out[0]
+	}
+	for i := range 10 {
+		name, says := fmt.Sprint("shop-", i), "sells"
+		if err := change(a, tracking.CreateProduct{Name: name}).Err; err != nil {
+			t.Fatal(err)
+		}
+		id := event.ProductIDOf("acme", name)
+		if err := change(b, tracking.UpdateProduct{ID: id, Description: &says}).Err; err != nil {
+			t.Errorf("what another process has made: %v", err)
+		}
+		if err := change(a, tracking.DeleteProduct{ID: id}).Err; err != nil {
+			t.Errorf("what another process has changed: %v", err)
+		}
+		if err := change(b, tracking.UpdateProduct{ID: id, Description: &says}).Err; fault.KindOf(err) != fault.NotFound {
+			t.Errorf("what another process has deleted: %v", err)
+		}
+		if err := change(b, tracking.CreateProduct{Name: name}).Err; err != nil {
+			t.Errorf("a name that is free again: %v", err)
+		}
+	}
+}
+
 func TestASilentLogIsAskedAgainWithTheSameBytes(t *testing.T) {
 	for name, lost := range map[string]bool{"the frame was stored": false, "the frame was lost": true} {
 		t.Run(name, func(t *testing.T) {
