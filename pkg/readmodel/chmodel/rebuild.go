@@ -111,7 +111,19 @@ func (m *Model) DeferMerges(ctx context.Context, version uint32) error {
 	if m.cfg.Cluster != "" {
 		return errReplicated
 	}
+	if err := askOn(ctx, m.slow, m.cfg.QueryTimeout, "see whether tables can be cloned", "EXPLAIN AST CREATE TABLE a CLONE AS b", nil,
+		func(scanner) error { return nil }); err != nil {
+		return cloneFault(err)
+	}
 	return m.alter(ctx, version, mergeNothing)
+}
+
+// cloneFault says of a server that does not know the statement that it is too old.
+func cloneFault(err error) error {
+	if code, answered := serverCode(err); answered && code == codeSyntax {
+		return fault.New(fault.Precondition, "REPLAY_UNSUPPORTED", "This ClickHouse cannot clone tables (CREATE TABLE … CLONE AS); 26.7 can.").Because(err)
+	}
+	return err
 }
 
 // AllowMerges ends what DeferMerges began. Merging goes on beside whatever comes.
@@ -173,8 +185,8 @@ func (m *Model) Clone(ctx context.Context, version uint32) error {
 		})
 	}
 	err := group.Wait()
-	if code, answered := serverCode(err); answered && code == codeSyntax {
-		return fault.New(fault.Precondition, "REPLAY_UNSUPPORTED", "this ClickHouse cannot clone tables (CREATE TABLE … CLONE AS); 26.7 can").Because(err)
+	if refused := cloneFault(err); fault.KindOf(refused) == fault.Precondition {
+		return refused
 	}
 	return classify(ctx, "clone the tables", err)
 }
