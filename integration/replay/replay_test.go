@@ -66,6 +66,8 @@ type world struct {
 	stop    func()                      // of the projector
 
 	snapshots string // the folder that replays may read
+
+	other bool // requests are of another account
 }
 
 func newWorld(t *testing.T) *world {
@@ -136,9 +138,16 @@ func (w *world) start(tables projector.Tables) {
 // admin lets everybody in.
 type admin struct{}
 
-func (admin) Verify(string) (credential.Identity, error) {
+// otherAccount is whose requests are that come with otherToken.
+const otherAccount, otherToken = "globex", "token-of-globex"
+
+func (admin) Verify(token string) (credential.Identity, error) {
+	whose := account
+	if token == otherToken {
+		whose = otherAccount
+	}
 	return credential.Identity{
-		Kind: credential.PAT, Account: account, RecordID: "r1", PublicID: "p1", Name: "ada's", UserID: "ada", Role: "admin", Mode: event.Live,
+		Kind: credential.PAT, Account: whose, RecordID: "r1", PublicID: "p1", Name: "ada's", UserID: "ada", Role: "admin", Mode: event.Live,
 		Scopes: credential.Admin | credential.Write | credential.EventsWrite | credential.Read,
 	}, nil
 }
@@ -147,7 +156,11 @@ func (admin) Verify(string) (credential.Identity, error) {
 func (w *world) ask(method, path, body string, into any) int {
 	w.t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
-	r.Header.Set("Authorization", "Bearer "+"token")
+	token := "token"
+	if w.other {
+		token = otherToken
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}
@@ -474,12 +487,17 @@ func TestADeliberateChangeIsPreviewedSwitchedToWithConsentAndUndone(t *testing.T
 			Name                    string
 			Added, Removed, Changed int
 		}
+		Metrics *changedMetrics
 	}
 	want, got, cursor := map[string]string{}, map[string]string{}, ""
 	for pages := 0; ; pages++ { // small pages, so that they are walked
 		if code := w.ask(http.MethodGet, "/replays/"+r.ID+"/diff?limit=2"+cursor, "", &diff); code != http.StatusOK {
 			t.Fatal(code)
 		}
+		if m := diff.Metrics; (m != nil) != (pages == 0) || m != nil && (m.Reason != nil || len(m.Overall)+m.Changed > 0) {
+			t.Errorf("page %d: %+v", pages, m) // other versions, and the same failures at the same times
+		}
+		diff.Metrics = nil
 		for _, i := range diff.Items {
 			got[i.ProductName+" in "+i.EnvironmentName] = i.From.Version + " -> " + i.To.Version
 		}

@@ -6,12 +6,14 @@
 // evidence are the same judgements, once added up and once listed. DEFINITIONS.md
 // beside this file states the rules with worked examples, and a test reads it.
 //
-// The read model hands over the deployments; services/query asks and shows.
+// The read model hands over the deployments; services/query asks and shows,
+// and services/projector compares what two versions of the tables say.
 package delivery
 
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -339,6 +341,59 @@ func (t *Tally) Percentile(m Metric, p int) (value time.Duration, ok bool) {
 	}
 	slices.Sort(c.values)
 	return c.values[max((p*len(c.values)+99)/100, 1)-1], true
+}
+
+// PerDay gives how many deployments a day count for a metric, in a window.
+func (t *Tally) PerDay(m Metric, w Window) float64 {
+	n, _ := t.Counted(m)
+	return float64(n) / (w.To.Sub(w.From).Hours() / 24)
+}
+
+// Rate gives the share of a metric's deployments that are in its numerator; ok is
+// false where none counts.
+func (t *Tally) Rate(m Metric) (rate float64, ok bool) {
+	n, hits := t.Counted(m)
+	if n == 0 {
+		return 0, false
+	}
+	return float64(hits) / float64(n), true
+}
+
+// Percentiles are those that are shown of a metric's times.
+var Percentiles = [...]int{50, 75, 90, 95}
+
+// A Figure is one number of a metric.
+type Figure struct {
+	Name  string // on the wire, as a path: lead_time.p50
+	Unit  string // deployments, deployments/day, seconds, or ratio: 0 to 1
+	Value float64
+	Known bool // false where nothing counts, so that there is no value
+}
+
+// Figures gives all numbers of all metrics, always the same ones in the same order.
+func (t *Tally) Figures(w Window) []Figure {
+	var out []Figure
+	for _, m := range Metrics {
+		n, hits := t.Counted(m)
+		add := func(name, unit string, value float64, known bool) {
+			out = append(out, Figure{string(m) + "." + name, unit, value, known})
+		}
+		add("count", "deployments", float64(n), true)
+		switch m {
+		case DeploymentFrequency:
+			add("per_day", "deployments/day", t.PerDay(m, w), true)
+		case LeadTime, RecoveryTime:
+			for _, p := range Percentiles {
+				v, ok := t.Percentile(m, p)
+				add("p"+strconv.Itoa(p), "seconds", v.Seconds(), ok)
+			}
+		case ChangeFailureRate, ReworkRate:
+			rate, ok := t.Rate(m)
+			add("hits", "deployments", float64(hits), true)
+			add("rate", "ratio", rate, ok)
+		}
+	}
+	return out
 }
 
 // A Rollback says what a deployment that was one took back, and to what.

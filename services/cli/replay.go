@@ -229,6 +229,7 @@ func (c *replayDiff) Run(ctx context.Context, app *kong.Context) error {
 			Removed int    `json:"removed"`
 			Changed int    `json:"changed"`
 		} `json:"tables"`
+		Metrics *changedMetrics `json:"metrics"`
 	}
 	if err := json.Unmarshal(diff, &d); err != nil {
 		return fmt.Errorf("read the diff: %w", err)
@@ -248,8 +249,65 @@ func (c *replayDiff) Run(ctx context.Context, app *kong.Context) error {
 	if d.Next != nil {
 		b.WriteString("There are more cells; --limit shows up to 500, the API all of them.\n")
 	}
+	if d.Metrics != nil && d.Verdict != "equal" {
+		d.Metrics.write(&b)
+	}
 	_, err = io.WriteString(app.Stdout, b.String())
 	return err
+}
+
+// changedMetrics are the delivery metrics that a switch would change.
+type changedMetrics struct {
+	Definition int             `json:"definition"`
+	From       time.Time       `json:"from"`
+	To         time.Time       `json:"to"`
+	Reason     *string         `json:"reason"`
+	Overall    []changedFigure `json:"overall"`
+	Changed    int             `json:"products_changed"`
+	Products   []struct {
+		Name    string          `json:"product_name"`
+		Figures []changedFigure `json:"figures"`
+	} `json:"products"`
+}
+
+type changedFigure struct {
+	Name string   `json:"name"`
+	Unit string   `json:"unit"`
+	Old  *float64 `json:"old"`
+	New  *float64 `json:"new"`
+}
+
+func (m *changedMetrics) write(b *strings.Builder) {
+	fmt.Fprintf(b, "metrics (definition %d) of %s to %s: ", m.Definition, m.From.Format(time.DateOnly), m.To.Format(time.DateOnly))
+	switch {
+	case m.Reason != nil:
+		fmt.Fprintf(b, "not compared. %s\n", *m.Reason)
+		return
+	case len(m.Overall) == 0 && m.Changed == 0:
+		b.WriteString("none would change\n")
+		return
+	}
+	fmt.Fprintf(b, "those of %s products would change\n", group(m.Changed))
+	write := func(what string, figures []changedFigure) {
+		for _, f := range figures {
+			fmt.Fprintf(b, "  %-24s %-28s %12s -> %-12s %s\n", what, f.Name, figure(f.Old), figure(f.New), f.Unit)
+		}
+	}
+	write("all products", m.Overall)
+	for _, p := range m.Products {
+		write(p.Name, p.Figures)
+	}
+	if left := m.Changed - len(m.Products); left > 0 {
+		fmt.Fprintf(b, "  and %s products more\n", group(left))
+	}
+}
+
+// figure shows a number as short as it can be told from others.
+func figure(v *float64) string {
+	if v == nil {
+		return "none"
+	}
+	return strconv.FormatFloat(*v, 'g', 6, 64)
 }
 
 type cellContent struct {

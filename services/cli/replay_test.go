@@ -61,6 +61,11 @@ func (s *replays) answer(w http.ResponseWriter, r *http.Request) {
 		}
 		_, _ = io.WriteString(w, `{"replay_id":"R1","verdict":"`+s.verdict+`","from":"t0.1.0","to":"t0.9.0","events":12345,"deployments":40,"seconds":2,`+
 			`"stood_still_seconds":0.02,"tables":[{"name":"events","rows":12345,"hash_old":"aa","hash_new":"aa"}]`+first+`}`)
+	case "GET /replays/R1/diff":
+		_, _ = io.WriteString(w, `{"items":[],"next_cursor":null,"as_of":{"position":"t0.9.0","time":null},"replay_id":"R1","verdict":"different","tables":[],"metrics":`+
+			`{"definition":1,"from":"2026-02-23T14:06:06Z","to":"2026-05-24T14:06:06Z","as_of":null,"reason":null,`+
+			`"overall":[{"name":"change_failure_rate.rate","unit":"ratio","old":0.25,"new":0.125}],"products_changed":102,`+
+			`"products":[{"product_name":"checkout","figures":[{"name":"recovery_time.p50","unit":"seconds","old":90,"new":null}]}]}}`)
 	case "POST /replays/R1/switch":
 		w.WriteHeader(http.StatusConflict)
 		_, _ = io.WriteString(w, `{"detail":"They differ.","message":"They differ.","error":"conflict","code":"REPLAY_DIFFERS","success":false}`)
@@ -129,5 +134,30 @@ func TestACommandWithoutAServerSaysHowToStartOne(t *testing.T) {
 	s.Close()
 	if _, failure := s.command(t, "status"); !strings.Contains(failure, "shipledger up") {
 		t.Error(failure)
+	}
+}
+
+func TestADiffShowsTheMetricsThatWouldChangeSideBySide(t *testing.T) {
+	out, failure := newReplays(t, "different").command(t, "diff", "R1")
+	if failure != "" {
+		t.Fatal(failure)
+	}
+	shown := strings.Join(strings.Fields(out), " ")
+	for _, want := range []string{
+		"metrics (definition 1) of 2026-02-23 to 2026-05-24: those of 102 products would change",
+		"all products change_failure_rate.rate 0.25 -> 0.125 ratio", "checkout recovery_time.p50 90 -> none seconds", "and 101 products more",
+	} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("%q is missing:\n%s", want, out)
+		}
+	}
+	out, failure = newReplays(t, "different").command(t, "diff", "R1", "--json")
+	var got struct {
+		Metrics struct {
+			Changed int `json:"products_changed"`
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || failure != "" || got.Metrics.Changed != 102 {
+		t.Errorf("%v %s\n%s", err, failure, out)
 	}
 }

@@ -134,6 +134,8 @@ type diffAnswer struct {
 	ReplayID string        `json:"replay_id"`
 	Verdict  string        `json:"verdict"`
 	Tables   []countAnswer `json:"tables"`
+
+	Metrics *metricsAnswer `json:"metrics"`
 }
 
 type countAnswer struct {

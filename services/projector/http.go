@@ -234,10 +234,16 @@ func (s *Service) getDiff(_ http.ResponseWriter, r *httpapi.Request) error {
 	for i := range cells {
 		items[i] = cellToAPI(&cells[i])
 	}
+	var metrics *metricsAnswer
+	if r.After() == "" { // pages of cells go on without asking for them again
+		if metrics, err = s.changedMetrics(r.Context(), r.Identity.Account, &found); err != nil {
+			return err
+		}
+	}
 	at := httpapi.AsOf{Position: found.Certificate.To, Time: httpapi.Moment(found.Certificate.MadeAt)}
 	return r.JSON(http.StatusOK, diffAnswer{
 		List: httpapi.NewList(r, items, next, at), ReplayID: found.ID, Verdict: string(found.Certificate.Verdict),
-		Tables: countsToAPI(found.Certificate),
+		Tables: countsToAPI(found.Certificate), Metrics: metrics,
 	})
 }
 

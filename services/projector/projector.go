@@ -92,6 +92,10 @@ type Tables interface {
 	Compare(ctx context.Context, c replay.Comparison) (replay.Findings, error)
 	// ChangedCells lists what Compare kept, of one account, after a Seq.
 	ChangedCells(ctx context.Context, account, replayID, to string, after uint64, limit int) ([]replay.CellChange, error)
+	// DeliveriesOf asks what metrics are made of, of one version.
+	DeliveriesOf(version uint32) readmodel.Deliveries
+	// ProgressOf says how far a version is.
+	ProgressOf(ctx context.Context, version uint32) ([]readmodel.Progress, error)
 }
 
 // Config is what an operator can say, and what tests replace.

@@ -74,3 +74,11 @@ func (single) Compare(context.Context, replay.Comparison) (replay.Findings, erro
 func (single) ChangedCells(context.Context, string, string, string, uint64, int) ([]replay.CellChange, error) {
 	return nil, nil
 }
+
+// DeliveriesOf implements Tables.
+func (single) DeliveriesOf(uint32) readmodel.Deliveries { return nil } // no replay of it is ever compared
+
+// ProgressOf implements Tables.
+func (single) ProgressOf(context.Context, uint32) ([]readmodel.Progress, error) {
+	return nil, errSingle
+}

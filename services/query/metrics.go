@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,9 +23,6 @@ import (
 const (
 	usualWindow = 30 * 24 * time.Hour
 	maxBuckets  = 1000
-	// judgedAtOnce bounds how many deployments wait for the first builds of their
-	// versions, which are looked up together.
-	judgedAtOnce = 50_000
 )
 
 // metricsQuestion is what both operations on metrics ask.
@@ -97,49 +93,12 @@ func (q *metricsQuestion) bucket(t time.Time) int {
 }
 
 // judged is a judgement and the cell that it is of.
-type judged struct {
-	delivery.Judgement
-	cell *readmodel.Cells
-}
+type judged struct{ readmodel.Judged }
 
 // judge hands the judgements of every chosen cell to each, in the order of cells
 // and of deployments in them.
 func (s *Service) judge(ctx context.Context, account string, q metricsQuestion, each func(judged) error) error {
-	var waiting []readmodel.Cells
-	var versions []event.VersionID
-	held := 0
-	flush := func() error {
-		builds, err := s.model.FirstBuilds(ctx, account, versions)
-		if err != nil {
-			return err
-		}
-		for i := range waiting {
-			var failed error
-			delivery.Judge(waiting[i].Runs, builds, q.window, func(j delivery.Judgement) {
-				if failed == nil {
-					failed = each(judged{j, &waiting[i]})
-				}
-			})
-			if failed != nil {
-				return failed
-			}
-		}
-		waiting, versions, held = waiting[:0], versions[:0], 0
-		return nil
-	}
-	err := s.model.CellRuns(ctx, account, q.cells, func(c *readmodel.Cells) error {
-		kept := *c
-		kept.Runs = slices.Clone(c.Runs)
-		waiting, versions = append(waiting, kept), append(versions, delivery.NeedBuilds(c.Runs, q.window)...)
-		if held += len(c.Runs); held < judgedAtOnce {
-			return nil
-		}
-		return flush()
-	})
-	if err != nil {
-		return err
-	}
-	return flush()
+	return readmodel.Judge(ctx, s.model, account, q.cells, q.window, func(j readmodel.Judged) error { return each(judged{j}) })
 }
 
 type metrics struct {
@@ -206,15 +165,15 @@ func figuresOf(t *delivery.Tally, w delivery.Window) figures {
 	}
 	share := func(m delivery.Metric) rate {
 		n, hits := t.Counted(m)
-		if n == 0 {
+		share, ok := t.Rate(m)
+		if !ok {
 			return rate{}
 		}
-		share := float64(hits) / float64(n)
 		return rate{n, hits, &share}
 	}
 	n, _ := t.Counted(delivery.DeploymentFrequency)
 	return figures{
-		Frequency: frequency{n, float64(n) / (w.To.Sub(w.From).Hours() / 24)},
+		Frequency: frequency{n, t.PerDay(delivery.DeploymentFrequency, w)},
 		Lead:      times(delivery.LeadTime), Failures: share(delivery.ChangeFailureRate),
 		Recovery: times(delivery.RecoveryTime), Rework: share(delivery.ReworkRate),
 	}
@@ -301,7 +260,7 @@ type evidence struct {
 func evidenceItem(j *judged) evidence {
 	e := evidence{
 		DeploymentID: j.Run.ID.String(), Counted: j.Counted, Rule: string(j.Rule), Hit: j.Hit,
-		ProductName: j.cell.Product.Name, EnvironmentName: j.cell.Environment.Name, Version: j.Run.Version, At: httpapi.Moment(j.Run.At),
+		ProductName: j.Cell.Product.Name, EnvironmentName: j.Cell.Environment.Name, Version: j.Run.Version, At: httpapi.Moment(j.Run.At),
 	}
 	if j.Timed {
 		seconds := j.Value.Seconds()
@@ -320,7 +279,7 @@ type evidenceKey struct {
 
 func (j *judged) key() evidenceKey {
 	return evidenceKey{
-		place: readmodel.Place{Environment: j.cell.Environment.ID, Product: j.cell.Product.ID},
+		place: readmodel.Place{Environment: j.Cell.Environment.ID, Product: j.Cell.Product.ID},
 		at:    j.Run.At.UnixMilli(), id: j.Run.ID,
 	}
 }

@@ -16,7 +16,20 @@ import (
 // CellRuns implements readmodel.Deliveries. The rows come in the order of the
 // table's key, so neither side holds more than a cell.
 func (m *Model) CellRuns(ctx context.Context, account string, f readmodel.CellFilter, each func(*readmodel.Cells) error) error {
-	q := m.now()
+	return m.now().CellRuns(ctx, account, f, each)
+}
+
+// DeliveriesOf asks what metrics are made of, of one version of the tables, which
+// need not be the live one.
+func (m *Model) DeliveriesOf(version uint32) readmodel.Deliveries { return question{m, version} }
+
+// ProgressOf says how far a version is, which need not be the live one.
+func (m *Model) ProgressOf(ctx context.Context, version uint32) ([]readmodel.Progress, error) {
+	return m.progress(ctx, version)
+}
+
+// CellRuns implements readmodel.Deliveries for one version.
+func (q question) CellRuns(ctx context.Context, account string, f readmodel.CellFilter, each func(*readmodel.Cells) error) error {
 	n, err := q.chosen(ctx, account, f)
 	if err != nil || len(n.products) == 0 || len(n.environments) == 0 {
 		return err
@@ -119,6 +132,11 @@ func (q question) chosen(ctx context.Context, account string, f readmodel.CellFi
 
 // FirstBuilds implements readmodel.Deliveries.
 func (m *Model) FirstBuilds(ctx context.Context, account string, versions []event.VersionID) (map[event.VersionID]time.Time, error) {
+	return m.now().FirstBuilds(ctx, account, versions)
+}
+
+// FirstBuilds implements readmodel.Deliveries for one version.
+func (q question) FirstBuilds(ctx context.Context, account string, versions []event.VersionID) (map[event.VersionID]time.Time, error) {
 	out := map[event.VersionID]time.Time{}
 	if len(versions) == 0 {
 		return out, nil
@@ -128,7 +146,7 @@ func (m *Model) FirstBuilds(ctx context.Context, account string, versions []even
 		ids[i] = uuid.UUID(id)
 	}
 	none := time.Time{}.UnixMilli()
-	err := m.now().ask(ctx, "find first builds", `
+	err := q.ask(ctx, "find first builds", `
 		SELECT version_id, min(multiIf(started_ms != {none:Int64}, started_ms, completed_ms != {none:Int64}, completed_ms, created_ms)) FROM builds_vN FINAL
 		WHERE account = {account:String} AND version_id IN {versions:Array(UUID)} AND (product_id, `+productOf+`) IN `+livingProducts+`
 		GROUP BY version_id`,
