@@ -137,15 +137,24 @@ func (d *Door) rewrite(s *service, r *httputil.ProxyRequest) {
 	}
 	r.Out.Header.Set("X-Forwarded-For", client)
 	r.Out.Header.Set("X-Forwarded-Proto", proto)
-	if r.Out.Body == nil && r.In.Method != http.MethodGet {
-		// The library takes it for a promise that a request may be sent twice, which we
-		// give for reports alone; those have a body.
-		r.Out.Header.Del("Idempotency-Key")
+	if r.Out.Body == nil && r.In.Header.Get("Idempotency-Key") != "" {
+		// The library takes the key of a request without a body for a promise that it may
+		// be sent twice, which not every operation gives. It never sends a body twice.
+		r.Out.Body = nothing{}
 	}
 	if _, ok := r.In.Header["User-Agent"]; !ok {
 		r.Out.Header["User-Agent"] = nil // or the library would say that it is one
 	}
 }
+
+// nothing is a body without a byte.
+type nothing struct{}
+
+// Read implements io.Reader.
+func (nothing) Read([]byte) (int, error) { return 0, io.EOF }
+
+// Close implements io.Closer.
+func (nothing) Close() error { return nil }
 
 // failed answers for a service that does not.
 func (d *Door) failed(s *service, w http.ResponseWriter, r *http.Request, err error) {

@@ -119,6 +119,44 @@ func TestTheDoorForwardsEveryOperationToItsService(t *testing.T) {
 	}
 }
 
+// The services hold what a key promises. A request that one of them may have heard is
+// sent to nobody again.
+func TestAnIdempotencyKeyReachesTheServiceAndIsNoReasonToAskTwice(t *testing.T) {
+	var cut atomic.Bool
+	var heard atomic.Int64
+	url := street(t, func(_ string, w http.ResponseWriter, r *http.Request) {
+		if body, err := io.ReadAll(r.Body); err != nil || len(body) > 0 {
+			t.Errorf("%s: a body %q, %v", r.Method, body, err)
+		}
+		if r.Header.Get("Idempotency-Key") != "once" {
+			t.Errorf("%s: the key is %q", r.Method, r.Header.Get("Idempotency-Key"))
+		}
+		if !cut.Load() {
+			return
+		}
+		heard.Add(1)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = conn.Close() // in the middle, on a connection that was used before
+	})
+	for _, c := range []struct{ method, path string }{
+		{http.MethodDelete, "/products/7f1b1a04-5c7c-4c1c-8f6e-000000000000"}, {http.MethodPost, "/api-keys/k2/rotate"},
+	} {
+		cut.Store(false)
+		if res, body := send(t, c.method, url+c.path, "", "Idempotency-Key", "once"); res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d %s", c.method, res.StatusCode, body)
+		}
+		cut.Store(true)
+		heard.Store(0)
+		if res, body := send(t, c.method, url+c.path, "", "Idempotency-Key", "once"); res.StatusCode != http.StatusServiceUnavailable || heard.Load() != 1 {
+			t.Errorf("%s, cut off: %d after %d requests: %s", c.method, res.StatusCode, heard.Load(), body)
+		}
+	}
+}
+
 func TestTheDoorAnswersItselfWhatNoServiceDoes(t *testing.T) {
 	url := street(t, func(_ string, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 	res, body := get(t, url+"/nowhere")
