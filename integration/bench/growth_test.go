@@ -1,30 +1,32 @@
-package bench
+package bench_test
 
 import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"github.com/shipledger/shipledger/integration/bench"
 )
 
 func TestGrowthIsTheExponentBetweenTheSmallestAndTheLargestSize(t *testing.T) {
-	of := func(events int, p50, rows float64) Reads {
-		return Reads{Events: events, Products: 1000, Environments: 10, Bytes: uint64(events) * 100, Questions: []Question{{
-			Account: "big", Name: "timeline", RowsRead: rows, Times: Times{P50: p50},
+	of := func(events int, p50, rows float64) bench.Reads {
+		return bench.Reads{Events: events, Products: 1000, Environments: 10, Bytes: uint64(events) * 100, Questions: []bench.Question{{
+			Account: "big", Name: "timeline", RowsRead: rows, Times: bench.Times{P50: p50},
 		}}}
 	}
 	wide := of(3_000_000, 900, 900)
 	wide.Environments = 1500
 	for _, c := range []struct {
 		what  string
-		reads []Reads
+		reads []bench.Reads
 		want  string // the fields of the question's line
 	}{
-		{"one size", []Reads{of(100_000, 5, 2000)}, ""},
-		{"linear, and constant", []Reads{of(100_000, 5, 2000), of(1_000_000, 16, 2000), of(10_000_000, 500, 2000), wide}, "big timeline 5.0 16.0 500.0 1.00 │ 2000.0 2000.0 2000.0 0.00"},
-		{"the square root", []Reads{of(100_000, 5, 100), of(10_000_000, 50, 100)}, "big timeline 5.0 50.0 0.50 │ 100.0 100.0 0.00"},
+		{"one size", []bench.Reads{of(100_000, 5, 2000)}, ""},
+		{"linear, and constant", []bench.Reads{of(100_000, 5, 2000), of(1_000_000, 16, 2000), of(10_000_000, 500, 2000), wide}, "big timeline 5.0 16.0 500.0 1.00 │ 2000.0 2000.0 2000.0 0.00"},
+		{"the square root", []bench.Reads{of(100_000, 5, 100), of(10_000_000, 50, 100)}, "big timeline 5.0 50.0 0.50 │ 100.0 100.0 0.00"},
 	} {
 		var out bytes.Buffer
-		if err := (&Report{Reads: c.reads}).Print(&out); err != nil {
+		if err := (&bench.Report{Reads: c.reads}).Print(&out); err != nil {
 			t.Fatal(err)
 		}
 		_, growth, _ := strings.Cut(out.String(), "How it grows")
