@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -158,6 +159,20 @@ type Progress struct {
 	Stream string
 	Offset event.Offset // of the last event stored
 	Time   time.Time    // its receipt
+}
+
+// Reached says how new an answer is that is drawn from several streams: their
+// positions, joined by commas, and when the newest event of all was received. Empty
+// and the zero time where there is nothing.
+func Reached(progress []Progress) (positions string, newest time.Time) {
+	names := make([]string, 0, len(progress))
+	for _, p := range progress {
+		names = append(names, event.Position{Stream: p.Stream, Offset: p.Offset}.String())
+		if p.Time.After(newest) {
+			newest = p.Time
+		}
+	}
+	return strings.Join(names, ","), newest
 }
 
 // A Sink stores what a projection makes.

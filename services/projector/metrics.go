@@ -7,7 +7,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/shipledger/shipledger/pkg/delivery"
@@ -127,7 +126,8 @@ func (s *Service) measure(ctx context.Context, account string, version uint32, w
 	if err != nil {
 		return m, err
 	}
-	m.at = asOf(progress)
+	positions, newest := readmodel.Reached(progress)
+	m.at = httpapi.AsOf{Position: positions, Time: httpapi.Moment(newest)}
 	var whole delivery.Tally
 	tallies := map[event.ProductID]*delivery.Tally{}
 	err = readmodel.Judge(ctx, s.tables.DeliveriesOf(version), account, readmodel.CellFilter{}, w, func(j readmodel.Judged) error {
@@ -146,18 +146,6 @@ func (s *Service) measure(ctx context.Context, account string, version uint32, w
 		m.products[id] = t.Figures(w)
 	}
 	return m, err
-}
-
-func asOf(progress []readmodel.Progress) httpapi.AsOf {
-	var names []string
-	var newest time.Time
-	for _, p := range progress {
-		names = append(names, event.Position{Stream: p.Stream, Offset: p.Offset}.String())
-		if p.Time.After(newest) {
-			newest = p.Time
-		}
-	}
-	return httpapi.AsOf{Position: strings.Join(names, ","), Time: httpapi.Moment(newest)}
 }
 
 // differing lists the figures that are not the same.

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -206,15 +205,8 @@ func (s *Service) reached(progress []readmodel.Progress, want map[string]event.O
 }
 
 func asOf(progress []readmodel.Progress) httpapi.AsOf {
-	var names []string
-	var at time.Time
-	for _, p := range progress {
-		names = append(names, event.Position{Stream: p.Stream, Offset: p.Offset}.String())
-		if p.Time.After(at) {
-			at = p.Time
-		}
-	}
-	return httpapi.AsOf{Position: strings.Join(names, ","), Time: httpapi.Moment(at)}
+	positions, newest := readmodel.Reached(progress)
+	return httpapi.AsOf{Position: positions, Time: httpapi.Moment(newest)}
 }
 
 // page asks for one row more than the caller wants: it tells whether the list goes on.
