@@ -163,10 +163,16 @@ func fills(t *testing.T, s setup, srv *server, makeRoom func() setup) {
 		return nil
 	})
 	full := l.count()
-	h, err := newReader(srv.url, k.PAT).health(t.Context())
-	if err != nil || h.Parts["log"] != "unavailable" {
-		t.Errorf("health of a server with a full log: %+v, %v", h, err)
-	}
+	// What is refused first is a frame of several events. One event alone may still
+	// find room behind it, and then the log is well for as long as that lasts.
+	reads := newReader(srv.url, k.PAT)
+	eventually(t, "health says that the log is full", func() error {
+		h, err := reads.health(t.Context())
+		if err == nil && h.Parts["log"] != "unavailable" {
+			err = fmt.Errorf("it says %+v", h)
+		}
+		return err
+	})
 	if full == 0 {
 		t.Error("nothing was acknowledged before the log was full")
 	}
@@ -195,8 +201,8 @@ func fills(t *testing.T, s setup, srv *server, makeRoom func() setup) {
 	end.sound(t)
 	end.begins(t, left)
 	end.holds(t, l, l.snapshot())
-	t.Logf("%d events acknowledged until it was full, %d answers 503 LOG_UNAVAILABLE, health said log: %s; after room was made %d more; %d deployments read",
-		full, l.refusedBy("LOG_UNAVAILABLE"), h.Parts["log"], l.count()-full, deployments)
+	t.Logf("%d events acknowledged until it was full, %d answers 503 LOG_UNAVAILABLE, after room was made %d more; %d deployments read",
+		full, l.refusedBy("LOG_UNAVAILABLE"), l.count()-full, deployments)
 }
 
 func TestAFullDiskIsUsedAgainOnceItHasRoom(t *testing.T) {
