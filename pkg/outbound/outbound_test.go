@@ -74,7 +74,8 @@ func get(t *testing.T, c *http.Client, address string) (*http.Response, error) {
 func TestAPrivateAddressIsNeverConnectedTo(t *testing.T) {
 	s, came := server(t, true, func(http.ResponseWriter, *http.Request) {})
 	port := s.Listener.Addr().(*net.TCPAddr).Port
-	c := outbound.New(outbound.Config{})
+	resolver, _ := names(t, nil) // no name server of this machine is asked
+	c := outbound.New(outbound.Config{Resolver: resolver})
 	for _, host := range []string{"127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "127.1", "169.254.169.254", "10.0.0.1"} {
 		u := url.URL{Scheme: "https", Host: host + ":" + netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)).String()[len("0.0.0.0:"):]}
 		_, err := get(t, c, u.String())

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -303,9 +302,10 @@ func TestAnInterruptedLoadIsCompletedByRepeatingIt(t *testing.T) {
 	}
 }
 
+// noServer is where nobody listens: the kernel gives that port to nobody.
+const noServer = "http://127.0.0.1:1"
+
 func TestAnErrorNamesTheNextStepAndNeverTheToken(t *testing.T) {
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
 	answer := func(status int, code, message string) func(int, http.ResponseWriter, *http.Request) bool {
 		return func(_ int, w http.ResponseWriter, _ *http.Request) bool {
 			w.Header().Set("Location", "https://other.example.com/")
@@ -332,7 +332,7 @@ func TestAnErrorNamesTheNextStepAndNeverTheToken(t *testing.T) {
 			return true
 		}, nil, []string{"did not answer as a Shipledger server"}},
 		{"unreadable batch", "", answer(400, "INVALID_JSON", "Invalid JSON in request body"), nil, []string{"400", "INVALID_JSON"}},
-		{"no server", gone.URL, nil, nil, []string{"no server at", "connection refused", "shipledger up"}},
+		{"no server", noServer, nil, nil, []string{"no server at", "connection refused", "shipledger up"}},
 		{"no address", "localhost:8080", nil, nil, []string{"no address of a server", "SHIPLEDGER_URL"}},
 	}
 	for _, tt := range tests {

@@ -131,7 +131,7 @@ func TestAReplayForMachinesIsOneJSONValue(t *testing.T) {
 
 func TestACommandWithoutAServerSaysHowToStartOne(t *testing.T) {
 	s := newReplays(t, "equal")
-	s.Close()
+	s.URL = noServer
 	if _, failure := s.command(t, "status"); !strings.Contains(failure, "shipledger up") {
 		t.Error(failure)
 	}
