@@ -34,10 +34,28 @@ type process struct {
 	api    *httpapi.API
 	ring   *keyring.Ring
 	admin  string
-	logs   *bytes.Buffer
+	logs   *lockedBuffer
 	flight *keyring.Flight
 	warn   *accounts.Warnings
 	later  atomic.Int64 // how much later than noon it is
+}
+
+// lockedBuffer is read while a process writes to it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // newProcess starts a process whose changes are stored through its own way to
@@ -54,7 +72,7 @@ func newNode(t *testing.T, log eventlog.Log, table kv.Table, admin string, chang
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, admin: admin, logs: &bytes.Buffer{}}
+	p := &process{t: t, admin: admin, logs: &lockedBuffer{}}
 	logger := slog.New(slog.NewTextHandler(p.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	now := func() time.Time { return noon }
 	peppers := newPeppers(t, 1)
@@ -269,7 +287,7 @@ func TestNoSecretReachesALog(t *testing.T) {
 		if got := broken.send(http.MethodPost, path, order); got.status != http.StatusServiceUnavailable {
 			t.Errorf("%+v", got)
 		}
-		if broken.logs.Len() == 0 {
+		if broken.logs.String() == "" {
 			t.Error("operators are not told that the log refuses")
 		}
 		for _, secret := range secrets {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -386,30 +387,32 @@ func TestALogWithoutALeaderIsAskedUntilThereIsOne(t *testing.T) {
 }
 
 func TestAFullLogIsA503AndForgotten(t *testing.T) {
-	log := &faultyLog{Log: memlog.New()}
-	full := true
-	log.append = func(_ context.Context, _ eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
-		if full {
-			return 0, eventlog.ErrRefused
+	synctest.Test(t, func(t *testing.T) { // a failure counts for seconds
+		log := &faultyLog{Log: memlog.New()}
+		full := true
+		log.append = func(_ context.Context, _ eventlog.Frame, _ uint64, store func() (uint64, error)) (uint64, error) {
+			if full {
+				return 0, eventlog.ErrRefused
+			}
+			return store()
 		}
-		return store()
-	}
-	c := run(t, log, time.Now)
-	out := submit(t, c, command("1", event.Started))[0]
-	if fault.KindOf(out.Err) != fault.Unavailable {
-		t.Fatalf("answer = %v, want unavailable", out.Err)
-	}
-	if c.Healthy() == nil {
-		t.Error("healthy although nothing can be stored")
-	}
-	full = false
-	// Nothing of the refused start may be left: another run may start.
-	if out := submit(t, c, command("2", event.Started))[0]; out.Err != nil || out.Decision.Refusal != nil {
-		t.Errorf("after there was room: %+v", out)
-	}
-	if c.Healthy() != nil {
-		t.Error("unhealthy although it stores again")
-	}
+		c := run(t, log, time.Now)
+		out := submit(t, c, command("1", event.Started))[0]
+		if fault.KindOf(out.Err) != fault.Unavailable {
+			t.Fatalf("answer = %v, want unavailable", out.Err)
+		}
+		if c.Healthy() == nil {
+			t.Error("healthy although nothing can be stored")
+		}
+		full = false
+		// Nothing of the refused start may be left: another run may start.
+		if out := submit(t, c, command("2", event.Started))[0]; out.Err != nil || out.Decision.Refusal != nil {
+			t.Errorf("after there was room: %+v", out)
+		}
+		if c.Healthy() != nil {
+			t.Error("unhealthy although it stores again")
+		}
+	})
 }
 
 func TestNobodyIsRefusedBecauseOfWhatWasNotStored(t *testing.T) {
