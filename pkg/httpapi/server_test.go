@@ -13,7 +13,8 @@ import (
 func TestAConnectionThatSaidNothingDoesNotHoldUpTheStop(t *testing.T) {
 	address := make(chan net.Addr, 1)
 	server := &httpapi.Server{
-		Addr: "127.0.0.1:0", Grace: 2 * time.Second, Listening: func(a net.Addr) { address <- a },
+		// Less than the 5 s after which http.Server itself gives such a connection up.
+		Addr: "127.0.0.1:0", Grace: 4 * time.Second, Listening: func(a net.Addr) { address <- a },
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }),
 	}
 	ctx, stop := context.WithCancel(t.Context())

@@ -59,7 +59,7 @@ func TestStreamsThatAreBeingMadeAreLeftAlone(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

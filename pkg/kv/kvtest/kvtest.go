@@ -34,7 +34,7 @@ func Run(t *testing.T, open Open) {
 	}
 }
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // watched collects what a table yields.
 type watched struct {

@@ -36,7 +36,7 @@ func connect(t *testing.T, srv *natsserver.Server) jetstream.JetStream {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func open(t *testing.T, js jetstream.JetStream) *natsbank.Store {
 }
 
 func process(i int, store ratelimit.Store) *ratelimit.Leased {
-	return ratelimit.NewLeased(ratelimit.LeasedConfig{Owner: fmt.Sprint("p", i), Timeout: 5 * time.Second}, store, slog.New(slog.DiscardHandler))
+	return ratelimit.NewLeased(ratelimit.LeasedConfig{Owner: fmt.Sprint("p", i), Timeout: time.Minute}, store, slog.New(slog.DiscardHandler))
 }
 
 func TestLeasesOnNATSKeepTheContract(t *testing.T) {
