@@ -104,7 +104,7 @@ func installLocked(ctx context.Context, cfg InstallConfig, cache, final string) 
 	}
 	// Nothing in the package needs install scripts, so none may run. The npm
 	// cache is private and thrown away: the archive is of no use once unpacked.
-	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--cache", filepath.Join(work, "npm-cache"))
+	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=5", "--cache", filepath.Join(work, "npm-cache"))
 	cmd.Dir = work
 	cmd.WaitDelay = 5 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
