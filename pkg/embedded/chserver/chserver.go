@@ -230,7 +230,8 @@ const (
 	longestPause   = 30 * time.Second
 	healthyFor     = time.Minute
 	pingsUntilSick = 3
-	dirBusyFor     = 10 * time.Second
+	// dirBusyFor is longer than an engine takes to end whose parent was killed.
+	dirBusyFor = forcedExit + 10*time.Second
 	// Two engines must never share a folder, so even a failed start is given
 	// this long to end in order.
 	failedStartGrace = 5 * time.Second
