@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 }
 
 func runParent(dir, library string) error {
-	srv, err := chserver.New(chserver.Config{Dir: dir, Engine: chserver.Engine{Library: library}}, slog.New(slog.DiscardHandler))
+	srv, err := chserver.New(chserver.Config{Dir: dir, Engine: chserver.Engine{Library: library}, StartTimeout: hang}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -66,8 +67,8 @@ func openAs(t *testing.T, srv *chserver.Server, auth clickhouse.Auth) driver.Con
 		Addr:        []string{"embedded"},
 		Auth:        auth,
 		DialContext: srv.DialContext,
-		DialTimeout: 5 * time.Second,
-		ReadTimeout: 30 * time.Second,
+		DialTimeout: hang,
+		ReadTimeout: hang,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -104,16 +105,19 @@ func refused(t *testing.T, conn driver.Conn, code int32, statement string) {
 	}
 }
 
+// hang is no expectation: only a run that hangs reaches it.
+const hang = 2 * time.Minute
+
 // eventually polls cond until it holds.
-func eventually(t *testing.T, within time.Duration, what string, cond func() bool) {
+func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.After(within)
+	deadline := time.After(hang)
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for !cond() {
 		select {
 		case <-deadline:
-			t.Fatalf("%s: not within %s", what, within)
+			t.Fatalf("%s: not within %s", what, hang)
 		case <-poll.C:
 		}
 	}
@@ -150,6 +154,22 @@ func dialedPort(t *testing.T, srv *chserver.Server) string {
 	return conn.RemoteAddr().String()
 }
 
+// freeAddr gives an address on which nobody listens. Its port is none of those that the
+// kernel hands out: such a one may be somebody else's before it is taken here.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	const from, upTo = 10_000, 30_000
+	for range 100 {
+		address := "127.0.0.1:" + strconv.Itoa(from+rand.IntN(upTo-from))
+		if ln, err := net.Listen("tcp4", address); err == nil { //nolint:noctx // returns at once
+			ln.Close()
+			return address
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
+
 const (
 	accessDenied         = 497
 	authenticationFailed = 516
@@ -158,7 +178,7 @@ const (
 
 func TestServerIsReadyOnlyWhenItAnswersQueries(t *testing.T) {
 	t.Parallel()
-	srv := chservertest.Start(t)
+	srv, _ := chservertest.StartConfig(t, chserver.Config{Dir: t.TempDir(), HealthInterval: time.Hour}) // no later look tells otherwise
 	if err := srv.Healthy(); err != nil {
 		t.Error(err)
 	}
@@ -420,14 +440,11 @@ func TestKilledEngineIsRestartedAndPoolsOutliveIt(t *testing.T) {
 	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, time.Minute, "the same pool answers from a new engine", func() bool {
+	eventually(t, "the same pool answers from a new engine, which is healthy", func() bool {
 		var n uint64
 		err := conn.QueryRow(t.Context(), "SELECT count() FROM t").Scan(&n)
-		return err == nil && n == 1 && enginePID(t, dir) != before
+		return err == nil && n == 1 && enginePID(t, dir) != before && srv.Healthy() == nil
 	})
-	if err := srv.Healthy(); err != nil {
-		t.Error(err)
-	}
 	if now := dialedPort(t, srv); now == port {
 		t.Logf("the kernel gave %s again, so finding a new port is not proven this time", port)
 	}
@@ -440,7 +457,7 @@ func TestEngineThatStoppedListeningIsRestarted(t *testing.T) {
 	before := enginePID(t, dir)
 	// Any local user may do this; see the engine's own login.
 	exec1(t, openAs(t, srv, clickhouse.Auth{Username: "default"}), "SYSTEM STOP LISTEN TCP")
-	eventually(t, time.Minute, "a new engine", func() bool {
+	eventually(t, "a new engine", func() bool {
 		now := enginePID(t, dir)
 		return now != 0 && now != before && srv.Healthy() == nil
 	})
@@ -448,11 +465,11 @@ func TestEngineThatStoppedListeningIsRestarted(t *testing.T) {
 
 func TestPasswordIsNotSentToWhoeverTookThePort(t *testing.T) {
 	t.Parallel()
-	srv, _ := chservertest.StartConfig(t, chserver.Config{Dir: t.TempDir(), HealthInterval: time.Hour})
+	srv, _ := chservertest.StartConfig(t, chserver.Config{Dir: t.TempDir(), HealthInterval: time.Hour, Listen: freeAddr(t)})
 	address := dialedPort(t, srv)
 	exec1(t, openAs(t, srv, clickhouse.Auth{Username: "default"}), "SYSTEM STOP LISTEN TCP")
 	var impostor net.Listener
-	eventually(t, 10*time.Second, "the port is free", func() (ok bool) {
+	eventually(t, "the port is free", func() (ok bool) {
 		var err error
 		impostor, err = net.Listen("tcp4", address)
 		return err == nil
@@ -533,7 +550,7 @@ func TestEngineIsGoneSoonAfterItsParentWasKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = parent.Wait() // it was killed
-	eventually(t, 10*time.Second, "the engine is gone", func() bool { return enginePID(t, dir) == 0 })
+	eventually(t, "the engine is gone", func() bool { return enginePID(t, dir) == 0 })
 }
 
 func TestFailedStartSaysWhyAndLeavesNoProcess(t *testing.T) {
@@ -554,7 +571,7 @@ func TestFailedStartSaysWhyAndLeavesNoProcess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			srv, err := chserver.New(chserver.Config{Dir: dir, Engine: test.engine}, slog.New(slog.DiscardHandler))
+			srv, err := chserver.New(chserver.Config{Dir: dir, Engine: test.engine, StartTimeout: hang}, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -579,7 +596,7 @@ func TestStopWhileStartingIsNoError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Run(ctx, func() {}) }()
-	eventually(t, 30*time.Second, "the engine was started", func() bool { return enginePID(t, dir) != 0 })
+	eventually(t, "the engine was started", func() bool { return enginePID(t, dir) != 0 })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
@@ -605,12 +622,7 @@ func TestPasswordStaysOutOfLogs(t *testing.T) {
 // Other processes know the address and the password beforehand (engine serve).
 func TestEngineServesOtherProcessesAtAFixedAddress(t *testing.T) {
 	t.Parallel()
-	free, err := net.Listen("tcp4", "127.0.0.1:0") //nolint:noctx // returns at once
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	free.Close()
+	address := freeAddr(t)
 	chservertest.StartConfig(t, chserver.Config{Dir: t.TempDir(), Listen: address, Password: "as agreed"})
 	for password, lets := range map[string]bool{"as agreed": true, "": false} {
 		conn, err := clickhouse.Open(&clickhouse.Options{Addr: []string{address}, Auth: clickhouse.Auth{Username: "app", Password: password, Database: "shipledger"}})

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/lifecycle/lifecycletest"
@@ -76,6 +77,9 @@ func Start(tb testing.TB) *chserver.Server {
 	return srv
 }
 
+// startTimeout is no expectation: only a start that hangs reaches it.
+const startTimeout = 5 * time.Minute
+
 // StartConfig runs a server as cfg says, with the pinned engine unless cfg
 // names one. stop stops it and waits; it may be called again, and is at the
 // latest at the end of the test.
@@ -83,6 +87,9 @@ func StartConfig(tb testing.TB, cfg chserver.Config) (srv *chserver.Server, stop
 	tb.Helper()
 	if cfg.Engine == (chserver.Engine{}) {
 		cfg.Engine = Engine(tb)
+	}
+	if cfg.StartTimeout == 0 {
+		cfg.StartTimeout = startTimeout
 	}
 	srv, err := chserver.New(cfg, slog.New(slog.NewTextHandler(tb.Output(), nil)))
 	if err != nil {
