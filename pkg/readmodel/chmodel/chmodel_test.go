@@ -30,16 +30,24 @@ var epoch = time.Date(2026, 9, 1, 12, 0, 0, 0, time.UTC)
 
 func logger(tb testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(tb.Output(), nil)) }
 
+// hang is no expectation: only a question that hangs reaches it.
+const hang = 2 * time.Minute
+
+// config is that of a model in a database, which a busy machine may take its time for.
+func config(srv *chserver.Server, database string) chmodel.Config {
+	auth, reads := srv.Auth(), srv.ReadAuth()
+	return chmodel.Config{
+		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: database,
+		Reader:      &chmodel.Login{User: reads.User, Password: reads.Password},
+		DialTimeout: hang, QueryTimeout: hang, StoreTimeout: hang,
+	}
+}
+
 // open gives a model in a database of its own, which is asked by the user who may
 // only read, as in every way of running.
 func open(tb testing.TB, srv *chserver.Server, change ...func(*chmodel.Config)) (*chmodel.Model, *chmodel.Writer) {
 	tb.Helper()
-	auth, reads := srv.Auth(), srv.ReadAuth()
-	cfg := chmodel.Config{
-		DialContext: srv.DialContext, User: auth.User, Password: auth.Password,
-		Reader:   &chmodel.Login{User: reads.User, Password: reads.Password},
-		Database: fmt.Sprint(chservertest.Databases, databases.Add(1)),
-	}
+	cfg := config(srv, fmt.Sprint(chservertest.Databases, databases.Add(1)))
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -71,9 +71,12 @@ func builds(from, to int, end time.Time) *readmodel.Rows {
 func TestAPageIsReadWithoutReadingTheAccount(t *testing.T) {
 	const deployments = 200_000 // half of them of the big account
 	srv := chservertest.Start(t)
-	end := time.Now()
+	end := epoch
 	var cfg chmodel.Config
-	m, w := open(t, srv, func(c *chmodel.Config) { c.QueryTimeout = time.Minute; cfg = *c })
+	m, w := open(t, srv, func(c *chmodel.Config) {
+		c.Now = func() time.Time { return end } // a list begins to look from there
+		cfg = *c
+	})
 	l := newLedger(deployments, end)
 	merge := func() {
 		for table := range strings.FieldsSeq(`attempts builds cell_periods cells current dep_by_env deployments environments events names

@@ -77,10 +77,10 @@ func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(time.Minute); !done(); {
+	for deadline := time.After(hang); !done(); {
 		select {
 		case <-deadline:
-			t.Fatalf("%s: not within a minute", what)
+			t.Fatalf("%s: not within %s", what, hang)
 		case <-tick.C:
 		}
 	}
@@ -122,10 +122,15 @@ func TestModelOutlivesARestartOfTheServerOnAnotherPort(t *testing.T) {
 
 func TestPausedServerDoesNotHoldQuestions(t *testing.T) {
 	srv := chservertest.Start(t)
-	m, _ := open(t, srv, func(c *chmodel.Config) { c.QueryTimeout = 500 * time.Millisecond })
-	if _, err := m.AsOf(t.Context()); err != nil {
+	var cfg chmodel.Config
+	open(t, srv, func(c *chmodel.Config) { cfg = *c }) // its tables are made in peace
+	cfg.DialTimeout, cfg.QueryTimeout = time.Second, 500*time.Millisecond
+	m, err := chmodel.Open(t.Context(), cfg, logger(t))
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer m.Close()
+	until(t, "answer", func() bool { _, err := m.AsOf(t.Context()); return err == nil })
 	pid := engine(t)
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -136,9 +141,9 @@ func TestPausedServerDoesNotHoldQuestions(t *testing.T) {
 		return err == nil && strings.Contains(string(status), "State:\tT")
 	})
 	for range 2 { // on a pooled connection, then on a new one
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), hang)
 		_, err := m.AsOf(ctx)
-		if fault.KindOf(err) != fault.Unavailable {
+		if fault.KindOf(err) != fault.Unavailable || ctx.Err() != nil {
 			t.Errorf("a paused server gave %v", err)
 		}
 		cancel()
@@ -205,10 +210,9 @@ func TestAllTablesFlipTogetherAndBack(t *testing.T) {
 	srv := chservertest.Start(t)
 	var database string
 	m, w1 := open(t, srv, inDatabase(&database))
-	other, err := chmodel.Open(t.Context(), chmodel.Config{
-		DialContext: srv.DialContext, User: srv.Auth().User, Password: srv.Auth().Password, Database: database, FollowInterval: 10 * time.Millisecond,
-		Reader: &chmodel.Login{User: srv.ReadAuth().User, Password: srv.ReadAuth().Password},
-	}, logger(t))
+	cfg := config(srv, database)
+	cfg.FollowInterval = 10 * time.Millisecond
+	other, err := chmodel.Open(t.Context(), cfg, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,9 +284,9 @@ func TestAllTablesFlipTogetherAndBack(t *testing.T) {
 
 func TestReaderBeforeAnyTableIsUnavailable(t *testing.T) {
 	srv := chservertest.Start(t)
-	m, err := chmodel.Open(t.Context(), chmodel.Config{
-		DialContext: srv.DialContext, User: srv.Auth().User, Password: srv.Auth().Password, Database: "not_yet",
-	}, logger(t))
+	cfg := config(srv, "not_yet")
+	cfg.Reader = nil
+	m, err := chmodel.Open(t.Context(), cfg, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -263,7 +263,7 @@ func TestBatchesStoreWhatOneStoreOfTheirRowsDoes(t *testing.T) {
 	}
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
-	for deadline := time.Now().Add(time.Minute); ; <-poll.C { // until the engine gets to it
+	for deadline := time.Now().Add(hang); ; <-poll.C { // until the engine gets to it
 		parts, err := m.Parts(t.Context(), 2)
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("%d parts, %v: nothing is merged", parts, err)
