@@ -19,11 +19,11 @@ import (
 // natsVariable makes this test binary a NATS server: it holds the options.
 const natsVariable = "FAULTS_NATS"
 
-// natsOptions is what a server is told, and with ports what it tells.
+// natsOptions is what a server is told, and tells once it is ready.
 type natsOptions struct {
 	Dir         string
 	SyncAlways  bool
-	Port        int // 0 takes a free one
+	Port        int // 0 takes free ones, which it keeps when it is started again
 	MonitorPort int
 	// Name tells the members of a cluster apart; Routes are where all of them
 	// listen for each other, the one at Member this one.
@@ -51,14 +51,8 @@ func runNATS(text string) error {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		return err
 	}
-	free := func(port int) int {
-		if port == 0 {
-			return natsd.RANDOM_PORT
-		}
-		return port
-	}
 	options := &natsd.Options{
-		ServerName: cmp.Or(o.Name, "faults"), Host: "127.0.0.1", Port: free(o.Port), HTTPHost: "127.0.0.1", HTTPPort: free(o.MonitorPort),
+		ServerName: cmp.Or(o.Name, "faults"), Host: "127.0.0.1", Port: o.Port, HTTPHost: "127.0.0.1", HTTPPort: o.MonitorPort,
 		JetStream: true, StoreDir: o.Dir, SyncAlways: o.SyncAlways, NoLog: true, NoSigs: true,
 	}
 	if len(o.Routes) > 0 {
@@ -73,7 +67,6 @@ func runNATS(text string) error {
 	if !s.ReadyForConnections(patience) {
 		return fmt.Errorf("not ready after %s", patience)
 	}
-	o.Port, o.MonitorPort = portOf(s.Addr().String()), portOf(s.MonitorAddr().String())
 	if err := json.NewEncoder(os.Stdout).Encode(o); err != nil {
 		return err
 	}
@@ -97,6 +90,9 @@ type natsServer struct {
 
 func startNATS(t *testing.T, o natsOptions) *natsServer {
 	t.Helper()
+	if o.Port == 0 {
+		o.Port, o.MonitorPort = portOf(freeAddress(t)), portOf(freeAddress(t))
+	}
 	text, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)

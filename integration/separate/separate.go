@@ -42,7 +42,7 @@ import (
 
 const (
 	// stopGrace is how long a process may take to stop before it is killed.
-	stopGrace = 30 * time.Second
+	stopGrace = 90 * time.Second
 	askAgain  = 50 * time.Millisecond
 )
 
@@ -474,15 +474,33 @@ func (p *Process) awaitListening(ctx context.Context) error {
 	}
 }
 
-// FreeAddr gives an address that nothing listens to. Its port is below those that
-// the kernel hands out by itself, so that nobody is given it before it is used.
+// claims keeps every address that FreeAddr gave to this process.
+var claims struct {
+	sync.Mutex
+	held []net.Listener
+}
+
+// FreeAddr gives an address that nothing listens to, and that no other call is given,
+// here or in another process, for as long as this process lives: whoever asked may be
+// slow to listen there. Its port is below those that the kernel hands out by itself, so
+// that nobody is given it before it is used, or while its server is started anew.
 func FreeAddr() (string, error) {
 	const from, upTo = 10_000, 30_000
-	for range 100 {
-		addr := "127.0.0.1:" + strconv.Itoa(from+mathrand.IntN(upTo-from))
-		if ln, err := net.Listen("tcp", addr); err == nil { //nolint:noctx // returns at once
-			return addr, ln.Close()
+	for range 1000 {
+		port := strconv.Itoa(from + mathrand.IntN(upTo-from))
+		claim, err := net.Listen("unix", "@shipledger-port-"+port) //nolint:noctx // a name of the kernel's, no file
+		if err != nil {
+			continue // somebody else's
 		}
+		ln, err := net.Listen("tcp", "127.0.0.1:"+port) //nolint:noctx // returns at once
+		if err != nil {
+			_ = claim.Close()
+			continue
+		}
+		claims.Lock()
+		claims.held = append(claims.held, claim)
+		claims.Unlock()
+		return ln.Addr().String(), ln.Close()
 	}
 	return "", fmt.Errorf("no port from %d to %d is free", from, upTo)
 }
