@@ -58,10 +58,9 @@ func breakages() []breakage {
 		}},
 		{name: "NATS stopped", inject: func(w *world, _ *rand.Rand) (func(), error) { return stopped(w.nats.cmd.Process.Pid) }},
 		{name: "ClickHouse killed", inject: func(w *world, _ *rand.Rand) (func(), error) {
-			pid := childOf(os.Getpid(), engineArg)
-			return func() {}, syscall.Kill(pid, syscall.SIGKILL) // it is started again by itself
+			return func() {}, syscall.Kill(w.engine(), syscall.SIGKILL) // it is started again by itself
 		}},
-		{name: "ClickHouse stopped", inject: func(*world, *rand.Rand) (func(), error) { return stopped(childOf(os.Getpid(), engineArg)) }},
+		{name: "ClickHouse stopped", inject: func(w *world, _ *rand.Rand) (func(), error) { return stopped(w.engine()) }},
 		{name: "disk of the log full", inject: func(w *world, _ *rand.Rand) (func(), error) {
 			empty, err := full(w, w.natsDisk)
 			// A NATS that somebody else runs remembers that a write failed until it is started again; ours is, by the product.
@@ -261,7 +260,7 @@ func rebuilt(w *world, r *rand.Rand) (func(), error) {
 		w.servers[0].kill()
 		mend = func() { w.restart(0) }
 	case 1:
-		if err := syscall.Kill(childOf(os.Getpid(), engineArg), syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(w.engine(), syscall.SIGKILL); err != nil {
 			return nil, err
 		}
 	case 2:

@@ -59,7 +59,7 @@ type client struct {
 
 // answerWithin bounds one request. The server bounds its own patience; a
 // request that reaches this was left hanging, which is a fault.
-const answerWithin = 45 * time.Second
+const answerWithin = 2 * time.Minute
 
 func newClient(at *target, l *ledger, key string) *client {
 	return &client{at, l, key, &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: answerWithin}}

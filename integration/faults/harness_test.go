@@ -64,7 +64,7 @@ func TestNothingIsLostWhateverBreaks(t *testing.T) {
 		}
 	}()
 	for round, i := range plan(all, rounds, r) {
-		if end, limited := t.Deadline(); limited && time.Until(end) < patience/2 {
+		if end, limited := t.Deadline(); limited && time.Until(end) < time.Minute {
 			t.Logf("%d of %d rounds: the time of the test is over", round, rounds)
 			break
 		}

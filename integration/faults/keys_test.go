@@ -36,6 +36,36 @@ func (m *manager) ask(method, path, token, body string) (response, error) {
 	return send(m.t.Context(), m.http, method, m.url+path, []byte(body), header)
 }
 
+// answered asks until the answer is no 503. On a busy machine a process may not have
+// heard of the log, or of the others, for as long as it goes by what it knows.
+func (m *manager) answered(method, path, token, body string) (res response, err error) {
+	refused := await(func() error {
+		res, err = m.ask(method, path, token, body)
+		if err == nil && res.status == http.StatusServiceUnavailable {
+			return fmt.Errorf("%s %s: %s", method, path, res.body)
+		}
+		return nil
+	})
+	return res, errors.Join(err, refused)
+}
+
+// propagated returns when every process acts by the last change of a credential that
+// this one knows of. An answer waits for that as well, but a second and no longer.
+func (m *manager) propagated(path string) {
+	m.t.Helper()
+	eventually(m.t, "every process acts by the change of "+path, func() error {
+		var p struct {
+			Propagated bool
+			Nodes      json.RawMessage
+		}
+		m.must(http.StatusOK, http.MethodGet, path+"/propagation", "", &p)
+		if !p.Propagated {
+			return fmt.Errorf("not all do: %s", p.Nodes)
+		}
+		return nil
+	})
+}
+
 // keyAnswer is what answers tell of a key.
 type keyAnswer struct {
 	ID          string `json:"id"`
@@ -50,7 +80,7 @@ type keyAnswer struct {
 // must asks as the admin for something that succeeds.
 func (m *manager) must(status int, method, path, body string, into any) http.Header {
 	m.t.Helper()
-	res, err := m.ask(method, path, m.token, body)
+	res, err := m.answered(method, path, m.token, body)
 	if err != nil || res.status != status {
 		m.t.Fatalf("%s %s: answered %d, want %d: %v %s", method, path, res.status, status, err, res.body)
 	}
@@ -62,15 +92,17 @@ func (m *manager) must(status int, method, path, body string, into any) http.Hea
 	return res.header
 }
 
+// create makes a key that every process knows.
 func (m *manager) create(name string) (k keyAnswer) {
 	m.t.Helper()
 	m.must(http.StatusCreated, http.MethodPost, "/api-keys/", fmt.Sprintf(`{"name":%q,"scope":"events:write","expires":"30d"}`, name), &k)
+	m.propagated("/api-keys/" + k.ID)
 	return k
 }
 
 // letIn tells whether a key may send events, by something that is none.
 func (m *manager) letIn(secret string) (bool, error) {
-	res, err := m.ask(http.MethodPost, "/deployment-events/", secret, `{}`)
+	res, err := m.answered(http.MethodPost, "/deployment-events/", secret, `{}`)
 	if err == nil && res.status != http.StatusUnprocessableEntity && res.status != http.StatusUnauthorized {
 		err = fmt.Errorf("answered %d: %s", res.status, res.body)
 	}
@@ -128,7 +160,7 @@ func atOnce(t *testing.T, managers [2]*manager, method, path, body string) []res
 		m := managers[i%len(managers)]
 		all.Go(func() {
 			<-gate
-			answers[i], errs[i] = m.ask(method, path, m.token, body)
+			answers[i], errs[i] = m.answered(method, path, m.token, body)
 		})
 	}
 	close(gate)
@@ -172,6 +204,9 @@ func TestOfSimultaneousRotationsOneWinsAndTheOthersAreTold(t *testing.T) {
 		if err := json.Unmarshal(answers[won].body, &successor); err != nil {
 			t.Fatal(err)
 		}
+		for _, id := range []string{successor.ID, old.ID} {
+			managers[won%2].propagated("/api-keys/" + id)
+		}
 		for i, m := range managers {
 			var now keyAnswer
 			m.must(http.StatusOK, http.MethodGet, "/api-keys/"+old.ID, "", &now)
@@ -199,7 +234,9 @@ func TestOfSimultaneousRevocationsOneWinsAndTheOthersAreTold(t *testing.T) {
 	for n := range rounds(100, 10) {
 		key := managers[0].create(fmt.Sprintf("revoked %d", n))
 		answers := atOnce(t, managers, http.MethodDelete, "/api-keys/"+key.ID, "")
-		through[winner(t, answers, http.StatusNoContent)%2]++
+		won := winner(t, answers, http.StatusNoContent) % 2
+		through[won]++
+		managers[won].propagated("/api-keys/" + key.ID)
 		for i, m := range managers {
 			if in, err := m.letIn(key.Secret); err != nil || in {
 				t.Fatalf("round %d: process %d lets in a revoked key: %v", n, i+1, err)
@@ -228,7 +265,7 @@ func TestNoSimultaneousChangeOfAKeyIsLost(t *testing.T) {
 		for i, c := range changes {
 			both.Go(func() {
 				<-gate
-				res, err := managers[i].ask(c.method, path, managers[i].token, c.body)
+				res, err := managers[i].answered(c.method, path, managers[i].token, c.body)
 				if err == nil && res.status != c.status {
 					err = fmt.Errorf("answered %d: %s", res.status, res.body)
 				}
@@ -239,6 +276,9 @@ func TestNoSimultaneousChangeOfAKeyIsLost(t *testing.T) {
 		both.Wait()
 		if err := errors.Join(errs[:]...); err != nil {
 			t.Fatal(err)
+		}
+		for _, m := range managers { // one of them knows of the later change
+			m.propagated(path)
 		}
 		for i, m := range managers {
 			var now keyAnswer
@@ -309,23 +349,27 @@ func TestAProcessThatIsDeafToTheLogRefusesUntilItHearsAgain(t *testing.T) {
 }
 
 // A setting is decided by the committer of one process, and holds in the API of
-// every other as soon as the answer has left.
+// every other as soon as an answer has left that says so.
 //
 // Rows: VR-15
 func TestASettingHoldsInEveryProcessOnceItIsAnswered(t *testing.T) {
 	managers := twoManagers(t)
 	var token keyAnswer
 	managers[0].must(http.StatusCreated, http.MethodPost, "/personal-access-tokens/", `{"name":"writes","scope":"write","expires":"30d"}`, &token)
+	managers[0].propagated("/personal-access-tokens/" + token.ID)
 	for n := range rounds(100, 10) {
 		decides, others := managers[n%2], managers[1-n%2]
 		for _, on := range []bool{false, true} {
-			header := decides.must(http.StatusOK, http.MethodPatch, "/settings", fmt.Sprintf(`{"pat_write":%t}`, on), nil)
-			if got := header.Get("X-Shipledger-Propagated"); got != "true" {
-				t.Fatalf("round %d: propagated: %q", n, got)
-			}
+			eventually(t, "the setting is said to hold everywhere", func() error { // an answer waits for a second
+				header := decides.must(http.StatusOK, http.MethodPatch, "/settings", fmt.Sprintf(`{"pat_write":%t}`, on), nil)
+				if got := header.Get("X-Shipledger-Propagated"); got != "true" {
+					return fmt.Errorf("round %d: propagated: %q", n, got)
+				}
+				return nil
+			})
 			for i, m := range []*manager{others, decides} {
 				want := map[bool]int{false: http.StatusForbidden, true: http.StatusUnprocessableEntity}[on]
-				if res, err := m.ask(http.MethodPost, "/products/", token.Secret, `{}`); err != nil || res.status != want {
+				if res, err := m.answered(http.MethodPost, "/products/", token.Secret, `{}`); err != nil || res.status != want {
 					t.Fatalf("round %d, pat_write %t, process %d: a token that writes is answered %d, want %d: %v %s", n, on, i, res.status, want, err, res.body)
 				}
 				var settings struct {
@@ -425,7 +469,7 @@ func TestDigestsAreRewrittenUnderANewPepperByTheRunningProduct(t *testing.T) {
 	if in, err := m.letIn(k.APIKey); err != nil || !in {
 		t.Errorf("a key whose digest was rewritten needs the old pepper: %v", err)
 	}
-	if res, err := m.ask(http.MethodGet, "/settings", k.PAT, ""); err != nil || res.status != http.StatusUnauthorized {
+	if res, err := m.answered(http.MethodGet, "/settings", k.PAT, ""); err != nil || res.status != http.StatusUnauthorized {
 		t.Errorf("a token that was never used under both peppers is answered %d: %v %s", res.status, err, res.body)
 	}
 }

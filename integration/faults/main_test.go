@@ -82,7 +82,7 @@ func rounds(all, short int) int {
 
 // patience bounds every wait. It is no expectation: only a run that hangs
 // reaches it.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 var errImpatient = errors.New("it did not happen")
 

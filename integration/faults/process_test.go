@@ -178,9 +178,14 @@ func (s *server) keys(t *testing.T) keys {
 // engine finds the ClickHouse child.
 func (s *server) engine(t *testing.T) int {
 	t.Helper()
-	var pid int
-	eventually(t, "the server has a ClickHouse child", func() error {
-		pid = childOf(s.cmd.Process.Pid, engineArg)
+	return engineOf(t, s.cmd.Process.Pid)
+}
+
+// engineOf finds the ClickHouse child of a process, which may be starting it anew.
+func engineOf(t *testing.T, parent int) (pid int) {
+	t.Helper()
+	eventually(t, "there is a ClickHouse child", func() error {
+		pid = childOf(parent, engineArg)
 		if pid == 0 {
 			return errors.New("there is none")
 		}

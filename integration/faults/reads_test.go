@@ -113,10 +113,14 @@ func (r *reader) sees(t *testing.T, l *ledger) int {
 		if checked++; checked > 5 { // the list has told of all; this is the other way to them
 			break
 		}
-		res, err := r.get(t.Context(), "/deployments/"+a, url.Values{"min_position": {position}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		var res response
+		eventually(t, "a deployment is read", func() (err error) {
+			res, err = r.get(t.Context(), "/deployments/"+a, url.Values{"min_position": {position}})
+			if err == nil && res.status == http.StatusServiceUnavailable {
+				err = fmt.Errorf("answered 503: %s", res.body)
+			}
+			return err
+		})
 		var item struct {
 			runAnswer
 			Events []struct {

@@ -180,6 +180,12 @@ func (w *world) startStepped() {
 	t.Cleanup(w.stepped.Close)
 }
 
+// engine finds ClickHouse, which is a child of the tests.
+func (w *world) engine() int {
+	w.t.Helper()
+	return engineOf(w.t, os.Getpid())
+}
+
 // account makes an account of its own for one round.
 func (w *world) account(name string) (k keys) {
 	w.t.Helper()
