@@ -36,7 +36,7 @@ func (l *ledger) ask(text string, options ...option) answer {
 // tool calls a tool and gives what it answered, which must be no error.
 func (l *ledger) tool(name string, args body, options ...option) answer {
 	l.t.Helper()
-	a := l.ask(message("tools/call", body{"name": name, "arguments": args}), options...).is(http.StatusOK)
+	a := l.patiently(func() answer { return l.ask(message("tools/call", body{"name": name, "arguments": args}), options...) }).is(http.StatusOK)
 	if failed, _ := a.at("result.isError").(bool); failed {
 		l.t.Fatalf("%s: %s", name, a.raw)
 	}

@@ -119,7 +119,7 @@ func chunked(r *http.Request) { r.ContentLength = -1 }
 var client = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	Transport:     &http.Transport{MaxIdleConnsPerHost: 32, DisableCompression: true},
-	Timeout:       time.Minute,
+	Timeout:       hang,
 }
 
 // post posts as the ordinary key.
@@ -147,9 +147,7 @@ func (l *ledger) built(b any, options ...option) answer {
 	return l.post("/build-events/", b, options...).is(http.StatusOK)
 }
 
-// get reads as the ordinary token, behind what this script wrote. On a busy machine
-// that may take the read model longer than an answer waits: then it is asked again,
-// as the answer says.
+// get reads as the ordinary token, behind what this script wrote.
 func (l *ledger) get(path string, options ...option) answer {
 	l.t.Helper()
 	l.mu.Lock()
@@ -159,15 +157,19 @@ func (l *ledger) get(path string, options ...option) answer {
 	if seen.Stream != "" {
 		usual = append(usual, header("X-Shipledger-Position", seen.String()))
 	}
-	asked := &http.Request{Header: http.Header{}}
-	for _, o := range options {
-		o(asked)
-	}
-	// What the script itself wants to see may never come.
-	own := strings.Contains(path, "min_position=") || asked.Header.Get("X-Shipledger-Position") != ""
-	for again := 0; ; again++ {
-		a := l.send(http.MethodGet, path, "", append(usual, options...)...)
-		if own || seen.Stream == "" || again == patience || !a.behind() {
+	return l.patiently(func() answer { return l.send(http.MethodGet, path, "", append(usual, options...)...) })
+}
+
+// hang is no expectation: only what hangs reaches it.
+const hang = 3 * time.Minute
+
+// patiently asks until the read model is there. On a busy machine that may take it
+// longer than an answer waits: then it is asked again, as the answer says.
+func (l *ledger) patiently(ask func() answer) answer {
+	l.t.Helper()
+	for deadline := time.Now().Add(hang); ; {
+		a := ask()
+		if !a.behind() || time.Now().After(deadline) {
 			return a
 		}
 		select {
@@ -178,14 +180,12 @@ func (l *ledger) get(path string, options ...option) answer {
 	}
 }
 
-// patience is how often a read is sent again: with the 5 s that each waits, more than a minute.
-const patience = 12
-
 // behind tells whether an answer says that the read model, or the engine beneath it, was
 // not there in time, and when to ask again (contract 5.2). No other 503 is asked again.
+// Agents are told so by the result of their call.
 func (a answer) behind() bool {
-	return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") == "1" &&
-		(bytes.Contains(a.raw, []byte(`"READ_MODEL_BEHIND"`)) || bytes.Contains(a.raw, []byte(`"READ_MODEL_UNAVAILABLE"`)))
+	told := bytes.Contains(a.raw, []byte("READ_MODEL_BEHIND")) || bytes.Contains(a.raw, []byte("READ_MODEL_UNAVAILABLE"))
+	return told && (a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") == "1" || strings.HasSuffix(a.of, "/mcp"))
 }
 
 // read is get of something that is there.

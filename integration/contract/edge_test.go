@@ -213,7 +213,9 @@ func TestEveryRouteAnswersUnderAPIv1AsAtTheRoot(t *testing.T) {
 					case strings.HasSuffix(path, "s/") && op.Method == http.MethodGet:
 						p = where(p, "limit", "1")
 					}
-					at[i] = l.send(op.Method, p, b, as(token), header("X-Shipledger-Position", position(l, op.Method)))
+					at[i] = l.patiently(func() answer {
+						return l.send(op.Method, p, b, as(token), header("X-Shipledger-Position", position(l, op.Method)))
+					})
 				}
 				if at[0].status != at[1].status || !slices.Equal(members(at[0]), members(at[1])) {
 					t.Errorf("%s %s: %d %s at the root, %d %s under /api/v1", op.Method, path, at[0].status, at[0].raw, at[1].status, at[1].raw)
@@ -469,9 +471,25 @@ func TestOneHeaderWithOneTokenIsEnoughForEveryRead(t *testing.T) {
 			"/products/", "/products/" + d.text("product_id"), "/environments/", "/environments/" + d.text("environment_id"), "/matrix",
 		} {
 			l.read(path) // so that the read model is there
-			l.send(http.MethodGet, path, "", as(l.pat)).is(200)
+			l.patiently(func() answer { return l.send(http.MethodGet, path, "", as(l.pat)) }).is(200)
 		}
 	})
+}
+
+// well gives the health of the system once it is well: others keep the same one busy.
+func (l *ledger) well(options ...option) answer {
+	l.t.Helper()
+	for deadline := time.After(hang); ; {
+		a := l.send(http.MethodGet, "/health", "", options...).is(200)
+		if a.at("status") == "ok" {
+			return a
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-deadline:
+			l.t.Fatalf("it is not well: %s", a.raw)
+		}
+	}
 }
 
 // Decisions of contract 24: C-19.
@@ -480,7 +498,7 @@ func TestOneHeaderWithOneTokenIsEnoughForEveryRead(t *testing.T) {
 func TestHealthNeedsNoCredentialAndChecksNone(t *testing.T) {
 	everywhere(t, func(t *testing.T, l *ledger) {
 		for _, token := range []string{"", "sk_acme_k9_garbled", l.key} {
-			l.send(http.MethodGet, "/health", "", as(token)).is(200).shows(body{"status": "ok", "version": "test", "parts.log": "ok"})
+			l.well(as(token)).shows(body{"version": "test", "parts.log": "ok"})
 			l.send(http.MethodGet, "/api/v1/health/live", "", as(token)).is(200)
 		}
 	})

@@ -90,7 +90,7 @@ func (e *embedded) keys(file string) error {
 // awaitReads returns when the read model answers: the API does not wait for the
 // tables to be made.
 func (e *embedded) awaitReads() error {
-	deadline, retry := time.After(time.Minute), time.NewTicker(20*time.Millisecond)
+	deadline, retry := time.After(hang), time.NewTicker(20*time.Millisecond)
 	defer retry.Stop()
 	for {
 		r, err := http.NewRequest(http.MethodGet, e.url+"/deployments/", nil)

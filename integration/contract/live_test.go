@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -75,7 +74,7 @@ type live struct {
 // follow opens a stream, which begins before it returns.
 func (l *ledger) follow(path string, options ...option) *live {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(l.t.Context(), hang)
 	l.t.Cleanup(cancel)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, l.url+path, nil)
 	if err != nil {
@@ -84,10 +83,18 @@ func (l *ledger) follow(path string, options ...option) *live {
 	for _, o := range append([]option{as(l.pat)}, options...) {
 		o(r)
 	}
-	response, err := client.Do(r) //nolint:bodyclose // closed below, or with the context
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	var response *http.Response
+	l.patiently(func() answer {
+		response, err = client.Do(r) //nolint:bodyclose // closed below, or with the context
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		a := answer{l.t, http.MethodGet + " " + path, response.StatusCode, response.Header, nil}
+		if a.status == http.StatusServiceUnavailable {
+			a.raw, _ = io.ReadAll(response.Body) // what is missing of it is told below
+		}
+		return a
+	})
 	l.t.Cleanup(func() { _ = response.Body.Close() })
 	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" {
 		l.t.Fatalf("%s: %d %s", path, response.StatusCode, response.Header.Get("Content-Type"))

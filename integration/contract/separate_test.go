@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/shipledger/shipledger/integration/separate"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
@@ -19,9 +18,6 @@ var separateFlag = flag.Bool("separate", false, "run the scripts against separat
 
 // apart is the one system of separate processes.
 var apart embedded
-
-// hang is no expectation: only a start that hangs reaches it.
-const hang = 3 * time.Minute
 
 func onSeparate(t *testing.T) *ledger {
 	t.Helper()
