@@ -65,12 +65,12 @@ func TestAServiceMayDoInNATSWhatItDoesAndNothingElse(t *testing.T) {
 	srv := startNATS(t)
 	streams := map[string]jetstream.JetStream{}
 	for _, name := range compose.Services {
-		nc, err := natsgo.Connect(srv.ClientURL(), natsgo.UserInfo(name, "of-"+name), natsgo.ErrorHandler(func(*natsgo.Conn, *natsgo.Subscription, error) {}))
+		nc, err := natsgo.Connect(srv.ClientURL(), natsgo.UserInfo(name, "of-"+name), natsgo.Timeout(time.Minute), natsgo.ErrorHandler(func(*natsgo.Conn, *natsgo.Subscription, error) {}))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		t.Cleanup(nc.Close)
-		if streams[name], err = jetstream.New(nc); err != nil {
+		if streams[name], err = jetstream.New(nc, jetstream.WithDefaultTimeout(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
@@ -102,7 +103,29 @@ func TestAnotherClickHouseReplacesTheEmbeddedOne(t *testing.T) {
 	}
 }
 
+// patience is no expectation: only what hangs reaches it.
+const patience = 3 * time.Minute
+
+// call asks until the read model is there.
 func call(t *testing.T, method, address, token, body string) (http.Header, []byte) {
+	t.Helper()
+	for deadline := time.After(patience); ; {
+		status, header, answer := once(t, method, address, token, body)
+		if status == http.StatusOK {
+			return header, answer
+		}
+		if status != http.StatusServiceUnavailable {
+			t.Fatalf("%s %s = %d: %s", method, address, status, answer)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("%s %s = %d: %s", method, address, status, answer)
+		}
+	}
+}
+
+func once(t *testing.T, method, address, token, body string) (int, http.Header, []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(body))
 	if err != nil {
@@ -118,8 +141,8 @@ func call(t *testing.T, method, address, token, body string) (http.Header, []byt
 	}
 	defer res.Body.Close()
 	answer, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("%s %s = %d, %v: %s", method, address, res.StatusCode, err, answer)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return res.Header, answer
+	return res.StatusCode, res.Header, answer
 }

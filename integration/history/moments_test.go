@@ -1,9 +1,6 @@
 package history_test
 
 import (
-	"bytes"
-	"encoding/json"
-	"io"
 	"iter"
 	"net/http"
 	"net/url"
@@ -42,23 +39,7 @@ func upTo(n int, items iter.Seq[cli.Item]) iter.Seq[cli.Item] {
 // manage sends a request as the admin.
 func (s *system) manage(method, path, body string, into any) {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, bytes.NewReader([]byte(body)))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+s.admin)
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode >= 300 {
-		s.t.Fatalf("%s %s = %d, %v: %s", method, path, res.StatusCode, err, text)
-	}
-	if err := json.Unmarshal(text, into); err != nil {
-		s.t.Fatal(err)
-	}
+	s.ask(method, path, s.admin, body, into)
 }
 
 // rebuild makes the tables anew, and switches to them if they are equal.
@@ -70,7 +51,8 @@ func (s *system) rebuild() {
 		Verdict string `json:"verdict"`
 	}
 	s.manage(http.MethodPost, "/replays/", `{"switch":"when_equal"}`, &replay)
-	for deadline := time.Now().Add(2 * time.Minute); replay.State == "running" || replay.State == "verifying"; {
+	// Between the verdict and the switch it is ready.
+	for deadline := time.Now().Add(patience); replay.State != "switched" && replay.State != "failed" && (replay.State != "ready" || replay.Verdict == "equal"); {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("the rebuild stands at %+v", replay)
 		}

@@ -54,7 +54,8 @@ func TestTheReadModelInClickHouseEqualsThePlainModel(t *testing.T) {
 	auth, reads := srv.Auth(), srv.ReadAuth()
 	model, err := chmodel.Open(t.Context(), chmodel.Config{
 		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database,
-		Reader: &chmodel.Login{User: reads.User, Password: reads.Password},
+		Reader:      &chmodel.Login{User: reads.User, Password: reads.Password},
+		DialTimeout: time.Minute, QueryTimeout: time.Minute, StoreTimeout: 5 * time.Minute, // a busy machine is no finding
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -123,9 +123,7 @@ func TestThePreviewListsTheMetricsThatWouldChangeAndNoOthers(t *testing.T) {
 	if m := w.metricsOf(same.ID); len(m.Overall) > 0 || m.Changed > 0 || len(m.Products) > 0 || m.Reason != nil || m.AsOf == nil || m.AsOf.Old != m.AsOf.New {
 		t.Errorf("of equal tables: %+v", m)
 	}
-	if code := w.ask(http.MethodPost, "/replays/"+same.ID+"/cancel", "", nil); code != http.StatusOK {
-		t.Fatalf("cancel: %d", code)
-	}
+	w.cancelled(same.ID)
 
 	w.code(lenient)
 	r := w.startReplay(`{}`)
@@ -145,9 +143,7 @@ func TestThePreviewListsTheMetricsThatWouldChangeAndNoOthers(t *testing.T) {
 	for _, p := range append(products, "") {
 		before[p] = w.dora(&m, p)
 	}
-	if code := w.ask(http.MethodPost, "/replays/"+r.ID+"/switch", `{"consent":true}`, nil); code != http.StatusOK {
-		t.Fatalf("switch: %d", code)
-	}
+	w.switched(r, `{"consent":true}`)
 	want := map[string]map[string][2]string{}
 	for p, old := range before {
 		for name, now := range w.dora(&m, p) {
@@ -179,9 +175,7 @@ func TestThePreviewListsTheMetricsThatWouldChangeAndNoOthers(t *testing.T) {
 	if d := cmp.Diff(m, w.metricsOf(r.ID)); d != "" {
 		t.Error("after the switch the preview is another:", d)
 	}
-	if code := w.ask(http.MethodPost, "/replays/"+r.ID+"/undo", "", nil); code != http.StatusOK {
-		t.Errorf("undo: %d", code)
-	}
+	w.undone(r.ID, 1)
 	if undone := w.metricsOf(r.ID); undone.Reason == nil || undone.AsOf != nil || len(undone.Overall) > 0 {
 		t.Errorf("of tables that are no longer kept: %+v", undone)
 	}

@@ -97,7 +97,7 @@ func TestPoisonIsSetAsideSaidInTheCertificateAndHealedByRedriving(t *testing.T) 
 	if c := w.certificate(r.ID); c.Verdict != "different" || c.QuarantinedOld != 2 || c.QuarantinedNew != 0 || !strings.Contains(c.Reason, "2 events in the old version") {
 		t.Errorf("%+v", c)
 	}
-	w.ask(http.MethodPost, "/replays/"+r.ID+"/cancel", "", nil)
+	w.cancelled(r.ID)
 
 	redrive := func(quarantined uint64) {
 		t.Helper()
@@ -106,8 +106,9 @@ func TestPoisonIsSetAsideSaidInTheCertificateAndHealedByRedriving(t *testing.T) 
 		}
 		// The answer may leave before all is done, where the machine is slow.
 		w.until("what was asked for is done", func() bool {
+			var b struct{ Balanced bool }
 			_, aside := w.held()
-			return aside == quarantined
+			return aside == quarantined && w.ask(http.MethodGet, "/ledger/balance", "", &b) == http.StatusOK && b.Balanced
 		})
 		w.balances(fmt.Sprintf("with %d left", quarantined))
 	}
@@ -119,7 +120,7 @@ func TestPoisonIsSetAsideSaidInTheCertificateAndHealedByRedriving(t *testing.T) 
 	if c := w.certificate(r.ID); c.Verdict != "equal" || c.QuarantinedOld != 0 {
 		t.Errorf("%+v", c)
 	}
-	w.ask(http.MethodPost, "/replays/"+r.ID+"/cancel", "", nil)
+	w.cancelled(r.ID)
 	w.equalsMemory()
 
 	last, err := w.track.Last(t.Context())

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/nats-io/nats.go/jetstream"
@@ -180,10 +181,22 @@ func (c *caller) do(method, path, token, text string) (int, []byte) {
 	return resp.StatusCode, raw
 }
 
-// send keeps the answer: no secret may be in it.
+// patience is no expectation: only what hangs reaches it.
+const patience = 3 * time.Minute
+
+// send keeps the answer: no secret may be in it. A read model that is not there in
+// time is asked again.
 func (c *caller) send(method, path, token, text string) int {
 	c.t.Helper()
 	status, raw := c.do(method, path, token, text)
+	for deadline := time.After(patience); status == http.StatusServiceUnavailable && bytes.Contains(raw, []byte("READ_MODEL_")); {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-deadline:
+			c.t.Fatalf("%s: %d %s", method, status, raw)
+		}
+		status, raw = c.do(method, path, token, text)
+	}
 	if status >= 500 {
 		c.t.Errorf("%s: %d %s", method, status, raw)
 	}

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds every wait. It is no expectation: only a run that hangs reaches it.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // town is a system of separate processes, with what is sent to it.
 type town struct {
@@ -212,7 +212,7 @@ func (w *town) send(n int) {
 
 // metric gives a metric of a process, all streams together; false where it says nothing.
 func (w *town) metric(p *separate.Process, name string) (sum float64, ok bool) {
-	client := http.Client{Timeout: time.Second}
+	client := http.Client{Timeout: 10 * time.Second}
 	res, err := client.Get(p.Metrics + "/metrics") //nolint:noctx // it has a timeout
 	if err != nil {
 		return 0, false
@@ -230,6 +230,19 @@ func (w *town) metric(p *separate.Process, name string) (sum float64, ok bool) {
 		}
 	}
 	return sum, true
+}
+
+// reads gives a metric of a process that runs.
+func (w *town) reads(p *separate.Process, name string) (value float64) {
+	w.t.Helper()
+	w.eventually("its metrics are read", func() (err error) {
+		var ok bool
+		if value, ok = w.metric(p, name); !ok {
+			err = errors.New("they are not")
+		}
+		return err
+	})
+	return value
 }
 
 // leader gives who projects, and who stands by.
@@ -292,12 +305,12 @@ func (w *town) exact() {
 // equalsMemory holds the tables to a model in memory over the whole log.
 func (w *town) equalsMemory() {
 	w.t.Helper()
-	nc, err := nats.Connect(w.NATS)
+	nc, err := nats.Connect(w.NATS, nats.Timeout(patience))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(patience))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -330,6 +343,7 @@ func (w *town) equalsMemory() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	dsn.DialTimeout, dsn.QueryTimeout = patience, patience // a busy machine is no finding
 	tables, err := chmodel.Open(w.t.Context(), dsn, slog.New(slog.DiscardHandler))
 	if err != nil {
 		w.t.Fatal(err)
@@ -376,7 +390,7 @@ func TestTwoProjectorsAtOnceHaveNoDoubleEffect(t *testing.T) {
 	for ; late == 0 && split < splits; split++ {
 		first, second := w.leader()
 		w.eventually("the first has projected", func() error { return w.more(first, 0) })
-		before, _ := w.metric(second, "shipledger_events_projected_total")
+		before := w.reads(second, "shipledger_events_projected_total")
 		if err := first.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
@@ -386,13 +400,16 @@ func TestTwoProjectorsAtOnceHaveNoDoubleEffect(t *testing.T) {
 		if err := first.Signal(syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
+		// On a busy machine the second may lose the lead to it again by then.
 		w.eventually("the first steps down", func() error {
-			if n, ok := w.metric(first, "shipledger_projector_leads"); !ok || n != 0 {
-				return errors.New("it leads")
+			for _, p := range []*separate.Process{first, second} {
+				if n, ok := w.metric(p, "shipledger_projector_leads"); ok && n == 0 {
+					return nil
+				}
 			}
-			return nil
+			return errors.New("both lead")
 		})
-		late, _ = w.metric(first, "shipledger_events_projected_late_total")
+		late = w.reads(first, "shipledger_events_projected_late_total")
 	}
 	t.Logf("after %d splits the first has stored %v events while the second led", split, late)
 	if late == 0 {
