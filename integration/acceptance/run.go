@@ -48,7 +48,7 @@ func Run(ctx context.Context, tests []Test, before func(pkg string, tests int)) 
 		names := byPackage[pkg]
 		before(pkg, len(names))
 		// Tests that run the real binary depend on more than the go command can see, hence -count.
-		cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-run", "^("+strings.Join(names, "|")+")$", pkg) //nolint:gosec // names are identifiers, found by the parser
+		cmd := exec.CommandContext(ctx, "go", "test", "-json", "-count=1", "-timeout=30m", "-run", "^("+strings.Join(names, "|")+")$", pkg) //nolint:gosec // names are identifiers, found by the parser
 		out, err := cmd.Output()
 		if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || ctx.Err() != nil) {
 			return nil, fmt.Errorf("run the tests of %s: %w", pkg, err)

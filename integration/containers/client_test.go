@@ -127,7 +127,7 @@ func (r *reporter) one(ctx context.Context, s *system, run, key, product string)
 func (r *reporter) goesOn(t *testing.T, more int) time.Duration {
 	t.Helper()
 	began := time.Now()
-	hang := time.After(2 * time.Minute)
+	hang := time.After(5 * time.Minute)
 	r.mu.Lock()
 	want := len(r.acked) + more
 	r.mu.Unlock()
@@ -199,7 +199,7 @@ func (s *system) settles(r *reporter, product, token string) {
 // read asks until the part that answers is well.
 func (s *system) read(path, token string, into any) {
 	s.t.Helper()
-	hang := time.After(2 * time.Minute)
+	hang := time.After(5 * time.Minute)
 	for {
 		status, _, text, err := s.answer(s.t.Context(), http.MethodGet, path, token, "")
 		if err == nil && status == http.StatusOK {

@@ -237,7 +237,7 @@ func (s *system) url(ctx context.Context) (string, error) {
 // healthy waits until all parts are well.
 func (s *system) healthy() {
 	s.t.Helper()
-	err := wait.ForHTTP("/health").WithPort("8080/tcp").WithStartupTimeout(2*time.Minute).WithStatusCodeMatcher(func(status int) bool { return status == 200 }).
+	err := wait.ForHTTP("/health").WithPort("8080/tcp").WithStartupTimeout(5*time.Minute).WithStatusCodeMatcher(func(status int) bool { return status == 200 }).
 		WithResponseMatcher(func(body io.Reader) bool {
 			text, _ := io.ReadAll(body)
 			return strings.Contains(string(text), `"status":"ok"`)
