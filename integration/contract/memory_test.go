@@ -332,9 +332,24 @@ func (c *clock) pass(d time.Duration) {
 
 // lag is a clock that runs, late by as much as it is told: what it made ends
 // that much sooner.
-type lag struct{ by atomic.Int64 }
+type lag struct {
+	by   atomic.Int64
+	held atomic.Pointer[time.Time] // where it stands still; nil: it runs
+}
 
-func (l *lag) read() time.Time { return time.Now().Add(-time.Duration(l.by.Load())) }
+func (l *lag) read() time.Time {
+	if at := l.held.Load(); at != nil {
+		return *at
+	}
+	return time.Now().Add(-time.Duration(l.by.Load()))
+}
+
+// hold stops the clock: what is so often a minute is then no matter of how fast a
+// machine is.
+func (l *lag) hold() {
+	now := l.read()
+	l.held.Store(&now)
+}
 
 func (l *lag) set(d time.Duration) { l.by.Store(int64(d)) }
 

@@ -173,6 +173,7 @@ func TestOnlyAdminsMakeLinks(t *testing.T) {
 func TestAskingForANewPasswordTellsNothing(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
 		u := m.person(acme, credential.RoleQA)
+		m.people.hold()
 		stored := must(m.credentials.Last(t.Context()))
 		known := m.unsigned(http.MethodPost, "/auth/password-reset", body{"email": u.Email}).is(http.StatusAccepted)
 		unknown := m.unsigned(http.MethodPost, "/auth/password-reset", body{"email": "nobody@acme.example"}).is(http.StatusAccepted)
