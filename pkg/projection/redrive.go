@@ -16,9 +16,24 @@ import (
 // go in order. What was discarded is closed; what still fails stays, with the
 // reason of today, and so does what waits behind it.
 //
-// It gives what is set aside then. Doing it again changes nothing.
+// It gives what is set aside then. Doing it again changes nothing. Once all is
+// stored, dst is told up to which decision it is: answers that were drawn before
+// no longer hold.
 func Redrive(ctx context.Context, stream string, log eventlog.Reader, dst readmodel.Sink, cfg Config) (*Shelf, error) {
 	cfg = cfg.withDefaults()
+	shelf, err := redrive(ctx, stream, log, dst, cfg)
+	if err != nil {
+		return shelf, err
+	}
+	if last := cfg.Decisions.Last(); last > shelf.upTo.Mended {
+		if err := dst.Store(ctx, &readmodel.Rows{}, readmodel.Progress{Stream: stream, Mended: last}); err != nil {
+			return nil, fmt.Errorf("store that decisions about %s are done: %w", stream, err)
+		}
+	}
+	return shelf, nil
+}
+
+func redrive(ctx context.Context, stream string, log eventlog.Reader, dst readmodel.Sink, cfg Config) (*Shelf, error) {
 	shelf, err := LoadShelf(ctx, dst, stream)
 	if err != nil || shelf.Open() == 0 || cfg.Decisions.Last() == 0 {
 		return shelf, err

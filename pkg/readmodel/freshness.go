@@ -10,7 +10,8 @@ import (
 //
 // Every answer about an account is a function of its events in one edition of
 // the model. So an answer drawn at a position holds as long as the edition is
-// the same and nothing Newer than that position is there.
+// the same, nothing Newer than that position is there, and nothing that had been
+// set aside before it was Mended since (Progress).
 type Freshness interface {
 	// Newer tells whether an account has an event of a stream behind an offset.
 	Newer(ctx context.Context, account, stream string, after event.Offset) (bool, error)

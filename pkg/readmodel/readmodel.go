@@ -159,6 +159,9 @@ type Progress struct {
 	Stream string
 	Offset event.Offset // of the last event stored
 	Time   time.Time    // its receipt
+	// Mended is the last decision about events that were set aside that is done:
+	// rows of offsets that were passed before may have come with it.
+	Mended uint64
 }
 
 // Reached says how new an answer is that is drawn from several streams: their
@@ -183,7 +186,8 @@ func Reached(progress []Progress) (positions string, newest time.Time) {
 // An error that fault.KindOf calls Unavailable may be tried again. ErrRefused,
 // wrapped or not, says that what some rows hold will never be taken.
 type Sink interface {
-	// Store stores rows, and how far the stream is; Stream "" is no progress.
+	// Store stores rows, and how far the stream is; Stream "" is no progress. Of a
+	// progress that names a decision and no offset the offset stays. Neither falls.
 	Store(ctx context.Context, rows *Rows, upTo Progress) error
 	// Quarantine lists what was set aside, by stream and offset.
 	Quarantine(ctx context.Context, f QuarantineFilter, p Page) ([]QuarantineRow, error)

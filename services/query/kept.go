@@ -18,7 +18,6 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	lru "github.com/hashicorp/golang-lru/v2"
 
-	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
@@ -33,7 +32,7 @@ const (
 // answers are those that were given lately, so that who asks again is spared the
 // work, and often the answer. Nothing in it is believed for its age: an answer
 // counts only while its account has no event behind the position that it was
-// drawn at, which is asked every time.
+// drawn at and nothing before it was mended, which is asked every time.
 type answers struct {
 	mu    sync.Mutex
 	bytes int
@@ -131,17 +130,18 @@ func (s *Service) again(w http.ResponseWriter, r *httpapi.Request) (c reading, d
 // holds tells whether an answer is the one that would be given at progress.
 func (s *Service) holds(ctx context.Context, account string, k *kept, progress []readmodel.Progress) (bool, error) {
 	for _, p := range progress {
-		var seen event.Offset
+		var was readmodel.Progress
 		for _, at := range k.at {
 			if at.Stream == p.Stream {
-				seen = at.Offset
+				was = at
 			}
+		}
+		seen := was.Offset
+		if p.Offset < seen || p.Mended != was.Mended { // made anew, or events of old places were projected
+			return false, nil
 		}
 		if p.Offset == seen {
 			continue
-		}
-		if p.Offset < seen { // the model was made anew
-			return false, nil
 		}
 		key := account + "\x00" + p.Stream + "\x00" + strconv.FormatUint(uint64(seen), 10) + "\x00" + strconv.FormatUint(uint64(p.Offset), 10)
 		newer, err, _ := s.newer.Do(key, func() (any, error) {

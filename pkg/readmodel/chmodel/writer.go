@@ -1,11 +1,13 @@
 package chmodel
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/ClickHouse/ch-go"
 	"github.com/ClickHouse/ch-go/proto"
@@ -199,6 +201,10 @@ func (w *Writer) send(ctx context.Context, c *columns, upTo readmodel.Progress, 
 	return classify(ctx, "store progress", w.insert(ctx, "checkpoint", w.checkpoint(upTo)))
 }
 
+// mended is what is added to the name of a stream in the row that tells which
+// decision about what was set aside is done.
+const mended = " mended"
+
 func each[T any](rows []T, do func(*T)) {
 	for i := range rows {
 		do(&rows[i])
@@ -206,15 +212,29 @@ func each[T any](rows []T, do func(*T)) {
 }
 
 func (w *Writer) checkpoint(p readmodel.Progress) proto.Input {
+	var attempt proto.ColUInt32
+	var pos proto.ColUInt64
+	var at proto.ColInt64
 	name, stream := newLowCardinality(), newLowCardinality()
-	name.Append(projection)
-	stream.Append(p.Stream)
+	add := func(of string, n uint64, t time.Time) {
+		name.Append(projection)
+		attempt.Append(w.version)
+		stream.Append(of)
+		pos.Append(n)
+		at.Append(t.UnixMilli())
+	}
+	if p.Offset > 0 || p.Mended == 0 {
+		add(p.Stream, uint64(p.Offset), p.Time)
+	}
+	if p.Mended > 0 {
+		add(p.Stream+mended, p.Mended, p.Time)
+	}
 	return proto.Input{
 		{Name: "name", Data: name},
-		{Name: "attempt", Data: proto.ColUInt32{w.version}},
+		{Name: "attempt", Data: attempt},
 		{Name: "stream", Data: stream},
-		{Name: "pos", Data: proto.ColUInt64{uint64(p.Offset)}},
-		{Name: "time_ms", Data: proto.ColInt64{p.Time.UnixMilli()}},
+		{Name: "pos", Data: pos},
+		{Name: "time_ms", Data: at},
 	}
 }
 
@@ -275,27 +295,36 @@ func (w *Writer) Progress(ctx context.Context, stream string) (readmodel.Progres
 }
 
 // progress reads how far a version has come, by stream. It is asked for every
-// read, so it is a plain look at the few rows there are: to let the server find
-// the last of each stream took a third of its time.
+// read, so it is a plain look at the few rows there are, of all versions: a
+// condition alone costs the server as much again as the rest of the statement,
+// and so does finding the last of each stream.
 func (m *Model) progress(ctx context.Context, version uint32) ([]readmodel.Progress, error) {
-	var out []readmodel.Progress
-	err := m.ask(ctx, "read progress", `SELECT stream, pos, time_ms FROM checkpoint WHERE name = {name:String} AND attempt = {attempt:UInt32}`,
-		params{"name": projection, "attempt": version}, func(rows scanner) error {
-			var stream string
-			var pos uint64
-			var ms int64
-			if err := rows.Scan(&stream, &pos, &ms); err != nil {
-				return err
-			}
-			p := readmodel.Progress{Stream: stream, Offset: event.Offset(pos), Time: moment(ms)}
-			i, found := slices.BinarySearchFunc(out, p, func(a, b readmodel.Progress) int { return cmp.Compare(a.Stream, b.Stream) })
-			switch {
-			case !found:
-				out = slices.Insert(out, i, p)
-			case p.Offset > out[i].Offset:
-				out[i] = p
-			}
-			return nil
-		})
+	of := map[string]*readmodel.Progress{}
+	err := m.ask(ctx, "read progress", "SELECT name, attempt, stream, pos, time_ms FROM checkpoint", nil, func(rows scanner) error {
+		var name, stream string
+		var attempt uint32
+		var pos uint64
+		var ms int64
+		if err := rows.Scan(&name, &attempt, &stream, &pos, &ms); err != nil || name != projection || attempt != version {
+			return err
+		}
+		stream, decision := strings.CutSuffix(stream, mended)
+		p := of[stream]
+		if p == nil {
+			p = &readmodel.Progress{Stream: stream}
+			of[stream] = p
+		}
+		switch {
+		case decision:
+			p.Mended = max(p.Mended, pos)
+		case event.Offset(pos) >= p.Offset:
+			p.Offset, p.Time = event.Offset(pos), moment(ms)
+		}
+		return nil
+	})
+	out := make([]readmodel.Progress, 0, len(of))
+	for _, stream := range slices.Sorted(maps.Keys(of)) {
+		out = append(out, *of[stream])
+	}
 	return out, err
 }

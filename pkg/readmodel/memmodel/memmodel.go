@@ -137,7 +137,13 @@ func (m *Model) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.
 	m.storeQuarantine(rows.Quarantine)
 	upTo.Time = readmodel.Moment(upTo.Time)
 	if upTo.Stream != "" {
-		put(m.progress, upTo.Stream, upTo, func(p *readmodel.Progress) event.Offset { return p.Offset })
+		was := m.progress[upTo.Stream]
+		mended := max(was.Mended, upTo.Mended)
+		if upTo.Offset < was.Offset || upTo.Offset == 0 && upTo.Mended > 0 {
+			upTo.Offset, upTo.Time = was.Offset, was.Time
+		}
+		upTo.Mended = mended
+		m.progress[upTo.Stream] = upTo
 	}
 	return nil
 }

@@ -399,6 +399,15 @@ func progress(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.R
 	if diff := cmp.Diff(last, got); diff != "" || err != nil {
 		t.Errorf("error %v (-want +got):\n%s", err, diff)
 	}
+	for _, decision := range []uint64{7, 3} {
+		if err := sink.Store(ctx, &readmodel.Rows{}, readmodel.Progress{Stream: stream, Mended: decision}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last.Mended = 7
+	if got, err := sink.Progress(ctx, stream); err != nil || !cmp.Equal(got, last) {
+		t.Errorf("behind decisions that are done: %+v, %v", got, err)
+	}
 	asOf, err := reader.AsOf(ctx)
 	if err != nil || !slices.ContainsFunc(asOf, func(p readmodel.Progress) bool { return cmp.Equal(p, last) }) {
 		t.Errorf("as of %+v, %v", asOf, err)
