@@ -278,7 +278,7 @@ func (w *world) compareMatrix(s store, f readmodel.MatrixFilter) {
 				text += c.Live.Record.Version + " " + c.Live.Record.ID.String()
 			}
 			if c.LastAttempt != nil {
-				text += " but " + c.LastAttempt.Record.Status.String() + " " + c.LastAttempt.Record.ID.String()
+				text += " but " + c.LastAttempt.Status.String() + " " + c.LastAttempt.ID.String()
 			}
 			got = append(got, text)
 		}

@@ -304,8 +304,17 @@ type MatrixItem struct {
 // MatrixCell is what is live of a product in an environment.
 type MatrixCell struct {
 	Environment event.EnvironmentID
-	Live        *Cell    // nil where nothing ever succeeded
-	LastAttempt *Attempt // newer than Live and not a success, else nil
+	Live        *Cell        // nil where nothing ever succeeded
+	LastAttempt *LastAttempt // newer than Live and not a success, else nil
+}
+
+// LastAttempt is what the matrix tells of an attempt.
+type LastAttempt struct {
+	ID       ulid.ULID // of the deployment
+	Version  string
+	Status   event.Status
+	At       time.Time
+	Position event.Position
 }
 
 // A Reader answers questions of one account. Every answer holds at least what

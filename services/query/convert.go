@@ -203,7 +203,7 @@ func matrixCellOf(c *readmodel.MatrixCell, environment string) matrixCell {
 		DeployURL: httpapi.Text(r.Attributes[event.URL]),
 	}
 	if a := c.LastAttempt; a != nil {
-		cell.LastAttempt = &lastAttempt{a.Record.ID.String(), a.Record.Version, a.Record.Status.String(), httpapi.Moment(a.At)}
+		cell.LastAttempt = &lastAttempt{a.ID.String(), a.Version, a.Status.String(), httpapi.Moment(a.At)}
 	}
 	return cell
 }

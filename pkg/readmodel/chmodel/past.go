@@ -170,7 +170,7 @@ func (q question) marks(ctx context.Context, doing, sql string, b params, take f
 }
 
 // pastCells gives what was live, and the last attempts, at a moment.
-func (q question) pastCells(ctx context.Context, account, where string, b params, at time.Time) (live, attempts []readmodel.Cell, err error) {
+func (q question) pastCells(ctx context.Context, account, where string, b params, at time.Time) (live []readmodel.Cell, attempts []attempt, err error) {
 	newest, err := q.newestMarks(ctx, where, b)
 	if err != nil {
 		return nil, nil, err
@@ -210,7 +210,11 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 			return nil, nil, err
 		}
 	}
-	return out[succeeded].rows, out[attempted].rows, nil
+	attempts = make([]attempt, len(out[attempted].rows))
+	for i := range attempts {
+		attempts[i] = attemptOf(&out[attempted].rows[i])
+	}
+	return out[succeeded].rows, attempts, nil
 }
 
 // marked are rows to be read whole, of the table of the newest and of the past.
@@ -279,7 +283,7 @@ func (q question) wholeMissing(ctx context.Context, account, table, where string
 	}
 	b["open"] = uuids(products)
 	where += " AND product_id IN {open:Array(UUID)}"
-	return q.ask(ctx, "read missing cells", newest(table, where), b, func(s scanner) error {
+	return q.ask(ctx, "read missing cells", newest(cellSelection, table, where), b, func(s scanner) error {
 		cell, err := scanCell(s, account)
 		if _, missing := out.of[spotOf(&cell)]; missing && err == nil {
 			out.rows = append(out.rows, cell)

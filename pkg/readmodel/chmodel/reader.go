@@ -845,7 +845,7 @@ func (q question) countBuilds(ctx context.Context, account string, versions []re
 // Matrix implements readmodel.Reader.
 func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (readmodel.Matrix, error) {
 	q := m.now()
-	environments, err := q.columns(ctx, account, f)
+	environments, products, err := q.edges(ctx, account, f, readmodel.Page{After: p.After, Limit: p.Limit + 1})
 	if err != nil {
 		return readmodel.Matrix{}, err
 	}
@@ -854,11 +854,12 @@ func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFi
 		return out, nil
 	}
 	room := readmodel.MatrixCells
-	for ended := false; !ended && !out.More && len(out.Items) <= p.Limit; { // one more than asked for, to know that there is one
+	for first, ended := true, false; !ended && !out.More && len(out.Items) <= p.Limit; first = false { // one more than asked for, to know that there is one
 		want := p.Limit + 1 - len(out.Items)
-		products, err := q.matrixProducts(ctx, account, f, environments, readmodel.Page{After: p.After, Limit: want})
-		if err != nil {
-			return readmodel.Matrix{}, err
+		if !first {
+			if products, err = q.matrixProducts(ctx, account, f, environments, readmodel.Page{After: p.After, Limit: want}); err != nil {
+				return readmodel.Matrix{}, err
+			}
 		}
 		ended = len(products) < want
 		fit, err := q.fitting(ctx, account, products, len(environments), room, len(out.Items) == 0)
@@ -886,6 +887,28 @@ func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFi
 	}
 	out.Environments = f.Columns(environments, out.Items)
 	return out, nil
+}
+
+// edges gives the columns, and the products of a page: side by side, unless it takes
+// the columns to know the products.
+func (q question) edges(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (columns []readmodel.EnvironmentRow, products []readmodel.ProductRow, err error) {
+	if f.DriftOnly {
+		if columns, err = q.columns(ctx, account, f); err != nil || len(columns) == 0 {
+			return nil, nil, err
+		}
+		products, err = q.matrixProducts(ctx, account, f, columns, p)
+		return columns, products, err
+	}
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		columns, err = q.columns(both, account, f)
+		return err
+	})
+	group.Go(func() (err error) {
+		products, err = q.matrixProducts(both, account, f, nil, p)
+		return err
+	})
+	return columns, products, group.Wait()
 }
 
 // fitting gives how many of products may be on a page that has room for some
@@ -986,7 +1009,7 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 }
 
 // cells gives what is live, and the last attempts, of products.
-func (q question) cells(ctx context.Context, account string, f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, products []readmodel.ProductRow) (live, attempts []readmodel.Cell, err error) {
+func (q question) cells(ctx context.Context, account string, f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, products []readmodel.ProductRow) (live []readmodel.Cell, attempts []attempt, err error) {
 	if len(products) == 0 || len(columns) == 0 {
 		return nil, nil, nil
 	}
@@ -1004,15 +1027,14 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 		return q.currentCells(ctx, account, where, b)
 	}
 	where += notAfter(f, b)
-	current, tried := newest("cells_vN", where), newest("past_attempts_vN", where)
-	scan := func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) }
+	current, tried := newest(cellSelection, "cells_vN", where), newest(attemptSelection, "past_attempts_vN", where)
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		live, err = list(both, q, "read the matrix: cells", current, b, scan)
+		live, err = list(both, q, "read the matrix: cells", current, b, func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) })
 		return err
 	})
 	group.Go(func() (err error) {
-		attempts, err = list(both, q, "read the matrix: attempts", tried, b, scan)
+		attempts, err = list(both, q, "read the matrix: attempts", tried, b, scanAttempt)
 		return err
 	})
 	return live, attempts, group.Wait()
@@ -1053,54 +1075,27 @@ func notAfter(f readmodel.MatrixFilter, b params) string {
 	return where
 }
 
-// currentCells gives what is live now, and the attempts after it. Most attempts are
-// older than what is live, and then tell nothing: only the others are read whole.
-func (q question) currentCells(ctx context.Context, account, where string, b params) (live, attempts []readmodel.Cell, err error) {
-	tried := map[spot]mark{}
+// currentCells gives what is live now, and the last attempts.
+func (q question) currentCells(ctx context.Context, account, where string, b params) (live []readmodel.Cell, attempts []attempt, err error) {
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		live, err = list(both, q, "read the matrix: cells", "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, b,
 			func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) })
 		return err
 	})
-	group.Go(func() error {
-		return q.marks(both, "read the matrix: attempts", "SELECT product_id, environment_id, inc, at_ms, pos, false FROM attempts_vN WHERE account = {account:String}"+where, b,
-			func(c spot, _ int, m mark) {
-				if before, ok := tried[c]; !ok || m.after(before) {
-					tried[c] = m
-				}
-			})
+	group.Go(func() (err error) {
+		attempts, err = list(both, q, "read the matrix: attempts", "SELECT "+attemptSelection+" FROM attempts_vN FINAL WHERE account = {account:String}"+where, b, scanAttempt)
+		return err
 	})
-	if err := group.Wait(); err != nil {
-		return nil, nil, err
-	}
-	for i := range live {
-		c := spotOf(&live[i])
-		if m, ok := tried[c]; ok && !m.after(markOf(&live[i])) {
-			delete(tried, c)
-		}
-	}
-	if len(tried) == 0 {
-		return live, nil, nil
-	}
-	var rows marked
-	for c, m := range tried {
-		rows.add(c, m, m)
-	}
-	out := whole{of: rows.of}
-	if err := q.wholeCells(ctx, account, "attempts_vN", where, b, &rows, false, &out); err != nil {
-		return nil, nil, err
-	}
-	// A newer attempt may have taken the place of one meanwhile.
-	return live, out.rows, q.wholeMissing(ctx, account, "attempts_vN", where, b, &out)
+	return live, attempts, group.Wait()
 }
 
 // newest asks a table for the rows that are the newest of their cell. Which rows
 // those are is found out on a few narrow columns, and only they are read whole. Of
 // a row that was stored twice any copy will do.
-func newest(table, where string) string {
+func newest(selection, table, where string) string {
 	const cell = "product_id, environment_id, inc"
-	return "SELECT " + cellSelection + " FROM " + table + " WHERE account = {account:String}" + where + `
+	return "SELECT " + selection + " FROM " + table + " WHERE account = {account:String}" + where + `
 		AND (` + cell + `, at_ms, pos) IN (
 			SELECT ` + cell + `, (max((at_ms, pos)) AS newest).1, newest.2 FROM ` + table + " WHERE account = {account:String}" + where + ` GROUP BY ` + cell + `)
 		LIMIT 1 BY ` + cell
@@ -1113,37 +1108,40 @@ type place struct {
 
 // assemble puts the rows of the matrix together. Cells of other incarnations
 // than the rows and columns have are left out.
-func assemble(environments []readmodel.EnvironmentRow, products []readmodel.ProductRow, live, attempts []readmodel.Cell) []readmodel.MatrixItem {
+func assemble(environments []readmodel.EnvironmentRow, products []readmodel.ProductRow, live []readmodel.Cell, attempts []attempt) []readmodel.MatrixItem {
 	out := make([]readmodel.MatrixItem, 0, len(products))
-	index := func(cells []readmodel.Cell) map[place]*readmodel.Cell {
-		at := make(map[place]*readmodel.Cell, len(cells))
-		p := make(map[event.ProductID]*readmodel.ProductRow, len(products))
-		for i := range products {
-			p[products[i].ID] = &products[i]
-		}
-		e := make(map[event.EnvironmentID]*readmodel.EnvironmentRow, len(environments))
-		for i := range environments {
-			e[environments[i].ID] = &environments[i]
-		}
-		for i := range cells {
-			rec := &cells[i].Record
-			row, column := p[rec.ProductID], e[rec.EnvironmentID]
-			if row == nil || column == nil || row.Incarnation != rec.ProductIncarnation || column.Incarnation != rec.EnvironmentIncarnation {
-				continue
-			}
-			rec.ProductName, rec.EnvironmentName = row.Name, column.Name
-			at[place{rec.ProductID, rec.EnvironmentID}] = &cells[i]
-		}
-		return at
+	rows := make(map[event.ProductID]*readmodel.ProductRow, len(products))
+	for i := range products {
+		rows[products[i].ID] = &products[i]
 	}
-	liveAt, attemptAt := index(live), index(attempts)
+	columns := make(map[event.EnvironmentID]*readmodel.EnvironmentRow, len(environments))
+	for i := range environments {
+		columns[environments[i].ID] = &environments[i]
+	}
+	liveAt := make(map[place]*readmodel.Cell, len(live))
+	for i := range live {
+		rec := &live[i].Record
+		row, column := rows[rec.ProductID], columns[rec.EnvironmentID]
+		if row != nil && column != nil && row.Incarnation == rec.ProductIncarnation && column.Incarnation == rec.EnvironmentIncarnation {
+			rec.ProductName, rec.EnvironmentName = row.Name, column.Name
+			liveAt[place{rec.ProductID, rec.EnvironmentID}] = &live[i]
+		}
+	}
+	attemptAt := make(map[place]*readmodel.LastAttempt, len(attempts))
+	for i := range attempts {
+		a := &attempts[i]
+		row, column := rows[a.product], columns[a.environment]
+		if row != nil && column != nil && row.Incarnation == a.productIncarnation && column.Incarnation == a.environmentIncarnation {
+			attemptAt[place{a.product, a.environment}] = &a.LastAttempt
+		}
+	}
 	for _, p := range products {
 		item := readmodel.MatrixItem{Product: p}
 		version := ""
 		for _, e := range environments {
 			c := readmodel.MatrixCell{Environment: e.ID, Live: liveAt[place{p.ID, e.ID}]}
 			if a := attemptAt[place{p.ID, e.ID}]; a != nil && shows(a, c.Live) {
-				c.LastAttempt = &readmodel.Attempt{Record: a.Record, At: a.EffectiveAt, ReceivedAt: a.ReceivedAt, Position: a.Position}
+				c.LastAttempt = a
 			}
 			if c.Live != nil {
 				item.Drift = item.Drift || version != "" && version != c.Live.Record.Version
@@ -1159,17 +1157,17 @@ func assemble(environments []readmodel.EnvironmentRow, products []readmodel.Prod
 }
 
 // shows tells whether an attempt is news beside what is live.
-func shows(attempt, live *readmodel.Cell) bool {
+func shows(a *readmodel.LastAttempt, live *readmodel.Cell) bool {
 	if live == nil {
 		return true
 	}
-	if attempt.Record.ID == live.Record.ID {
+	if a.ID == live.Record.ID {
 		return false
 	}
-	if !attempt.EffectiveAt.Equal(live.EffectiveAt) {
-		return attempt.EffectiveAt.After(live.EffectiveAt)
+	if !a.At.Equal(live.EffectiveAt) {
+		return a.At.After(live.EffectiveAt)
 	}
-	return attempt.Position.Offset > live.Position.Offset
+	return a.Position.Offset > live.Position.Offset
 }
 
 // Owner implements readmodel.Reader.

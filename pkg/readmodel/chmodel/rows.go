@@ -644,6 +644,32 @@ func scanCell(s scanner, account string) (readmodel.Cell, error) {
 	return c, err
 }
 
+// attempt is what the matrix shows of an attempt, and of which cell.
+type attempt struct {
+	identity
+	readmodel.LastAttempt
+}
+
+const attemptSelection = "product_id, environment_id, inc, at_ms, id, stream, pos, version, status"
+
+func scanAttempt(s scanner) (attempt, error) {
+	var a attempt
+	var inc uint32
+	var at int64
+	var status string
+	err := s.Scan((*uuid.UUID)(&a.product), (*uuid.UUID)(&a.environment), &inc, &at, (*[16]byte)(&a.ID), &a.Position.Stream, (*uint64)(&a.Position.Offset), &a.Version, &status)
+	a.productIncarnation, a.environmentIncarnation = uint16(inc>>16), uint16(inc)
+	a.At = moment(at)
+	a.Status, _ = event.StatusOf(status)
+	return a, err
+}
+
+// attemptOf tells of a row that was read whole what the matrix shows.
+func attemptOf(c *readmodel.Cell) attempt {
+	r := &c.Record
+	return attempt{identityOf(r), readmodel.LastAttempt{ID: r.ID, Version: r.Version, Status: r.Status, At: c.EffectiveAt, Position: c.Position}}
+}
+
 // What people wrote of a product may be long; most questions need its name only.
 const (
 	productSelection = "id, name, description, extra, incarnation, created_ms, stream, pos"

@@ -486,15 +486,12 @@ func (t *tables) cell(key cellKey, f readmodel.MatrixFilter) readmodel.MatrixCel
 			continue
 		}
 		if last := out.LastAttempt; last == nil || later(a.At, a.Position, last.At, last.Position) {
-			out.LastAttempt = &a
+			out.LastAttempt = &readmodel.LastAttempt{ID: a.Record.ID, Version: a.Record.Version, Status: a.Record.Status, At: a.At, Position: a.Position}
 		}
 	}
 	if a, live := out.LastAttempt, out.Live; a != nil && live != nil &&
-		(a.Record.ID == live.Record.ID || !later(a.At, a.Position, live.EffectiveAt, live.Position)) {
+		(a.ID == live.Record.ID || !later(a.At, a.Position, live.EffectiveAt, live.Position)) {
 		out.LastAttempt = nil
-	}
-	if out.LastAttempt != nil {
-		t.dress(&out.LastAttempt.Record)
 	}
 	return out
 }

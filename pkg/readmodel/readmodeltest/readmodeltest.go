@@ -570,7 +570,7 @@ func cellText(m readmodel.Matrix) string {
 		text = c.Live.Record.Version
 	}
 	if c.LastAttempt != nil {
-		text += " but " + c.LastAttempt.Record.Version + " " + c.LastAttempt.Record.Status.String()
+		text += " but " + c.LastAttempt.Version + " " + c.LastAttempt.Status.String()
 	}
 	return text
 }
