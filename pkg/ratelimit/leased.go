@@ -121,7 +121,9 @@ func (b *Leased) Take(name string, r Rate, n int, now time.Time) (int, float64) 
 	default:
 		granted = b.exchange(l, n, at)
 	}
-	return granted, float64(l.tokens) + l.seen.tokens
+	// A lease that is forgotten makes room for tokens that come beside what is left of it:
+	// with both the bucket would hold more than it can, and whoever asks gets no more.
+	return granted, min(float64(l.tokens)+l.seen.tokens, float64(r.Burst))
 }
 
 // locked gives the lease of a name, which nobody else has in hand.

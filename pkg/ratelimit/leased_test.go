@@ -145,6 +145,20 @@ func TestLeasesCountAgainstTheBurst(t *testing.T) {
 	}
 }
 
+// What is left of a lease that others have forgotten is still there, and the bucket
+// has filled beside it.
+func TestNeverMoreIsLeftThanABucketHolds(t *testing.T) {
+	bank := process(t, 1, ratelimit.NewMemoryStore())
+	bank.Take("b", thousand, 1, epoch)
+	now := epoch.Add(time.Hour)
+	if _, left := bank.Take("b", thousand, 0, now); left != 1000 {
+		t.Errorf("%.2f are left of 1000", left)
+	}
+	if n := drain(bank, thousand, now); n != 1000 {
+		t.Errorf("%d went through, the burst is 1000", n)
+	}
+}
+
 func TestASilentStoreRefusesNobodyAndIsNotAskedEveryTime(t *testing.T) {
 	store := newLine()
 	bank := process(t, 1, store)
