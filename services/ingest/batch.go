@@ -92,12 +92,6 @@ const readAtOnce = 64
 // batch's time goes into; what comes after it is one thing after the other.
 func inParallel(n int, do func(i int)) error {
 	workers := min(runtime.GOMAXPROCS(0), (n+readAtOnce-1)/readAtOnce)
-	if workers <= 1 {
-		for i := range n {
-			do(i)
-		}
-		return nil
-	}
 	var next atomic.Int64
 	var tasks errgroup.Group
 	for range workers {
