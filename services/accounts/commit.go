@@ -17,7 +17,7 @@ import (
 
 const (
 	// decideAttempts bounds how often other processes may come first.
-	decideAttempts = 8
+	decideAttempts = 32
 	// commitTimeout is how long a change waits for its turn and for the log.
 	commitTimeout = 10 * time.Second
 )
