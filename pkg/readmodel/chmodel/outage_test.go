@@ -131,15 +131,7 @@ func TestPausedServerDoesNotHoldQuestions(t *testing.T) {
 	}
 	defer m.Close()
 	until(t, "answer", func() bool { _, err := m.AsOf(t.Context()); return err == nil })
-	pid := engine(t)
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
-	until(t, "stop all threads", func() bool {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		return err == nil && strings.Contains(string(status), "State:\tT")
-	})
+	resume := pause(t, engine(t))
 	for range 2 { // on a pooled connection, then on a new one
 		ctx, cancel := context.WithTimeout(t.Context(), hang)
 		_, err := m.AsOf(ctx)
@@ -148,10 +140,63 @@ func TestPausedServerDoesNotHoldQuestions(t *testing.T) {
 		}
 		cancel()
 	}
-	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+	resume()
+	until(t, "answer again", func() bool { _, err := m.AsOf(t.Context()); return err == nil })
+}
+
+// One insert that is refused calls those of the other tables off.
+func TestAStoreThatIsCalledOffDoesNotWaitForTheServer(t *testing.T) {
+	// Nobody looks after the engine, who would end it for its silence.
+	srv, _ := chservertest.StartConfig(t, chserver.Config{Dir: t.TempDir(), Readable: chservertest.Databases, HealthInterval: 24 * time.Hour})
+	_, w := open(t, srv, func(c *chmodel.Config) { c.StoreTimeout = 10 * hang })
+	l := newLedger(1000, epoch)
+	rows, upTo := sample(l, 20)
+	if err := w.Store(t.Context(), rows, upTo); err != nil { // all connections are made
 		t.Fatal(err)
 	}
-	until(t, "answer again", func() bool { _, err := m.AsOf(t.Context()); return err == nil })
+	resume := pause(t, engine(t))
+	rows, upTo = sample(l, 20)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stored := make(chan error, 1)
+	go func() { stored <- w.Store(ctx, rows, upTo) }()
+	select {
+	case err := <-stored:
+		t.Fatalf("a paused server gave %v", err)
+	case <-time.After(100 * time.Millisecond): // by now it waits, or it will be called off before
+	}
+	cancel()
+	select {
+	case err := <-stored:
+		if err == nil {
+			t.Error("a paused server has stored it")
+		}
+	case <-time.After(hang):
+		t.Error("it waits for the server")
+	}
+	resume()
+	if err := w.Store(t.Context(), rows, upTo); err != nil {
+		t.Errorf("the same rows again: %v", err)
+	}
+}
+
+// pause stops a process until resume is called, or the test ends.
+func pause(t *testing.T, pid int) (resume func()) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	resume = func() {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+	until(t, "stop all threads", func() bool {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		return err == nil && strings.Contains(string(status), "State:\tT")
+	})
+	return resume
 }
 
 func TestBackPressureOfTheServerAsksForAnotherTry(t *testing.T) {

@@ -272,6 +272,9 @@ func (w *Writer) insertOn(ctx context.Context, c *ch.Client, table string, input
 			return nil, err
 		}
 	}
+	// The driver waits for the server's word though nobody wants the answer any more, and
+	// the server for the block that is not sent any more.
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	err := c.Do(ctx, ch.Query{Body: input.Into(table), Input: input, Settings: insertSettings})
 	if err != nil { // also after an answer: the protocol may be half-way through a block
 		_ = c.Close()
