@@ -15,11 +15,12 @@ import (
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/projection"
 )
 
 const (
-	repeatedOn    = 64                    // connections
-	storeInterval = 50 * time.Millisecond // where others write meanwhile
+	repeatedOn    = 64 // connections
+	storedAtOnce  = 20 // events, where others write meanwhile; 80 a second
 	largestAnswer = 4 << 20
 )
 
@@ -94,9 +95,10 @@ func (b *bench) repeat(ctx context.Context, r *readServer, path string, have, wr
 	return row, nil
 }
 
-// write stores events of all accounts until ctx is done.
+// write stores events of all accounts until ctx is done, as often as a live
+// projection does.
 func (r *readServer) write(ctx context.Context) {
-	tick := time.NewTicker(storeInterval)
+	tick := time.NewTicker(projection.DefaultConfig.Pause)
 	defer tick.Stop()
 	for {
 		select {
@@ -104,7 +106,7 @@ func (r *readServer) write(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		upTo, err := r.history.fill(&r.rows, 4)
+		upTo, err := r.history.fill(&r.rows, storedAtOnce)
 		if err != nil || r.writer.Store(ctx, &r.rows, upTo) != nil {
 			return
 		}
