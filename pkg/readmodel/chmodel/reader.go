@@ -223,7 +223,7 @@ func (m *Model) Build(ctx context.Context, account string, id ulid.ULID) (readmo
 }
 
 func (q question) run(ctx context.Context, kind event.Kind, account string, id ulid.ULID) (readmodel.RunRow, error) {
-	rows, err := q.runsOf(ctx, kind, account, []ulid.ULID{id})
+	rows, err := q.runsOf(ctx, kind, account, []ulid.ULID{id}, nil)
 	if err == nil && len(rows) == 0 {
 		err = readmodel.ErrNotFound
 	}
@@ -406,16 +406,20 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 	for len(out) < p.Limit {
 		want := p.Limit - len(out)
 		b["from"], b["to"], b["limit"] = ulidHex(w.from), ulidHex(w.to), uint32(want)
-		ids, err := list(ctx, q, "find runs", "SELECT id FROM "+table+" FINAL WHERE "+where+within+likely+onlyLiving+`
-			ORDER BY id `+order+" LIMIT {limit:UInt32}", b,
-			func(s scanner) (id ulid.ULID, err error) {
-				err = s.Scan((*[16]byte)(&id))
-				return id, err
-			})
+		var ids []ulid.ULID
+		var of []identity
+		err := q.ask(ctx, "find runs", "SELECT id, product_id, environment_id FROM "+table+" FINAL WHERE "+where+within+likely+onlyLiving+`
+			ORDER BY id `+order+" LIMIT {limit:UInt32}", b, func(s scanner) error {
+			var id ulid.ULID
+			var i identity
+			err := s.Scan((*[16]byte)(&id), (*uuid.UUID)(&i.product), (*uuid.UUID)(&i.environment))
+			ids, of = append(ids, id), append(of, i)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
-		rows, err := q.runsOf(ctx, kind, account, ids)
+		rows, err := q.runsOf(ctx, kind, account, ids, of)
 		if err != nil {
 			return nil, err
 		}
@@ -583,8 +587,9 @@ func metaMatches(i int, m readmodel.MetaFilter, b params) string {
 		", JSONType(" + path + ") IN ('Int64', 'UInt64', 'Bool'), JSONExtractRaw(" + path + ") = {" + value + ":String}, 0)"
 }
 
-// runsOf reads the rows of ids, newest first, those of the living.
-func (q question) runsOf(ctx context.Context, kind event.Kind, account string, ids []ulid.ULID) ([]readmodel.RunRow, error) {
+// runsOf reads the rows of ids, newest first, those of the living. Whose products
+// and environments are known gets their names at the same time.
+func (q question) runsOf(ctx context.Context, kind event.Kind, account string, ids []ulid.ULID, of []identity) ([]readmodel.RunRow, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
@@ -600,19 +605,32 @@ func (q question) runsOf(ctx context.Context, kind event.Kind, account string, i
 		// The set is small and known beforehand, so it is used on the key.
 		where, b["ids"] = "id IN (SELECT toFixedString(unhex(arrayJoin({ids:Array(String)})), 16))", texts
 	}
-	rows, err := list(ctx, q, "read runs",
-		"SELECT "+runSelection+" FROM "+kind.String()+"s_vN FINAL WHERE account = {account:String} AND "+where+" ORDER BY id DESC",
-		b, func(s scanner) (readmodel.RunRow, error) { return scanRun(s, kind, account) })
-	if err != nil || len(rows) == 0 {
+	var rows []readmodel.RunRow
+	var n names
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		rows, err = list(both, q, "read runs",
+			"SELECT "+runSelection+" FROM "+kind.String()+"s_vN FINAL WHERE account = {account:String} AND "+where+" ORDER BY id DESC",
+			b, func(s scanner) (readmodel.RunRow, error) { return scanRun(s, kind, account) })
+		return err
+	})
+	if len(of) > 0 {
+		group.Go(func() (err error) {
+			n, err = q.namesOf(both, account, of)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	of := make([]identity, len(rows))
-	for i := range rows {
-		of[i] = identityOf(&rows[i].Record)
-	}
-	n, err := q.namesOf(ctx, account, of)
-	if err != nil {
-		return nil, err
+	if len(of) == 0 {
+		for i := range rows {
+			of = append(of, identityOf(&rows[i].Record))
+		}
+		var err error
+		if n, err = q.namesOf(ctx, account, of); err != nil {
+			return nil, err
+		}
 	}
 	living := rows[:0]
 	for _, r := range rows {
