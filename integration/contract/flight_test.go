@@ -1,6 +1,7 @@
 package contract_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"testing"
@@ -63,26 +64,31 @@ func TestAWriteHeldOpenBeforeItsCommitIsRefusedAndStoresNothing(t *testing.T) {
 // Rows: VF-20
 func TestAReadHeldOpenAcrossTheRevocationIsRefused(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
-		key := credential.Record{
-			Kind: credential.APIKey, Account: acme, PublicID: "k91", Name: "reads", Mode: "live", Scopes: credential.Read,
-		}
-		secret := m.mint(t, key)
-		if err := m.ring.CatchUp(t.Context()); err != nil {
-			t.Fatal(err)
-		}
 		verified := make(admissions, 10)
 		m.limiter = verified
 		m.restart()
-		m.gate.shut()
-		position := m.deployed(m.deployment("started")).header.Get("X-Shipledger-Position")
-		read := m.inFlight(func() answer {
-			return m.send(http.MethodGet, where("/deployments/", "min_position", position), "", as(secret))
-		})
-		<-verified // the write
-		<-verified
-		m.revokeNow("k91")
-		m.gate.reopen()
-		(<-read).fails(http.StatusUnauthorized, "AUTH_REVOKED_KEY")
+		held := func(id string) answer {
+			key := credential.Record{
+				Kind: credential.APIKey, Account: acme, PublicID: id, Name: "reads", Mode: "live", Scopes: credential.Read,
+			}
+			secret := m.mint(t, key)
+			if err := m.ring.CatchUp(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			m.gate.shut()
+			position := m.deployed(m.deployment("success", body{"invoke_id": id})).header.Get("X-Shipledger-Position")
+			read := m.inFlight(func() answer {
+				return m.send(http.MethodGet, where("/deployments/", "min_position", position), "", as(secret))
+			})
+			<-verified // the write
+			<-verified
+			m.revokeNow(id)
+			m.gate.reopen()
+			return <-read
+		}
+		n := 90
+		// One that was held for longer than a read waits shows nothing of a revocation.
+		m.patiently(func() answer { n++; return held(fmt.Sprint("k", n)) }).fails(http.StatusUnauthorized, "AUTH_REVOKED_KEY")
 	})
 }
 
