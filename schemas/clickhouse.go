@@ -8,7 +8,8 @@ import "embed"
 // projection; a change of them is a new version, filled from the log.
 //
 // Templates see {{.Suffix}} (such as _v7), {{.OnCluster}}, {{.Window}}, the
-// setting that bounds deduplication of inserts, and {{replacing "column"}}, the
+// setting that bounds deduplication of inserts, {{.Scattered}}, that of tables read
+// in many small places, and {{replacing "column"}}, the
 // engine of a table whose row with the highest column counts.
 //
 //go:embed clickhouse/fixed/*.sql clickhouse/versioned/*.sql clickhouse/versioned/*.tmpl

@@ -212,6 +212,12 @@ func (m *Model) onCluster() string {
 }
 
 // render fills in a template of schemas/clickhouse for this family of engines.
+// scattered is for tables of which a page is rows that lie apart. A block is
+// decompressed from its beginning to get at one granule: of those of 64 KiB that
+// the server makes by itself a page of one cell's deployments took 15 ms of its
+// processor time, of these 6 ms, and the tables are 2 % larger.
+const scattered = "min_compress_block_size = 8192"
+
 func (m *Model) render(file, suffix string) (string, error) {
 	window := "non_replicated_deduplication_window = 1000"
 	family := "ReplacingMergeTree("
@@ -231,7 +237,7 @@ func (m *Model) render(file, suffix string) (string, error) {
 		return "", fmt.Errorf("read DDL %s: %w", file, err)
 	}
 	var b strings.Builder
-	if err := t.Execute(&b, map[string]string{"Suffix": suffix, "OnCluster": m.onCluster(), "Window": window}); err != nil {
+	if err := t.Execute(&b, map[string]string{"Suffix": suffix, "OnCluster": m.onCluster(), "Window": window, "Scattered": scattered}); err != nil {
 		return "", fmt.Errorf("fill in DDL %s: %w", file, err)
 	}
 	return b.String(), nil
