@@ -121,23 +121,30 @@ func (r *Request) cannotRead(err error) error {
 // checked once more: the error must be returned by the handler.
 func (r *Request) JSON(status int, v any) error { return r.Bytes(status, marshal(v)) }
 
-// Bytes answers with a JSON value that is already written; see JSON.
-func (r *Request) Bytes(status int, body []byte) error {
+// Bytes answers with a JSON value that is already written, in one piece or in
+// several; see JSON.
+func (r *Request) Bytes(status int, pieces ...[]byte) error {
 	if r.read() {
 		if err := r.Reverify(); err != nil {
 			return err
 		}
 	}
-	writeJSON(&r.response, status, body)
+	writeJSON(&r.response, status, pieces...)
 	return nil
 }
 
-func writeJSON(w http.ResponseWriter, status int, body []byte) {
+func writeJSON(w http.ResponseWriter, status int, pieces ...[]byte) {
+	length := 0
+	for _, b := range pieces {
+		length += len(b)
+	}
 	h := w.Header()
 	h["Content-Type"] = contentJSON
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	h["Content-Length"] = []string{strconv.Itoa(length)}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the client may be gone; nothing is left to say to it
+	for _, b := range pieces {
+		_, _ = w.Write(b) // the client may be gone; nothing is left to say to it
+	}
 }
 
 var contentJSON = []string{"application/json"}

@@ -215,7 +215,7 @@ func (k *kept) write(w http.ResponseWriter, r *httpapi.Request, at httpapi.AsOf)
 		}
 		return err
 	}
-	return r.Bytes(http.StatusOK, slices.Concat(k.body, tail))
+	return r.Bytes(http.StatusOK, k.body, tail)
 }
 
 // leastPacked is from which size on an answer is compressed here, and not where

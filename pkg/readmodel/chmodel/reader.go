@@ -1042,7 +1042,7 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 		return q.pastCells(ctx, account, where, b, f.At)
 	}
 	if !f.Past() {
-		return q.currentCells(ctx, account, where, b)
+		return q.currentCells(ctx, account, where, b, len(products)*len(columns))
 	}
 	where += notAfter(f, b)
 	current, tried := newest(cellSelection, "cells_vN", where), newest(attemptSelection, "past_attempts_vN", where)
@@ -1093,13 +1093,20 @@ func notAfter(f readmodel.MatrixFilter, b params) string {
 	return where
 }
 
-// currentCells gives what is live now, and the last attempts.
-func (q question) currentCells(ctx context.Context, account, where string, b params) (live []readmodel.Cell, attempts []attempt, err error) {
+// usualCells is for how many cells room is made at once: those of a page of 500
+// products in 10 environments.
+const usualCells = 5000
+
+// currentCells gives what is live now, of at most so many cells, and the last attempts.
+func (q question) currentCells(ctx context.Context, account, where string, b params, cells int) (live []readmodel.Cell, attempts []attempt, err error) {
+	live = make([]readmodel.Cell, 0, min(cells, usualCells)) // a row is large: growing would copy it
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		live, err = list(both, q, "read the matrix: cells", "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, b,
-			func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) })
-		return err
+		return q.ask(both, "read the matrix: cells", "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, b, func(s scanner) error {
+			cell, err := scanCell(s, account)
+			live = append(live, cell)
+			return err
+		})
 	})
 	group.Go(func() (err error) {
 		attempts, err = list(both, q, "read the matrix: attempts", "SELECT "+attemptSelection+" FROM attempts_vN FINAL WHERE account = {account:String}"+where, b, scanAttempt)
