@@ -14,12 +14,14 @@ import (
 	"time"
 )
 
-var roundsFlag = flag.Int("rounds", 3, "how often a rebuild is killed")
+var (
+	roundsFlag  = flag.Int("rounds", 3, "how often a rebuild is killed")
+	rebuiltFlag = flag.Int("rebuilt", 10_000, "how many events it rebuilds")
+)
 
 const (
-	rebuiltBatches = 10
-	rebuiltBatch   = 1000
-	lateBatch      = 100 // events that arrive while something is dead
+	rebuiltBatch = 1000
+	lateBatch    = 100 // events that arrive while something is dead
 )
 
 // Issue 5: whichever of the server, its ClickHouse or NATS is killed at whichever
@@ -45,7 +47,7 @@ func TestARebuildThatIsKilledGoesOnAndEndsEqual(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i := range rebuiltBatches {
+	for i := range *rebuiltFlag / rebuiltBatch {
 		post(newName("before", i), rebuiltBatch)
 	}
 	newReader(srv.url, k.PAT).sees(t, l)
