@@ -264,19 +264,25 @@ func (s *system) kill(name string) {
 	s.must("kill "+name, err)
 }
 
+// Parts are started and stopped by a client that nobody else asks at the same time:
+// testcontainers closes the idle connections of its own after each call, such as that
+// for an address which a report in the background makes, and an answer without a body,
+// as these have, may be lost to that.
 func (s *system) back(name string) {
 	s.t.Helper()
-	s.must("start "+name, s.parts[name].Start(s.t.Context()))
+	_, err := s.docker.ContainerStart(s.t.Context(), s.id(name), client.ContainerStartOptions{})
+	s.must("start "+name, err)
 }
 
 // stop ends a part in order, and gives how it ended.
 func (s *system) stop(name string) int {
 	s.t.Helper()
-	patience := time.Minute
-	s.must("stop "+name, s.parts[name].Stop(s.t.Context(), &patience))
-	state, err := s.parts[name].State(s.t.Context())
+	patience := 60 // seconds
+	_, err := s.docker.ContainerStop(s.t.Context(), s.id(name), client.ContainerStopOptions{Timeout: &patience})
+	s.must("stop "+name, err)
+	part, err := s.docker.ContainerInspect(s.t.Context(), s.id(name), client.ContainerInspectOptions{})
 	s.must("ask for "+name, err)
-	return state.ExitCode
+	return part.Container.State.ExitCode
 }
 
 // pause holds a part still; resume lets it go on.
