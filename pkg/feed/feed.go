@@ -106,13 +106,11 @@ func (f *Feed) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// Knows tells whether the feed has a stream.
-func (f *Feed) Knows(stream string) bool { return f.followers[stream] != nil }
-
-// Listen gives the events of an account that stand after from; in a stream that
-// from does not name, those that are yet to come. It fails with ErrAhead or with
-// a fault of kind Unavailable. The caller must Close the listener.
-func (f *Feed) Listen(ctx context.Context, account string, from map[string]event.Offset) (*Listener, error) {
+// Listen gives the events of an account, which stand in these streams, that come
+// after from; in a stream that from does not name, those that are yet to come. It
+// fails with ErrAhead or with a fault of kind Unavailable. The caller must Close the
+// listener.
+func (f *Feed) Listen(ctx context.Context, account string, streams []string, from map[string]event.Offset) (*Listener, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -121,10 +119,16 @@ func (f *Feed) Listen(ctx context.Context, account string, from map[string]event
 	case f.listeners >= f.cfg.Listeners:
 		return nil, errFull
 	}
+	for _, name := range streams {
+		if f.followers[name] == nil {
+			return nil, fmt.Errorf("listen to %s: the feed has no such stream", name)
+		}
+	}
 	life, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	l := &Listener{feed: f, life: life, cancel: cancel, items: make(chan Item), at: map[string]event.Offset{}}
 	begins := map[string]*buffer{}
-	for name, follower := range f.followers {
+	for _, name := range streams {
+		follower := f.followers[name]
 		b, err := follower.register(ctx, f.running, account)
 		if err == nil {
 			begins[name] = b

@@ -21,6 +21,9 @@ import (
 	"github.com/shipledger/shipledger/pkg/feed"
 )
 
+// streams are those of the ledger that its accounts are in.
+var streams = []string{"t0", "c"}
+
 // ledger is two logs that a test writes, and a feed of them.
 type ledger struct {
 	t    *testing.T
@@ -77,7 +80,7 @@ func (l *ledger) write(stream string, accounts ...string) {
 
 func (l *ledger) listen(account string, from map[string]event.Offset) *feed.Listener {
 	l.t.Helper()
-	listener, err := l.feed.Listen(l.t.Context(), account, from)
+	listener, err := l.feed.Listen(l.t.Context(), account, streams, from)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -193,7 +196,7 @@ func TestPlaceBehindTheEndIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := open(t, feed.Config{})
 		l.write("t0", "acme")
-		if _, err := l.feed.Listen(t.Context(), "acme", map[string]event.Offset{"t0": event.At(2, 0)}); !errors.Is(err, feed.ErrAhead) {
+		if _, err := l.feed.Listen(t.Context(), "acme", streams, map[string]event.Offset{"t0": event.At(2, 0)}); !errors.Is(err, feed.ErrAhead) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -203,7 +206,7 @@ func TestListenersAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := open(t, feed.Config{Listeners: 1})
 		first := l.listen("acme", nil)
-		if _, err := l.feed.Listen(t.Context(), "acme", nil); fault.KindOf(err) != fault.Unavailable {
+		if _, err := l.feed.Listen(t.Context(), "acme", streams, nil); fault.KindOf(err) != fault.Unavailable {
 			t.Errorf("the second: %v", err)
 		}
 		first.Close()
@@ -219,7 +222,7 @@ func TestStoppingEndsEveryListener(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- f.Run(ctx, func() {}) }()
 		synctest.Wait()
-		listener, err := f.Listen(t.Context(), "acme", nil)
+		listener, err := f.Listen(t.Context(), "acme", []string{"t0"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,8 +234,31 @@ func TestStoppingEndsEveryListener(t *testing.T) {
 		if !errors.Is(listener.Err(), feed.ErrStopped) {
 			t.Errorf("it ended with %v", listener.Err())
 		}
-		if _, err := f.Listen(t.Context(), "acme", nil); fault.KindOf(err) != fault.Unavailable {
+		if _, err := f.Listen(t.Context(), "acme", []string{"t0"}, nil); fault.KindOf(err) != fault.Unavailable {
 			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
+
+func TestListenersAreNotHeldUpByStreamsThatTheyAreNotIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, feed.Config{})
+		l.write("c", "acme")
+		listener, err := l.feed.Listen(t.Context(), "acme", []string{"t0"}, map[string]event.Offset{"t0": 0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		l.write("t0", "acme")
+		l.write("c", "acme")
+		if got, want := heard(listener, 9), []string{"t0.1.0"}; !cmp.Equal(got, want) {
+			t.Errorf("heard %v, want %v", got, want)
+		}
+		if _, ok := listener.At()["c"]; ok {
+			t.Errorf("it stands at %v", listener.At())
+		}
+		if _, err := l.feed.Listen(t.Context(), "acme", []string{"t1"}, nil); err == nil {
+			t.Error("a stream that there is not is listened to")
 		}
 	})
 }

@@ -11,11 +11,13 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-// auditStreams are all that the audit log is drawn from.
-func (s *Service) auditStreams() []string { return slices.Concat(s.streams, s.audited) }
+// auditStreams are all that the audit log of an account is drawn from.
+func (s *Service) auditStreams(account string) []string {
+	return slices.Concat(s.streamsOf(account), s.audited)
+}
 
 func (s *Service) listEvents(_ http.ResponseWriter, r *httpapi.Request) error {
-	progress, err := s.freshOf(r, s.auditStreams())
+	progress, err := s.freshOf(r, s.auditStreams(r.Identity.Account))
 	if err != nil {
 		return err
 	}
@@ -74,7 +76,7 @@ func eventKey(rest readmodel.Spans, newest bool) string {
 }
 
 func (s *Service) getEvent(_ http.ResponseWriter, r *httpapi.Request) error {
-	if _, err := s.freshOf(r, s.auditStreams()); err != nil {
+	if _, err := s.freshOf(r, s.auditStreams(r.Identity.Account)); err != nil {
 		return err
 	}
 	id, err := runID(r, readmodel.EventObject)

@@ -35,7 +35,7 @@ func (s *Service) extent(r *httpapi.Request, streams []string) (extent, error) {
 	want := r.MinPosition()
 	if text := r.QueryString("from_position"); text != "" {
 		x.from, _ = event.ParsePositions(text) // checked before the handler
-		for _, stream := range s.streams {
+		for _, stream := range s.streamsOf(r.Identity.Account) {
 			if _, ok := x.from[stream]; !ok {
 				return x, &httpapi.ValidationError{Faults: []httpapi.FieldFault{{
 					Loc: []string{"query", "from_position"}, Msg: "it names no place in the stream " + stream, Type: "value_error",
@@ -81,15 +81,16 @@ func (s *Service) exportDeployments(w http.ResponseWriter, r *httpapi.Request) e
 	if err != nil {
 		return err
 	}
-	x, err := s.extent(r, s.streams)
+	streams := s.streamsOf(r.Identity.Account)
+	x, err := s.extent(r, streams)
 	if err != nil {
 		return err
 	}
 	if err := s.nameDeployments(r, &f); err != nil {
 		return err
 	}
-	f.Changed = x.changed(s.streams)
-	return export(w, r, "deployments", x.place(s.streams), pages(exportPage, (*readmodel.RunRow).Key, func(p readmodel.Page) ([]readmodel.RunRow, error) {
+	f.Changed = x.changed(streams)
+	return export(w, r, "deployments", x.place(streams), pages(exportPage, (*readmodel.RunRow).Key, func(p readmodel.Page) ([]readmodel.RunRow, error) {
 		return s.model.Deployments(r.Context(), r.Identity.Account, f, p)
 	}), exportedDeploymentOf)
 }
@@ -99,21 +100,22 @@ func (s *Service) exportBuilds(w http.ResponseWriter, r *httpapi.Request) error 
 	if err != nil {
 		return err
 	}
-	x, err := s.extent(r, s.streams)
+	streams := s.streamsOf(r.Identity.Account)
+	x, err := s.extent(r, streams)
 	if err != nil {
 		return err
 	}
 	if f.Product, err = s.product(r); err != nil {
 		return err
 	}
-	f.Changed = x.changed(s.streams)
-	return export(w, r, "builds", x.place(s.streams), pages(exportPage, (*readmodel.RunRow).Key, func(p readmodel.Page) ([]readmodel.RunRow, error) {
+	f.Changed = x.changed(streams)
+	return export(w, r, "builds", x.place(streams), pages(exportPage, (*readmodel.RunRow).Key, func(p readmodel.Page) ([]readmodel.RunRow, error) {
 		return s.model.Builds(r.Context(), r.Identity.Account, f, p)
 	}), exportedBuildOf)
 }
 
 func (s *Service) exportEvents(w http.ResponseWriter, r *httpapi.Request) error {
-	streams := s.auditStreams()
+	streams := s.auditStreams(r.Identity.Account)
 	x, err := s.extent(r, streams)
 	if err != nil {
 		return err
@@ -135,7 +137,8 @@ func (s *Service) exportEvents(w http.ResponseWriter, r *httpapi.Request) error 
 }
 
 func (s *Service) exportCells(w http.ResponseWriter, r *httpapi.Request) error {
-	x, err := s.extent(r, s.streams)
+	streams := s.streamsOf(r.Identity.Account)
+	x, err := s.extent(r, streams)
 	if err != nil {
 		return err
 	}
@@ -143,8 +146,8 @@ func (s *Service) exportCells(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	changed := x.changed(s.streams)
-	return export(w, r, "cells", x.place(s.streams), func(yield func([]exportedCell, error) bool) {
+	changed := x.changed(streams)
+	return export(w, r, "cells", x.place(streams), func(yield func([]exportedCell, error) bool) {
 		p := readmodel.Page{Limit: exportProducts}
 		for {
 			m, err := s.model.Matrix(r.Context(), r.Identity.Account, f, p)

@@ -94,7 +94,7 @@ type reading struct {
 // holds. If it is done, the handler has nothing left to do.
 func (s *Service) again(w http.ResponseWriter, r *httpapi.Request) (c reading, done bool, err error) {
 	c = reading{s: s, r: r, edition: s.model.Edition()}
-	if c.drawn, err = s.freshOf(r, s.streams); err != nil {
+	if c.drawn, err = s.freshOf(r, s.streamsOf(r.Identity.Account)); err != nil {
 		return c, false, err
 	}
 	c.at = asOf(c.drawn)

@@ -50,7 +50,7 @@ func (s *Service) getBalance(_ http.ResponseWriter, r *httpapi.Request) error {
 	}
 	out := balance{Balanced: true, Items: []balanceEntry{}}
 	var reached []readmodel.Progress
-	for _, stream := range s.streams {
+	for _, stream := range s.streamsOf(r.Identity.Account) {
 		upTo, entries, err := s.balanceOf(r.Context(), r.Identity.Account, stream)
 		if err != nil {
 			return err

@@ -63,7 +63,7 @@ func (s *Service) stream(w http.ResponseWriter, r *httpapi.Request, heard func(o
 	}
 	ctx, stop := r.WhileAlive()
 	defer stop()
-	listener, err := s.feed.Listen(ctx, r.Identity.Account, from)
+	listener, err := s.feed.Listen(ctx, r.Identity.Account, s.auditStreams(r.Identity.Account), from)
 	if errors.Is(err, feed.ErrAhead) {
 		return badBegin(r, err.Error())
 	}
@@ -150,8 +150,9 @@ func (s *Service) streamBegin(r *httpapi.Request) (map[string]event.Offset, erro
 	if err != nil {
 		return nil, badBegin(r, err.Error())
 	}
+	streams := s.auditStreams(r.Identity.Account)
 	for stream := range from {
-		if !s.feed.Knows(stream) {
+		if !slices.Contains(streams, stream) {
 			return nil, badBegin(r, "events are not drawn from the stream "+stream)
 		}
 	}
@@ -264,5 +265,5 @@ func (c *changes) arrived(ctx context.Context) bool {
 			want[p.Stream] = max(want[p.Stream], p.Offset)
 		}
 	}
-	return c.service.reached(progress, want, c.service.streams)
+	return c.service.reached(progress, want, c.service.streamsOf(c.account))
 }

@@ -30,7 +30,7 @@ type archive struct {
 
 // Exporting lets the service export the logs of keeper by these short names:
 // whole to admins of the operator's account, and to others what their account
-// has in the streams that state is made of. It must be called before the
+// has in its partition. It must be called before the
 // service is used.
 func (s *Service) Exporting(keeper *logarchive.Keeper, operator func() (account string, ok bool), streams ...string) *Service {
 	s.archive = &archive{keeper, streams, operator}
@@ -45,7 +45,7 @@ func (s *Service) exportLog(w http.ResponseWriter, r *httpapi.Request) error {
 	whole := known && operator == r.Identity.Account
 	streams := s.archive.streams
 	if !whole {
-		streams = s.streams
+		streams = s.streamsOf(r.Identity.Account)
 	}
 	sources, err := s.archive.keeper.Sources(r.Context(), streams...)
 	if err != nil {

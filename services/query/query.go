@@ -33,7 +33,7 @@ const (
 // Service answers the operations of query.
 type Service struct {
 	model   readmodel.Reader
-	streams []string                       // short names of the streams that state is made of
+	streams []string                       // short names of the log's partitions, in their order
 	audited []string                       // those that the audit log is drawn from beside them
 	others  map[string]func() event.Offset // how far this process follows other streams
 	logs    map[string]eventlog.Reader     // of the streams
@@ -51,7 +51,10 @@ type Service struct {
 	heartbeat time.Duration
 }
 
-// New returns a service that reads model, a projection of these streams.
+// New returns a service that reads model, a projection of the log's partitions,
+// which are the streams of these short names in the order of their numbers. What is
+// told of an account is drawn from its own partition (event.PartitionOf): others may
+// be behind, or not answer.
 func New(model readmodel.Reader, streams ...string) *Service {
 	return &Service{model: model, streams: streams, others: map[string]func() event.Offset{}, answers: newAnswers()}
 }
@@ -127,8 +130,14 @@ func (s *Service) Handlers() httpapi.Handlers {
 // fresh waits until the read model holds what the caller wants to see, and
 // gives how new the answer will be at least.
 func (s *Service) fresh(r *httpapi.Request) (httpapi.AsOf, error) {
-	progress, err := s.freshOf(r, s.streams)
+	progress, err := s.freshOf(r, s.streamsOf(r.Identity.Account))
 	return asOf(progress), err
+}
+
+// streamsOf gives the streams that the state of an account is made of: its partition.
+func (s *Service) streamsOf(account string) []string {
+	i := event.PartitionOf(account, len(s.streams))
+	return s.streams[i : i+1]
 }
 
 // freshOf does so for an answer that is drawn from these streams, and gives how

@@ -33,7 +33,7 @@ type writeGroup struct {
 // to be looked at once it has leaked.
 func (s *Service) writes(kind credential.Kind, word string) httpapi.Handler {
 	return func(_ http.ResponseWriter, r *httpapi.Request) error {
-		progress, err := s.freshOf(r, s.auditStreams())
+		progress, err := s.freshOf(r, s.auditStreams(r.Identity.Account))
 		if err != nil {
 			return err
 		}
