@@ -42,6 +42,14 @@ func (u Upcasters) decodeFrame(stream string, seq uint64, body []byte) ([]Record
 		r, err := DecodeEvent(Position{stream, At(seq, 0)}, body)
 		return []Recorded{r}, err
 	}
+	if out, ok := u.scanFrame(stream, seq, body); ok {
+		return out, nil
+	}
+	return u.readFrame(stream, seq, body)
+}
+
+// readFrame reads a batch with the library, however it is written.
+func (u Upcasters) readFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
 	var batch []envelope
 	if err := json.Unmarshal(body, &batch, decodeOptions); err != nil {
 		return nil, fmt.Errorf("decode frame %s.%d: %w", stream, seq, err)
@@ -69,7 +77,8 @@ func DecodeEvent(position Position, body []byte) (Recorded, error) {
 	return r, nil
 }
 
-func (e *envelope) decode(r *Recorded, u Upcasters) (err error) {
+// head reads what events of every schema have.
+func (e *envelope) head(r *Recorded) (err error) {
 	account, ok := strings.CutPrefix(e.Source, "/accounts/")
 	if ok {
 		r.Account = account
@@ -86,6 +95,13 @@ func (e *envelope) decode(r *Recorded, u Upcasters) (err error) {
 	}
 	r.Author = Author{e.CredentialID, e.CredentialName, Mode(e.Mode), e.Actor}
 	r.IdempotencyKey, r.Backfilled = e.IdempotencyKey, e.Backfilled
+	return nil
+}
+
+func (e *envelope) decode(r *Recorded, u Upcasters) (err error) {
+	if err := e.head(r); err != nil {
+		return err
+	}
 	if e.DataSchema, e.Data, err = u.upcast(e.DataSchema, e.Data); err != nil {
 		return err
 	}
@@ -204,24 +220,28 @@ func (e *envelope) version(r *Recorded) (*Version, error) {
 // keeps the request's value, null clears it.
 type recordWire struct {
 	Request                `json:",inline"`
-	ProductID              uuid.UUID `json:"product_id"`
-	ProductIncarnation     uint16    `json:"product_incarnation"`
-	EnvironmentID          uuid.UUID `json:"environment_id"`
-	EnvironmentIncarnation uint16    `json:"environment_incarnation"`
-	CreatedAt              time.Time `json:"created_at"`
-	Seen                   StatusSet `json:"seen"`
-	SHAMismatch            bool      `json:"sha_mismatch"`
-	Receipts               []struct {
-		Hash   hash      `json:"hash"`
-		Event  ulid.ULID `json:"event"`
-		Offset Offset    `json:"offset"`
-	} `json:"receipts"`
-	Origins []struct {
-		Offset    Offset    `json:"offset"`
-		Rank      int       `json:"rank"`
-		Effective time.Time `json:"effective_at"`
-		Fields    []string  `json:"fields"`
-	} `json:"origins"`
+	ProductID              uuid.UUID     `json:"product_id"`
+	ProductIncarnation     uint16        `json:"product_incarnation"`
+	EnvironmentID          uuid.UUID     `json:"environment_id"`
+	EnvironmentIncarnation uint16        `json:"environment_incarnation"`
+	CreatedAt              time.Time     `json:"created_at"`
+	Seen                   StatusSet     `json:"seen"`
+	SHAMismatch            bool          `json:"sha_mismatch"`
+	Receipts               []receiptWire `json:"receipts"`
+	Origins                []originWire  `json:"origins"`
+}
+
+type receiptWire struct {
+	Hash   hash      `json:"hash"`
+	Event  ulid.ULID `json:"event"`
+	Offset Offset    `json:"offset"`
+}
+
+type originWire struct {
+	Offset    Offset    `json:"offset"`
+	Rank      int       `json:"rank"`
+	Effective time.Time `json:"effective_at"`
+	Fields    []string  `json:"fields"`
 }
 
 type hash uint64
@@ -276,10 +296,11 @@ func (e *envelope) run(r *Recorded, kind Kind) (*Run, error) {
 	if f := d.Refusal; f != nil {
 		p.Refusal = &Refusal{f.Rule, f.Code, f.Message, f.Conflict}
 	}
-	return p, w.record(p, r, kind)
+	return p, w.record(p, r, kind, ReadObject(w.ExtraMetadata))
 }
 
-func (w *recordWire) record(p *Run, r *Recorded, kind Kind) error {
+// record makes the record; extra are the members of ExtraMetadata.
+func (w *recordWire) record(p *Run, r *Recorded, kind Kind, extra Object) error {
 	rec := &p.Record
 	id, err := ulid.ParseStrict(r.Subject)
 	if err != nil {
@@ -316,10 +337,10 @@ func (w *recordWire) record(p *Run, r *Recorded, kind Kind) error {
 			rec.AttributeStamps[a] = own
 		}
 	}
-	for k, v := range ReadObject(w.ExtraMetadata) {
-		if rec.Extra == nil {
-			rec.Extra = map[string]Extra{}
-		}
+	if len(extra) > 0 {
+		rec.Extra = make(map[string]Extra, len(extra))
+	}
+	for k, v := range extra {
 		rec.Extra[k] = Extra{v, own}
 	}
 	for _, x := range w.Receipts {
