@@ -23,6 +23,9 @@ import (
 // permitted. It bounds how long the test waits, and says nothing of how fast anything is.
 const denied = 100 * time.Millisecond
 
+// partitions is how many of a log the file lets its users make and read.
+const partitions = 8
+
 // startNATS runs the file as it stands, but for its ports and its folder.
 func startNATS(t *testing.T) *natsd.Server {
 	t.Helper()
@@ -77,6 +80,16 @@ func TestAServiceMayDoInNATSWhatItDoesAndNothingElse(t *testing.T) {
 	if _, err := natsgo.Connect(srv.ClientURL()); err == nil {
 		t.Error("somebody without a name is let in")
 	}
+	// A log of as many partitions as the file has users for.
+	if _, err := natslog.OpenTracks(t.Context(), streams["ingest"], natslog.Tracks{Partitions: partitions}); err != nil {
+		t.Fatalf("ingest makes %d partitions: %v", partitions, err)
+	}
+	for _, name := range []string{"query", "projector"} {
+		tracks, err := natslog.OpenTracks(t.Context(), streams[name], natslog.Tracks{Foreign: true})
+		if err != nil || len(tracks) != partitions {
+			t.Fatalf("%s opens %d partitions: %v", name, len(tracks), err)
+		}
+	}
 	owners := []struct {
 		writer  string
 		log     natslog.Config
@@ -85,6 +98,8 @@ func TestAServiceMayDoInNATSWhatItDoesAndNothingElse(t *testing.T) {
 	}{
 		{"accounts", natslog.Credentials(1), "cred.main.sk.x", compose.Services},
 		{"ingest", natslog.Track(0, 1), "track.00", []string{"ingest", "query", "projector"}},
+		{"ingest", natslog.Track(3, 1), "track.03", []string{"ingest", "query", "projector"}},
+		{"ingest", natslog.Track(partitions-1, 1), "track.07", []string{"ingest", "query", "projector"}},
 		{"projector", natslog.Operations(1), "ops.replay.x", []string{"query", "projector"}},
 		{"query", natslog.Checkpoints(1), "checkpoint.t0", []string{"query"}},
 	}

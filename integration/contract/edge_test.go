@@ -524,6 +524,7 @@ func TestObjectOfAnotherAccountIs403AndAnUnknownOne404(t *testing.T) {
 	inMemory(t, func(t *testing.T, m *memory) {
 		d := m.deployed(m.deployment("success"), as(m.tokenOf(other, "sk", "events:write")))
 		b := m.built(m.build("success"), as(m.tokenOf(other, "sk", "events:write")))
+		m.shows(other)
 		for _, c := range []struct{ path, kind, id, unknown string }{
 			{"/deployments/", "deployment", d.id(), "01JW2C5R3V0E6H7Q8S9T0A1B2C"},
 			{"/builds/", "build", b.id(), "01JW2C5R3V0E6H7Q8S9T0A1B2C"},

@@ -52,7 +52,7 @@ func (e *embedded) start() error {
 	var addr net.Addr
 	var credentials string
 	system, err := all.New(all.Config{
-		Data: dir, Addr: "127.0.0.1:0", Account: "main", NATSReplicas: 1, Version: "test", RateLimit: "off",
+		Data: dir, Addr: "127.0.0.1:0", Account: "main", NATSReplicas: 1, Version: "test", RateLimit: "off", Partitions: *partitionsFlag,
 		Listening:    func(a net.Addr) { addr = a },
 		Bootstrapped: func(s all.Start) { credentials = s.File },
 	}, slog.New(slog.DiscardHandler))

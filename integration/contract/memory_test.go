@@ -3,6 +3,7 @@ package contract_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -60,22 +61,24 @@ var startTime = time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
 // that survives a restart, and what a test may move.
 type memory struct {
 	*ledger
-	track, credentials *memlog.Log
-	model              *memmodel.Model
-	uses               *memkv.Table
-	usage              *usage.Book
-	peppers            *credential.Peppers
-	sessionKeys        *credential.SessionKeys
-	people             *lag // the clock of whoever signs people in
-	ring               *keyring.Ring
-	clock              *clock
-	gate               *gate
-	ops                *memlog.Log
-	project            atomic.Pointer[projection.Func] // what projects, if not the usual
-	metrics            []prometheus.Collector          // of the projector
-	limiter            httpapi.Limiter                 // none, unless a script sets one and restarts
-	tokens             map[string]string               // by account, kind and grant, such as "acme/sk/read"
-	stop               func()
+	tracks      []*memlog.Log // the partitions
+	track       *memlog.Log   // that of acme
+	credentials *memlog.Log
+	model       *memmodel.Model
+	uses        *memkv.Table
+	usage       *usage.Book
+	peppers     *credential.Peppers
+	sessionKeys *credential.SessionKeys
+	people      *lag // the clock of whoever signs people in
+	ring        *keyring.Ring
+	clock       *clock
+	gate        *gate
+	ops         *memlog.Log
+	project     atomic.Pointer[projection.Func] // what projects, if not the usual
+	metrics     []prometheus.Collector          // of the projector
+	limiter     httpapi.Limiter                 // none, unless a script sets one and restarts
+	tokens      map[string]string               // by account, kind and grant, such as "acme/sk/read"
+	stop        func()
 }
 
 // onMemory starts a system whose two accounts have a credential of each sort.
@@ -91,9 +94,13 @@ func onMemory(t *testing.T) *memory {
 	}
 	m := &memory{
 		sessionKeys: sessionKeys, people: &lag{},
-		track: memlog.New(), credentials: memlog.New(), ops: memlog.New(), model: memmodel.New(), uses: memkv.New(), peppers: peppers,
+		credentials: memlog.New(), ops: memlog.New(), model: memmodel.New(), uses: memkv.New(), peppers: peppers,
 		clock: &clock{now: startTime}, gate: newGate(), tokens: map[string]string{},
 	}
+	for range *partitionsFlag {
+		m.tracks = append(m.tracks, memlog.New())
+	}
+	m.track = m.tracks[event.PartitionOf(acme, len(m.tracks))]
 	for _, account := range []string{acme, other} {
 		m.populate(t, account)
 	}
@@ -105,14 +112,30 @@ func onMemory(t *testing.T) *memory {
 func (m *memory) start(t *testing.T) {
 	t.Helper()
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	stream := event.TrackStream(0)
 	m.ring = keyring.New(keyring.Config{Sessions: m.sessionKeys}, m.credentials, m.peppers, time.Now, logger)
 	m.usage = usage.New(m.uses, time.Now, logger)
-	committer := ingest.NewCommitter(m.track, stream, m.clock.read, newIDs(), logger)
-	live := feed.New(feed.Config{}, map[string]eventlog.Reader{stream: m.track, event.CredentialStream: m.credentials, replay.Stream: m.ops}, query.Render, logger)
+	var committers []*ingest.Committer
+	var committing []lifecycle.Service
+	var names []string
+	var audits []*projector.Audit
+	var streams []projector.Stream
+	logs, tracks := map[string]eventlog.Reader{event.CredentialStream: m.credentials, replay.Stream: m.ops}, map[string]eventlog.Reader{}
+	for i, track := range m.tracks {
+		name := event.TrackStream(i)
+		names, streams = append(names, name), append(streams, projector.Stream{Name: name, Log: track})
+		logs[name], tracks[name] = track, track
+		c := ingest.NewCommitter(track, name, m.clock.read, newIDs(), logger)
+		committers, committing = append(committers, c), append(committing, c)
+		audits = append(audits, projector.NewAudit(track, m.model, name, 0, logger))
+	}
+	streams = append(streams, projector.Stream{Name: event.CredentialStream, Log: m.credentials}, projector.Stream{Name: replay.Stream, Log: m.ops})
+	settings := func(account string) event.Settings {
+		return committers[event.PartitionOf(account, len(committers))].Settings(account)
+	}
+	live := feed.New(feed.Config{}, logs, query.Render, logger)
 	sink := func(context.Context) (readmodel.Sink, error) { return gatedSink{m.model, m.gate}, nil }
 	project := projector.New(projector.Config{
-		Streams: []projector.Stream{{Name: stream, Log: m.track}, {Name: event.CredentialStream, Log: m.credentials}, {Name: replay.Stream, Log: m.ops}}, Operator: m.ring.Operator, Entropy: rand.Reader,
+		Streams: streams, Tracks: len(m.tracks), Operator: m.ring.Operator, Entropy: rand.Reader,
 		Project: func(r event.Recorded, rows *readmodel.Rows) (bool, error) {
 			if p := m.project.Load(); p != nil {
 				return (*p)(r, rows)
@@ -128,22 +151,28 @@ func (m *memory) start(t *testing.T) {
 	}, logger)
 	var err error
 	api, err = httpapi.New(
-		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "projector", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Meter: m.usage, Logger: logger, Settings: committer.Settings},
-		ingest.New(document, committer).Handlers(),
+		httpapi.Config{Spec: document, Services: []string{"ingest", "query", "accounts", "projector", "mcp"}, Authenticator: m.ring, Limiter: m.limiter, Meter: m.usage, Logger: logger, Settings: settings},
+		ingest.New(document, committers...).Handlers(),
 		project.Handlers(),
-		query.New(m.model, stream).Auditing(event.CredentialStream, replay.Stream).Keys(m.ring.Record).Counting(m.ring, m.usage).Streaming(live, heartbeat).Accounting(map[string]eventlog.Reader{stream: m.track}).
-			Exporting(m.keeper(t, stream), m.ring.Operator, event.CredentialStream, stream).Handlers(),
+		query.New(m.model, names...).Auditing(event.CredentialStream, replay.Stream).Keys(m.ring.Record).Counting(m.ring, m.usage).Streaming(live, heartbeat).Accounting(tracks).
+			Exporting(m.keeper(t, logs), m.ring.Operator, append([]string{event.CredentialStream}, names...)...).Handlers(),
 		accounts.New(
-			accounts.Config{Usage: m.usage, Settings: committer.Settings, Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
+			accounts.Config{Usage: m.usage, Settings: settings, Attempts: ratelimit.NewMemory()}, document, m.credentials, m.ring, m.peppers, m.sessionKeys, m.people.read, rand.Reader,
 		).Handlers(),
 		agents.Handlers(),
-		httpapi.Handlers{"getHealth": compose.ServeHealth("test", "", append(projectorpart.Checks(project, projector.NewAudit(m.track, m.model, stream, 0, logger)),
-			compose.Check{Part: httpapi.PartLog, Ask: func(context.Context) error { return committer.Healthy() }})...)},
+		httpapi.Handlers{"getHealth": compose.ServeHealth("test", "", append(projectorpart.Checks(project, audits...),
+			compose.Check{Part: httpapi.PartLog, Ask: func(context.Context) error {
+				var errs []error
+				for _, c := range committers {
+					errs = append(errs, c.Healthy())
+				}
+				return errors.Join(errs...)
+			}})...)},
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := lifecycletest.Run(t, lifecycle.Seq(lifecycle.Par(m.ring, m.usage), committer, lifecycle.Par(project, live)))
+	stop := lifecycletest.Run(t, lifecycle.Seq(lifecycle.Par(m.ring, m.usage), lifecycle.Par(committing...), lifecycle.Par(project, live)))
 	server := httptest.NewServer(api)
 	m.stop = sync.OnceFunc(func() {
 		server.Close()
@@ -161,23 +190,29 @@ func (m *memory) restart() {
 	before := m.ledger
 	m.stop()
 	m.start(m.t)
-	m.product, m.seen = before.product, before.seen
+	m.product, m.seen, m.others = before.product, before.seen, before.others
 }
 
-// frames gives how many frames the log holds: a test that nothing was stored.
+// frames gives how many frames the log of acme holds: a test that nothing was stored.
 func (m *memory) frames() uint64 {
 	n, _ := m.track.Last(context.Background()) // never fails
 	return n
 }
 
+// shows returns when the read model shows what an account wrote, to everybody: one
+// who lives in another partition cannot wait for it.
+func (m *memory) shows(account string) {
+	m.t.Helper()
+	m.read("/deployments/", as(m.tokenOf(account, "pat", "read")))
+}
+
 // keeper signs the logs with a key of its own.
-func (m *memory) keeper(t *testing.T, stream string) *logarchive.Keeper {
+func (m *memory) keeper(t *testing.T, logs map[string]eventlog.Reader) *logarchive.Keeper {
 	t.Helper()
 	signer, err := logarchive.NewSigner(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
 	}
-	logs := map[string]eventlog.Reader{stream: m.track, event.CredentialStream: m.credentials}
 	return logarchive.NewKeeper(logs, memlog.New(), signer, 0, slog.New(slog.DiscardHandler))
 }
 

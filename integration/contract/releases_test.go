@@ -60,6 +60,7 @@ func TestReleasesAreManagedByTheRolesThatMay(t *testing.T) {
 		m.manage(http.MethodPatch, path, body{"name": "y"}, as(m.signedIn(acme, credential.RoleSRE))).fails(http.StatusForbidden, "INSUFFICIENT_ROLE")
 		stranger := as(m.tokenOf(other, "pat", "admin"))
 		m.manage(http.MethodPatch, path, body{"name": "y"}, stranger).fails(http.StatusForbidden, "NOT_OWNER")
+		m.shows(acme)
 		m.get(path, stranger).fails(http.StatusForbidden, "NOT_OWNER")
 		theirs := releasesPath + m.manage(http.MethodPost, releasesPath, body{"name": "x"}, stranger).is(http.StatusCreated).id()
 		m.manage(http.MethodPost, theirs+"/versions", body{"version_id": version}, stranger).fails(http.StatusForbidden, "NOT_OWNER")

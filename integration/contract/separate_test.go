@@ -42,7 +42,7 @@ func (e *embedded) startApart() error {
 	ctx, cancel := context.WithTimeout(context.Background(), hang)
 	defer cancel()
 	system, err := separate.Start(ctx, separate.Config{
-		Programs: dir, Data: filepath.Join(dir, "data"), Addr: "127.0.0.1:0", Env: []string{"SHIPLEDGER_RATE_LIMIT=off"},
+		Programs: dir, Data: filepath.Join(dir, "data"), Addr: "127.0.0.1:0", Partitions: *partitionsFlag, Env: []string{"SHIPLEDGER_RATE_LIMIT=off"},
 		Counts: map[string]int{"ingest": 2, "query": 2, "accounts": 2, "projector": 2, "mcp": 1},
 	})
 	if err != nil {

@@ -79,6 +79,8 @@ type Config struct {
 	// projector two, of which one stands by.
 	Counts map[string]int
 	Env    []string // beside those of this process
+	// Partitions of the log, where it is made; 0: one.
+	Partitions int
 	// DSN and ReadDSN are a ClickHouse that is there; empty: the engine is run.
 	DSN, ReadDSN string
 	// Log takes what processes write; nil: nobody.
@@ -237,6 +239,9 @@ func (s *System) startBackends(ctx context.Context) error {
 		}
 	}
 	s.env = append(s.env, "SHIPLEDGER_DATA="+s.cfg.Data, "SHIPLEDGER_ADDR="+s.cfg.Addr)
+	if s.cfg.Partitions > 0 {
+		s.env = append(s.env, "SHIPLEDGER_PARTITIONS="+strconv.Itoa(s.cfg.Partitions))
+	}
 	s.env = append(s.env, "SHIPLEDGER_CLICKHOUSE_DSN="+s.DSN, "SHIPLEDGER_CLICKHOUSE_READ_DSN="+reads)
 	return nats.awaitListening(ctx)
 }

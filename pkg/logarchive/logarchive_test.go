@@ -97,6 +97,11 @@ func faults(r logarchive.Result) (out []string) {
 	return out
 }
 
+// into restores into logs that are there.
+func into(logs map[string]eventlog.Log) func([]string) (map[string]eventlog.Log, error) {
+	return func([]string) (map[string]eventlog.Log, error) { return logs, nil }
+}
+
 func reopen(file []byte) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(file)), nil }
 }
@@ -275,7 +280,7 @@ func TestWhatIsRestoredIsWhatWasArchived(t *testing.T) {
 	file := archive(t, signer(t, 1), c, t0)
 	c2, t2 := memlog.New(), memlog.New()
 	steps := 0
-	_, err := logarchive.Restore(ctx, reopen(file), map[string]eventlog.Log{"c": c2, "t0": t2}, logarchive.Expect{}, func(uint64, uint64) { steps++ })
+	_, err := logarchive.Restore(ctx, reopen(file), into(map[string]eventlog.Log{"c": c2, "t0": t2}), logarchive.Expect{}, func(uint64, uint64) { steps++ })
 	if err != nil || steps != 41 {
 		t.Fatal(steps, err)
 	}
@@ -288,7 +293,7 @@ func TestWhatIsRestoredIsWhatWasArchived(t *testing.T) {
 	if again := archive(t, signer(t, 1), c2, t2); !bytes.Equal(file, again) {
 		t.Error("the archive of what was restored is another")
 	}
-	if _, err := logarchive.Restore(ctx, reopen(file), map[string]eventlog.Log{"c": c2, "t0": t2}, logarchive.Expect{}, nil); !errors.Is(err, logarchive.ErrNotEmpty) {
+	if _, err := logarchive.Restore(ctx, reopen(file), into(map[string]eventlog.Log{"c": c2, "t0": t2}), logarchive.Expect{}, nil); !errors.Is(err, logarchive.ErrNotEmpty) {
 		t.Errorf("into a log that is not empty: %v", err)
 	}
 }
@@ -297,7 +302,7 @@ func TestNothingIsRestoredOfAnArchiveThatIsNotSound(t *testing.T) {
 	c, t0 := logs(t, 5)
 	file := bytes.Replace(archive(t, signer(t, 1), c, t0), []byte(`"n":5`), []byte(`"n":6`), 1)
 	c2, t2 := memlog.New(), memlog.New()
-	_, err := logarchive.Restore(ctx, reopen(file), map[string]eventlog.Log{"c": c2, "t0": t2}, logarchive.Expect{}, nil)
+	_, err := logarchive.Restore(ctx, reopen(file), into(map[string]eventlog.Log{"c": c2, "t0": t2}), logarchive.Expect{}, nil)
 	var faulty *logarchive.FaultyError
 	if !errors.As(err, &faulty) || !strings.Contains(err.Error(), "frame t0.5") {
 		t.Errorf("got %v", err)

@@ -21,20 +21,29 @@ func (e *FaultyError) Error() string {
 	return fmt.Sprintf("the archive is not sound (%d faults); the first: %s", len(e.Result.Faults), e.Result.Faults[0])
 }
 
-// Restore stores the frames of an archive, opened by open, in empty logs, by
-// their short names: the same sequences, ids, headers and bytes. The archive is
-// read twice: nothing is stored of one that is not sound (FaultyError), or of
-// which a stream has no log, or one that is not empty (ErrNotEmpty).
+// Restore stores the frames of an archive, opened by open, in empty logs: the same
+// sequences, ids, headers and bytes. The archive is read twice. Of one that is sound
+// into gives the logs for its streams, by their short names; nothing is stored of one
+// that is not (FaultyError), or of which a stream has no log, or one that is not empty
+// (ErrNotEmpty).
 //
 // A restore that was interrupted leaves logs that are not empty: begin again
 // with new ones.
-func Restore(ctx context.Context, open func() (io.ReadCloser, error), logs map[string]eventlog.Log, expect Expect, progress func(done, total uint64)) (Result, error) {
+func Restore(ctx context.Context, open func() (io.ReadCloser, error), into func(streams []string) (map[string]eventlog.Log, error), expect Expect, progress func(done, total uint64)) (Result, error) {
 	result, err := scanOpened(open, expect, nil)
 	if err != nil {
 		return result, err
 	}
 	if !result.OK() {
 		return result, &FaultyError{result}
+	}
+	var streams []string
+	for _, e := range result.Streams {
+		streams = append(streams, e.Stream)
+	}
+	logs, err := into(streams)
+	if err != nil {
+		return result, err
 	}
 	var done, total uint64
 	for _, e := range result.Streams {

@@ -89,12 +89,24 @@ func (c *Change) decide(s *State, k Context) (Decision, error) {
 	return d.out, nil
 }
 
+// A Trial is a Change that is not to be made: it is refused as the Change would be,
+// and leaves nothing behind. It tells whose an object is that another partition may hold.
+type Trial struct{ Change *Change }
+
+func (t Trial) needs(s *State) []event.Offset { return t.Change.Action.past(s) }
+
+func (t Trial) decide(s *State, k Context) (Decision, error) {
+	return Decision{}, t.Change.Action.decide(&changing{s: s, c: t.Change, k: k, trial: true})
+}
+
 // changing holds the decision on a Change while it is made.
 type changing struct {
 	s   *State
 	c   *Change
 	k   Context
 	out Decision
+	// trial says that nothing will come of it.
+	trial bool
 }
 
 // emit adds an event, which leaves behind the object of the answer.

@@ -96,6 +96,11 @@ func (a UpdateRelease) decide(d *changing) error {
 
 func (a AddToRelease) decide(d *changing) error {
 	r, err := d.release(a.ID)
+	if d.trial && fault.KindOf(err) == fault.NotFound { // it may be the version that is known here
+		if _, _, known := d.version(a.Version); known != nil {
+			return known
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -149,16 +149,20 @@ func (b backends) wire(ctx context.Context, cfg Config, logger *slog.Logger) (li
 
 // announce tells whoever wants to know what this start found.
 func announce(ctx context.Context, p *compose.Process, made accounts.Bootstrapped) error {
-	track, err := p.Track(ctx)
+	partitions, err := p.Partitions(ctx)
 	if err != nil {
 		return err
 	}
-	last, err := track.Last(ctx)
-	if err != nil {
-		return err
+	empty := true
+	for _, part := range partitions {
+		last, err := part.Log.Last(ctx)
+		if err != nil {
+			return err
+		}
+		empty = empty && last == 0
 	}
 	if p.Config.Bootstrapped != nil {
-		p.Config.Bootstrapped(Start{Created: made.Created, File: made.File, EmptyLedger: last == 0})
+		p.Config.Bootstrapped(Start{Created: made.Created, File: made.File, EmptyLedger: empty})
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,24 +23,42 @@ import (
 	"github.com/shipledger/shipledger/services/compose"
 )
 
-// openArchived opens the logs of a ledger by their short names.
-func openArchived(ctx context.Context, js jetstream.JetStream, replicas int) (map[string]*natslog.Log, error) {
-	logs := map[string]*natslog.Log{}
+// openArchived opens the logs of a ledger by their short names, with the partitions
+// that an archive of these streams has.
+func openArchived(ctx context.Context, js jetstream.JetStream, replicas int, streams []string) (map[string]eventlog.Log, error) {
+	partitions := 0
+	for slices.Contains(streams, event.TrackStream(partitions)) {
+		partitions++
+	}
+	partitions = max(partitions, 1)
+	for _, stream := range streams {
+		if !slices.Contains(compose.Archived(partitions), stream) {
+			return nil, fmt.Errorf("the archive has %d partitions and the stream %s beside them: it is not of one whole log", partitions, stream)
+		}
+	}
+	logs := map[string]eventlog.Log{}
 	for name, cfg := range map[string]natslog.Config{
 		event.CredentialStream:  natslog.Credentials(replicas),
 		compose.OperationStream: natslog.Operations(replicas),
-		event.TrackStream(0):    natslog.Track(0, replicas),
 	} {
-		var err error
-		if logs[name], err = natslog.Open(ctx, js, cfg); err != nil {
+		log, err := natslog.Open(ctx, js, cfg)
+		if err != nil {
 			return nil, err
 		}
+		logs[name] = log
+	}
+	tracks, err := natslog.OpenTracks(ctx, js, natslog.Tracks{Partitions: partitions, Replicas: replicas})
+	if err != nil {
+		return nil, err
+	}
+	for i, track := range tracks {
+		logs[event.TrackStream(i)] = track
 	}
 	return logs, nil
 }
 
 // Restore stores an archive, opened by open, in the empty logs of a ledger that
-// does not run: those of a new data directory, or those of cfg.NATSURL. Nothing
+// does not run, with as many partitions as the archive has: those of a new data directory, or those of cfg.NATSURL. Nothing
 // is stored of an archive that is not sound.
 func Restore(ctx context.Context, cfg Config, open func() (io.ReadCloser, error), expect logarchive.Expect, progress func(done, total uint64)) (result logarchive.Result, err error) {
 	nc, closeAll, err := dialLog(ctx, cfg)
@@ -51,15 +70,10 @@ func Restore(ctx context.Context, cfg Config, open func() (io.ReadCloser, error)
 	if err != nil {
 		return result, fmt.Errorf("use JetStream: %w", err)
 	}
-	opened, err := openArchived(ctx, js, cfg.NATSReplicas)
-	if err != nil {
-		return result, err
+	into := func(streams []string) (map[string]eventlog.Log, error) {
+		return openArchived(ctx, js, cfg.NATSReplicas, streams)
 	}
-	logs := map[string]eventlog.Log{}
-	for name, log := range opened {
-		logs[name] = log
-	}
-	return logarchive.Restore(ctx, open, logs, expect, progress)
+	return logarchive.Restore(ctx, open, into, expect, progress)
 }
 
 // dialLog connects to the NATS of cfg, and starts the embedded one for as long

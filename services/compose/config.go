@@ -20,7 +20,8 @@ type Config struct {
 	NATSURL        string `name:"nats-url" env:"SHIPLEDGER_NATS_URL" help:"NATS to use instead of the embedded one."`
 	NATSMonitorURL string `name:"nats-monitor-url" env:"SHIPLEDGER_NATS_MONITOR_URL" help:"Monitoring address of that NATS: its durability is checked there."`
 	NATSReplicas   int    `name:"nats-replicas" default:"1" env:"SHIPLEDGER_NATS_REPLICAS" help:"Replicas of each stream."`
-	LogMaxBytes    int64  `name:"log-max-bytes" default:"0" env:"SHIPLEDGER_LOG_MAX_BYTES" help:"Bytes that the event log may grow to before it refuses; 0: as far as the disk goes."`
+	Partitions     int    `default:"0" env:"SHIPLEDGER_PARTITIONS" help:"Partitions of a log that is made now, 1 to 64: accounts are spread over them, and each takes as many events as one log does. It stays as it is from then on. 0: those that the log has, one for a new log."`
+	LogMaxBytes    int64  `name:"log-max-bytes" default:"0" env:"SHIPLEDGER_LOG_MAX_BYTES" help:"Bytes that the event log may grow to before it refuses, in equal shares for its partitions; 0: as far as the disk goes."`
 
 	ClickHouseDSN     string `name:"clickhouse-dsn" env:"SHIPLEDGER_CLICKHOUSE_DSN" help:"ClickHouse to use instead of the embedded one."`
 	ClickHouseReadDSN string `name:"clickhouse-read-dsn" env:"SHIPLEDGER_CLICKHOUSE_READ_DSN" help:"The same ClickHouse as a user that may only read, for questions; default: that of SHIPLEDGER_CLICKHOUSE_DSN."`

@@ -3,6 +3,7 @@ package compose
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/keyring"
@@ -33,16 +35,42 @@ const (
 	OpenTimeout = 30 * time.Second
 	stopGrace   = 3 * time.Second
 	// leave is how long a service behind the front door waits for it to move away.
-	leave      = 3 * time.Second
-	trackIndex = 0 // a log has one partition
+	leave = 3 * time.Second
 )
 
 // OperationStream is the short name of what operators decide.
 const OperationStream = "o"
 
-// Archived are the streams of a ledger that an archive holds, in its order.
-func Archived() []string {
-	return []string{event.CredentialStream, OperationStream, event.TrackStream(trackIndex)}
+// Archived are the streams of a ledger of so many partitions that an archive
+// holds, in its order.
+func Archived(partitions int) []string {
+	return append([]string{event.CredentialStream, OperationStream}, trackStreams(partitions)...)
+}
+
+func trackStreams(partitions int) []string {
+	out := make([]string, partitions)
+	for i := range out {
+		out[i] = event.TrackStream(i)
+	}
+	return out
+}
+
+// A Partition of the log.
+type Partition struct {
+	Stream string // its short name
+	Log    *natslog.Log
+}
+
+// Streams gives the short names of partitions.
+func Streams(of []Partition) []string { return trackStreams(len(of)) }
+
+// Readers gives their logs by short name, for who only reads.
+func Readers(of []Partition) map[string]eventlog.Reader {
+	out := make(map[string]eventlog.Reader, len(of))
+	for _, p := range of {
+		out[p.Stream] = p.Log
+	}
+	return out
 }
 
 // A Process is what the parts of a process stand on.
@@ -54,8 +82,6 @@ type Process struct {
 	Spec    *httpapi.Spec
 	// Address is where other processes find this one's API; empty: nowhere.
 	Address string
-	// Stream is the short name of the partition.
-	Stream string
 
 	Peppers  *credential.Peppers
 	Sessions *credential.SessionKeys
@@ -70,6 +96,7 @@ type Process struct {
 	limiter    httpapi.Limiter
 	budgets    lifecycle.Service
 	logs       map[string]*natslog.Log // by stream
+	partitions []Partition             // nil: not opened yet
 	registry   *prometheus.Registry
 	api        *httpapi.API
 }
@@ -78,7 +105,7 @@ type Process struct {
 // other processes know it. ctx should have a deadline.
 func Open(ctx context.Context, cfg Config, secrecy Secrecy, nc *nats.Conn, name string, services []string, logger *slog.Logger) (*Process, error) {
 	p := &Process{
-		Config: cfg, Secrecy: secrecy, Logger: logger, Stream: event.TrackStream(trackIndex), name: name, services: services,
+		Config: cfg, Secrecy: secrecy, Logger: logger, name: name, services: services,
 		logs: map[string]*natslog.Log{}, registry: telemetry.NewRegistry(),
 	}
 	var err error
@@ -168,11 +195,28 @@ func (p *Process) Credentials(ctx context.Context) (*natslog.Log, error) {
 	return p.log(ctx, Accounts, natslog.Credentials(p.Config.NATSReplicas))
 }
 
-// Track gives the log of the partition.
-func (p *Process) Track(ctx context.Context) (*natslog.Log, error) {
-	cfg := natslog.Track(trackIndex, p.Config.NATSReplicas)
-	cfg.MaxBytes = p.Config.LogMaxBytes
-	return p.log(ctx, Ingest, cfg)
+// Partitions gives the partitions of the log in their order. Ingest makes them, and
+// settles how many there are; the others learn it from what it made.
+func (p *Process) Partitions(ctx context.Context) ([]Partition, error) {
+	if p.partitions != nil {
+		return p.partitions, nil
+	}
+	foreign := p.foreign(Ingest)
+	cfg := natslog.Tracks{Replicas: p.Config.NATSReplicas, MaxBytes: p.Config.LogMaxBytes, Foreign: foreign}
+	if !foreign {
+		cfg.Partitions = p.Config.Partitions
+	}
+	logs, err := natslog.OpenTracks(ctx, p.JS, cfg)
+	if other, ok := errors.AsType[*natslog.PartitionsError](err); ok {
+		return nil, fmt.Errorf("%w; set SHIPLEDGER_PARTITIONS to %d or to nothing", err, other.Has)
+	}
+	if err != nil {
+		return nil, askedFor(err, Ingest, foreign)
+	}
+	for i, log := range logs {
+		p.partitions = append(p.partitions, Partition{event.TrackStream(i), log})
+	}
+	return p.partitions, nil
 }
 
 // Operations gives the log of what operators decide.
@@ -191,16 +235,23 @@ func (p *Process) log(ctx context.Context, writer string, cfg natslog.Config) (*
 	if l := p.logs[cfg.Stream]; l != nil {
 		return l, nil
 	}
-	cfg.Foreign = !slices.Contains(p.services, writer)
+	cfg.Foreign = p.foreign(writer)
 	l, err := natslog.Open(ctx, p.JS, cfg)
 	if err != nil {
-		if cfg.Foreign {
-			err = fmt.Errorf("%w; does %s run?", err, writer)
-		}
-		return nil, err
+		return nil, askedFor(err, writer, cfg.Foreign)
 	}
 	p.logs[cfg.Stream] = l
 	return l, nil
+}
+
+// foreign tells whether what a service makes is made by another process.
+func (p *Process) foreign(writer string) bool { return !slices.Contains(p.services, writer) }
+
+func askedFor(err error, writer string, foreign bool) error {
+	if foreign {
+		return fmt.Errorf("%w; does %s run?", err, writer)
+	}
+	return err
 }
 
 // Handler gives the API of this process, for parts that ask others of its parts.

@@ -44,7 +44,7 @@ func (s *Service) batch(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	places, err := s.committer.Reserve(len(bodies))
+	places, err := s.committer(r.Identity.Account).Reserve(len(bodies))
 	if err != nil {
 		return err
 	}

@@ -29,14 +29,20 @@ const (
 // Service answers the operations of ingest.
 type Service struct {
 	spec       *httpapi.Spec
-	committer  *Committer
+	committers []*Committer                                   // by the number of their partition
 	everywhere func(ctx context.Context, account string) bool // nil: there is no other process
 }
 
-// New returns a service that hands what it accepts to the committer. The
-// document says what it accepts.
-func New(spec *httpapi.Spec, committer *Committer) *Service {
-	return &Service{spec: spec, committer: committer}
+// New returns a service that hands what it accepts to the committer of the
+// account's partition (event.PartitionOf); they are named in the order of the
+// partitions, of which there is at least one. The document says what it accepts.
+func New(spec *httpapi.Spec, committers ...*Committer) *Service {
+	return &Service{spec: spec, committers: committers}
+}
+
+// committer gives who decides about an account.
+func (s *Service) committer(account string) *Committer {
+	return s.committers[event.PartitionOf(account, len(s.committers))]
 }
 
 // Telling names who tells the other processes what an account decided, and
@@ -70,7 +76,7 @@ func (s *Service) single(as httpapi.EventBody) httpapi.Handler {
 		if err != nil {
 			return err
 		}
-		places, err := s.committer.Reserve(1)
+		places, err := s.committer(r.Identity.Account).Reserve(1)
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/tracking"
 )
@@ -226,16 +227,34 @@ func (s *Service) change(w http.ResponseWriter, r *httpapi.Request, action track
 		Account: r.Identity.Account, Author: r.Identity.Author(), Action: action,
 		BodyHash: changeHash(r.Operation.ID, r.PathValue("id")+"/"+r.PathValue("version_id"), body), IdempotencyKey: string(credential.RedactIn([]byte(key))),
 	}
-	results, err := s.committer.Submit(r.Context(), []tracking.Input{c}, r.Reverify)
+	results, err := s.committer(r.Identity.Account).Submit(r.Context(), []tracking.Input{c}, r.Reverify)
 	if err != nil {
 		return tracking.Decision{}, err
 	}
 	out := results[0]
 	if out.Err != nil {
-		return out.Decision, out.Err
+		return out.Decision, s.orNotOwner(r, c, out.Err)
 	}
 	w.Header()[httpapi.PositionHeader] = []string{out.Position.String()}
 	return out.Decision, nil
+}
+
+// orNotOwner tells an object of another account from one that exists nowhere, for
+// which the partition of the caller takes what is in another one.
+func (s *Service) orNotOwner(r *httpapi.Request, c *tracking.Change, err error) error {
+	if fault.KindOf(err) != fault.NotFound {
+		return err
+	}
+	for _, committer := range s.committers {
+		if committer == s.committer(c.Account) {
+			continue
+		}
+		results, unknown := committer.Submit(r.Context(), []tracking.Input{tracking.Trial{Change: c}}, r.Reverify)
+		if unknown == nil && fault.KindOf(results[0].Err) == fault.Forbidden {
+			return results[0].Err
+		}
+	}
+	return err
 }
 
 // changeHash stands for what an idempotency key may be used for once. It is

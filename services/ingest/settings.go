@@ -98,7 +98,7 @@ func (s *Service) updateSettings(w http.ResponseWriter, r *httpapi.Request) erro
 // getSettings answers from the write side: whoever changed a setting sees it,
 // and it can be read while the read model is away.
 func (s *Service) getSettings(_ http.ResponseWriter, r *httpapi.Request) error {
-	return r.JSON(http.StatusOK, s.committer.Settings(r.Identity.Account))
+	return r.JSON(http.StatusOK, s.committer(r.Identity.Account).Settings(r.Identity.Account))
 }
 
 func readSettings(_ *httpapi.Request, _ string, body []byte) (tracking.Action, error) {

@@ -42,7 +42,12 @@ type lane struct {
 	rebuilding atomic.Bool
 	// searching says that it keeps rows, for the store has refused some.
 	searching bool
-	gate      gate
+	// turn, if set, is held by the one lane of a rebuild that reads what it lacks of its
+	// partition.
+	turn chan struct{}
+	// pause, if set, is the least time between two stores of the live version.
+	pause time.Duration
+	gate  gate
 	// wanted tells whether anything has arrived since it was asked last.
 	wanted    func() bool
 	decisions func() quarantine.Book
@@ -105,16 +110,31 @@ func (l *lane) follow(ctx context.Context) error {
 		after = l.first.Seq() - 1
 	}
 	l.gate.heed() // before the pace and the book are read, so that nothing is missed
+	last, err := l.log.Last(ctx)
+	if err != nil {
+		return fault.New(fault.Unavailable, "", "the log does not answer").Because(err)
+	}
+	rebuilding, upTo := l.rebuilding.Load(), uint64(0) // 0: it follows the log
+	if rebuilding && l.turn != nil {
+		if rebuilding = last > after+near; rebuilding {
+			select {
+			case l.turn <- struct{}{}:
+				defer func() { <-l.turn }()
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			upTo = last
+		}
+	}
 	cfg, sink := projection.DefaultConfig, readmodel.Sink(l.sink)
-	if l.rebuilding.Load() {
+	cfg.Pause = max(cfg.Pause, l.pause)
+	if rebuilding {
 		cfg, sink = rebuildConfig, sharing{sink, l.wanted}
 		if batch := l.sink.batches(); batch != nil && !l.searching {
 			cfg.Batch = func() readmodel.Batch { return sharingBatch{batch(), l.wanted} }
 		}
 	}
-	if cfg.Backlog, err = l.log.Last(ctx); err != nil {
-		return fault.New(fault.Unavailable, "", "the log does not answer").Because(err)
-	}
+	cfg.Backlog = last
 	cfg.Project, cfg.CodeVersion, cfg.Now = l.config.Project, l.config.CodeVersion, l.config.Now
 	book := decisions{l.decisions()}
 	cfg.Decisions = &book
@@ -123,10 +143,31 @@ func (l *lane) follow(ctx context.Context) error {
 	}
 	l.shelved(cfg.Shelf, book.Last())
 	source := func(ctx context.Context) iter.Seq2[eventlog.Recorded, error] {
-		return l.gate.through(ctx, l.log, after)
+		return until(upTo, l.gate.through(ctx, l.log, after))
 	}
 	_, err = projection.Pump(ctx, l.stream, source, sink, cfg, l)
 	return err
+}
+
+// until yields frames up to and with the one at a sequence; 0: all of them.
+func until(upTo uint64, frames iter.Seq2[eventlog.Recorded, error]) iter.Seq2[eventlog.Recorded, error] {
+	if upTo == 0 {
+		return frames
+	}
+	return func(yield func(eventlog.Recorded, error) bool) {
+		for r, err := range frames {
+			if !yield(r, err) || err == nil && r.Seq >= upTo {
+				return
+			}
+		}
+	}
+}
+
+// livePause is the least time between two stores of a partition of n: from four
+// partitions on the store gets as many inserts a second as of four, down to one a
+// second of each.
+func livePause(n int) time.Duration {
+	return projection.DefaultConfig.Pause * time.Duration(min(max(n, 4), 16)) / 4
 }
 
 func (l *lane) resumed(from readmodel.Progress) {

@@ -14,6 +14,13 @@
 // Every lane is the same loop with the same code. A lane can be made to stand
 // between two frames (see gate); that is all that a comparison needs of it.
 //
+// One projector projects all partitions of the log, a lane for each, and not one
+// projector each partition: a read model is rebuilt, compared and switched as a whole,
+// at one place in every stream, which one process settles without asking others. What
+// that costs is little: an event takes the store as much as it takes the projector, and
+// lanes run side by side. A rebuild reads one partition after the other (Config.Tracks),
+// so that it needs the memory, and the store gets the blocks, that one log would.
+//
 // Of several processes one leads (Config.Lease), and the others stand by. One that was
 // held up may go on when another leads already: it finishes the block that it had
 // begun, which changes nothing because every row is the same by its key, and stops. What it
@@ -102,7 +109,9 @@ type Tables interface {
 type Config struct {
 	// Streams are projected, each in its own order.
 	Streams []Stream
-	Keep    time.Duration // how long a switch can be undone; 0: 24 h
+	// Tracks is how many of them, from the first on, are partitions of the log; 0: one.
+	Tracks int
+	Keep   time.Duration // how long a switch can be undone; 0: 24 h
 	// CodeVersion names this build in certificates.
 	CodeVersion string
 	// Snapshots is the folder of the archives of the log that a replay may be told to
@@ -180,6 +189,7 @@ type State struct {
 // New returns a projector into tables, which it makes. Decisions about replays
 // stand in ops; spec says what its operations accept.
 func New(cfg Config, ops eventlog.Log, tables Tables, spec *httpapi.Spec, logger *slog.Logger) *Service {
+	cfg.Tracks = max(cfg.Tracks, 1)
 	if cfg.Keep <= 0 {
 		cfg.Keep = 24 * time.Hour
 	}
@@ -421,8 +431,12 @@ func (s *Service) startVersion(ctx context.Context, number uint32, rebuilt *repl
 		}
 	}
 	v := &version{number: number}
+	var turn chan struct{} // of the partitions that a rebuild reads
+	if s.cfg.Tracks > 1 {
+		turn = make(chan struct{}, 1)
+	}
 	var closing []func() error
-	for _, stream := range s.cfg.Streams {
+	for i, stream := range s.cfg.Streams {
 		sink, closeSink, err := s.tables.OpenSink(ctx, number)
 		if err != nil {
 			for _, c := range closing {
@@ -435,6 +449,9 @@ func (s *Service) startVersion(ctx context.Context, number uint32, rebuilt *repl
 			version: number, stream: stream.Name, log: stream.Log, sink: finishing{sink},
 			config:    projection.Config{Project: narrowed(s.cfg.Project, part), CodeVersion: s.cfg.CodeVersion, Now: s.cfg.Now},
 			decisions: s.ops.decisions, moved: s.wake, logger: s.logger, done: make(chan struct{}),
+		}
+		if i < s.cfg.Tracks {
+			l.turn, l.pause = turn, livePause(s.cfg.Tracks)
 		}
 		if part.From.Stream == stream.Name {
 			l.first = part.From.Offset
@@ -571,7 +588,8 @@ func (s *Service) observe(l *lane, upTo readmodel.Progress, events, unknown int)
 	s.received.WithLabelValues(l.stream).Set(float64(upTo.Time.UnixMilli()) / 1000)
 }
 
-// State gives how far the live version is; the progress is of the first stream.
+// State gives how far the live version is; the progress is of the stream that has
+// heard last.
 func (s *Service) State() State {
 	s.mu.Lock()
 	v, err := s.versions[s.active], s.err

@@ -26,13 +26,14 @@ func (v *version) stop() {
 	}
 }
 
-// state is that of all streams together: the progress is of the first.
+// state is that of all streams together: the progress is of the one with the newest
+// event.
 func (v *version) state() State {
 	var all State
 	var errs []error
 	for i, l := range v.lanes {
 		s := l.State()
-		if i == 0 {
+		if i == 0 || s.Progress.Time.After(all.Progress.Time) {
 			all.Progress = s.Progress
 		}
 		all.Events += s.Events

@@ -26,6 +26,7 @@ func main() {
 		Ingest     int    `default:"1" help:"Processes of ingest."`
 		Query      int    `default:"1" help:"Processes of query."`
 		Accounts   int    `default:"1" help:"Processes of accounts."`
+		Partitions int    `env:"SHIPLEDGER_PARTITIONS" help:"Partitions of a log that is made now, 1 to 64."`
 		Projectors int    `default:"2" help:"Processes of projector, of which one projects and the others stand by."`
 	}
 	k := kong.Parse(&args, kong.Description("Run every service as a process of its own."))
@@ -38,7 +39,7 @@ func main() {
 	defer cancel()
 	system, err := separate.Start(opening, separate.Config{
 		Programs: args.Programs, Data: data, Addr: args.Addr, DSN: args.DSN, ReadDSN: args.ReadDSN, Log: os.Stderr,
-		Env:    handedOn(),
+		Env: handedOn(), Partitions: args.Partitions,
 		Counts: map[string]int{"ingest": args.Ingest, "query": args.Query, "accounts": args.Accounts, "projector": args.Projectors},
 	})
 	k.FatalIfErrorf(err)

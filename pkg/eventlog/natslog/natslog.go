@@ -35,6 +35,8 @@ type Config struct {
 	MaxBytes int64  // what the stream may grow to; 0 means as far as the disk goes
 	// Foreign says that the stream is somebody else's to make: it is waited for.
 	Foreign bool
+
+	metadata map[string]string // that it is made with
 }
 
 // Track is the stream of a partition.
@@ -84,8 +86,9 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Log, error)
 	if maxBytes == 0 {
 		maxBytes = -1
 	}
-	s, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: cfg.Stream, Subjects: []string{cfg.Subject},
+	s, err := createOrUpdate(ctx, js, jetstream.StreamConfig{
+		Metadata: cfg.metadata,
+		Name:     cfg.Stream, Subjects: []string{cfg.Subject},
 		Storage: jetstream.FileStorage, Compression: jetstream.S2Compression,
 		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxBytes: maxBytes,
 		DenyDelete: true, DenyPurge: true, AllowDirect: true,
@@ -95,6 +98,24 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Log, error)
 		return nil, fmt.Errorf("open stream %s: %w", cfg.Stream, err)
 	}
 	return newLog(js, s, cfg), nil
+}
+
+// createOrUpdate makes the stream, or makes one that is there as cfg has it, but
+// for its metadata, which stand.
+func createOrUpdate(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
+	for {
+		s, err := js.Stream(ctx, cfg.Name)
+		if err == nil {
+			cfg.Metadata = kept(s.CachedInfo().Config.Metadata, cfg.Metadata)
+			return js.UpdateStream(ctx, cfg)
+		}
+		if !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil, err
+		}
+		if s, err = js.CreateStream(ctx, cfg); !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return s, err
+		}
+	}
 }
 
 func newLog(js jetstream.JetStream, s jetstream.Stream, cfg Config) *Log {

@@ -306,10 +306,9 @@ func (m *Model) compareTable(ctx context.Context, c replay.Comparison, name stri
 	}
 	if c.Part.From.Offset > 0 {
 		where = append(where, "pos >= {from:UInt64}")
-		t.params["from"] = uint64(c.Part.From.Offset)
-		if name != "dep_by_env" { // which has deployments only, of one stream
+		t.params["from"], t.params["stream"] = uint64(c.Part.From.Offset), c.Part.From.Stream
+		if name != "dep_by_env" {
 			where = append(where, "stream = {stream:String}")
-			t.params["stream"] = c.Part.From.Stream
 		}
 	}
 	var err error
@@ -320,6 +319,9 @@ func (m *Model) compareTable(ctx context.Context, c replay.Comparison, name stri
 		conditions := slices.Clone(where)
 		if side == 1 && c.Part.From.Offset > 0 && newestOf[name] {
 			conditions = append(conditions, fmt.Sprintf("(%s) IN (SELECT %[1]s FROM %s)", strings.Join(t.key, ", "), t.sides[0]))
+		}
+		if name == "dep_by_env" && c.Part.From.Offset > 0 { // it does not say which stream; an account's deployments are all of one
+			conditions = append(conditions, "account IN (SELECT account FROM deployments"+suffix(version)+cloneSuffix+" WHERE stream = {stream:String})")
 		}
 		t.sides[side] = name + suffix(version) + cloneSuffix + " FINAL"
 		if len(conditions) > 0 {
@@ -512,10 +514,11 @@ func (t *comparedTable) difference(ctx context.Context, sides [2]map[string]stri
 		return d, nil //nolint:nilerr // a table without it says nothing about its event
 	}
 	// Of the old tables: the rebuilt events may be what is wrong.
+	// Where the row does not say which stream it is of, it is a deployment, of a partition.
 	events := strings.Replace(strings.Fields(t.sides[0])[0], t.name+"_v", "events_v", 1)
 	err = t.ask(ctx, "read the event behind a row", `
-		SELECT stream, id, toString(type), subject FROM `+events+` FINAL WHERE account = {whose:String} AND pos = {pos:UInt64} LIMIT 1`,
-		params{"whose": row["account"], "pos": pos}, func(rows scanner) error {
+		SELECT stream, id, toString(type), subject FROM `+events+` FINAL WHERE account = {whose:String} AND pos = {pos:UInt64} AND ({of:String} IN ('', stream)) ORDER BY stream DESC LIMIT 1`,
+		params{"whose": row["account"], "pos": pos, "of": row["stream"]}, func(rows scanner) error {
 			var stream, kind, subject string
 			var id []byte
 			if err := rows.Scan(&stream, &id, &kind, &subject); err != nil {

@@ -4,6 +4,7 @@ package ingestpart
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	mathrand "math/rand/v2"
 	"time"
 
@@ -11,35 +12,44 @@ import (
 
 	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
 	"github.com/shipledger/shipledger/pkg/httpapi"
-	"github.com/shipledger/shipledger/pkg/keyring"
-	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/services/compose"
 	"github.com/shipledger/shipledger/services/ingest"
 )
 
 // New gives the part.
 func New(ctx context.Context, p *compose.Process) (compose.Part, error) {
-	track, err := p.Track(ctx)
+	partitions, err := p.Partitions(ctx)
 	if err != nil {
 		return compose.Part{}, err
 	}
-	committer := ingest.NewCommitter(track, p.Stream, time.Now, newIDs(), p.Logger)
 	snapshots, err := natslog.OpenObjects(ctx, p.JS, "STATE", "What decisions are made on, so that a start need not fold the whole log", p.Config.NATSReplicas)
 	if err != nil {
 		return compose.Part{}, err
 	}
-	committer.Keep(snapshots)
-	committer.SetDefaults(p.Config.Settings.Defaults())
-	committer.Share(p.Book)
-	service := ingest.New(p.Spec, committer).Telling(func(ctx context.Context, account string) bool {
+	part := compose.Part{Service: compose.Ingest}
+	var committers []*ingest.Committer
+	for _, partition := range partitions {
+		c := ingest.NewCommitter(partition.Log, partition.Stream, time.Now, newIDs(), p.Logger)
+		c.Keep(snapshots)
+		c.SetDefaults(p.Config.Settings.Defaults())
+		c.Share(p.Book)
+		committers = append(committers, c)
+		part.Core = append(part.Core, c)
+		part.Flights = append(part.Flights, c.Flight())
+		part.Collectors = append(part.Collectors, c.Collectors()...)
+	}
+	part.Handlers = ingest.New(p.Spec, committers...).Telling(func(ctx context.Context, account string) bool {
 		revision, err := p.Book.Share(ctx, account)
 		return err == nil && p.Nodes.AwaitBeside(ctx, revision)
-	})
-	return compose.Part{
-		Service: compose.Ingest, Handlers: service.Handlers(), Core: []lifecycle.Service{committer},
-		Flights: []*keyring.Flight{committer.Flight()}, Collectors: committer.Collectors(),
-		Checks: []compose.Check{{Part: httpapi.PartLog, Ask: func(context.Context) error { return committer.Healthy() }}},
-	}, nil
+	}).Handlers()
+	part.Checks = []compose.Check{{Part: httpapi.PartLog, Ask: func(context.Context) error {
+		var errs []error
+		for _, c := range committers {
+			errs = append(errs, c.Healthy())
+		}
+		return errors.Join(errs...)
+	}}}
+	return part, nil
 }
 
 // newIDs gives the committer's source of ids: unpredictable and rising within a

@@ -5,11 +5,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
-	"slices"
 
 	"github.com/shipledger/shipledger/pkg/credential"
 	"github.com/shipledger/shipledger/pkg/event"
@@ -19,13 +19,14 @@ import (
 	"github.com/shipledger/shipledger/pkg/lease"
 	"github.com/shipledger/shipledger/pkg/lifecycle"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+	"github.com/shipledger/shipledger/pkg/replay"
 	"github.com/shipledger/shipledger/services/compose"
 	"github.com/shipledger/shipledger/services/projector"
 )
 
 // New gives the part, which keeps model.
 func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose.Part, error) {
-	track, err := p.Track(ctx)
+	partitions, err := p.Partitions(ctx)
 	if err != nil {
 		return compose.Part{}, err
 	}
@@ -45,30 +46,46 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 	// no other process reaches is this one's alone.
 	owner := rand.Text()
 	place := cmp.Or(model.Place(), owner)
-	lead := lease.New(lease.Config{Key: "projector." + p.Stream + "." + place, Owner: owner, Value: p.Address}, leases, p.Logger)
-	audit := projector.NewAudit(track, model, p.Stream, p.Config.AuditEvery, p.Logger)
+	lead := lease.New(lease.Config{Key: "projector." + replay.Ledger + "." + place, Owner: owner, Value: p.Address}, leases, p.Logger)
+	var streams []projector.Stream
+	var audits []*projector.Audit
+	part := compose.Part{Service: compose.Projector}
+	for _, partition := range partitions {
+		streams = append(streams, projector.Stream{Name: partition.Stream, Log: partition.Log})
+		audit := projector.NewAudit(partition.Log, model, partition.Stream, p.Config.AuditEvery, p.Logger)
+		audits = append(audits, audit)
+		part.Beside = append(part.Beside, audit)
+		part.Collectors = append(part.Collectors, audit.Collectors()...)
+	}
+	streams = append(streams, projector.Stream{Name: event.CredentialStream, Log: credentials}, projector.Stream{Name: compose.OperationStream, Log: operations})
 	service := projector.New(projector.Config{
-		Streams: []projector.Stream{{Name: p.Stream, Log: track}, {Name: event.CredentialStream, Log: credentials}, {Name: compose.OperationStream, Log: operations}},
-		Keep:    p.Config.ReplayKeep, Snapshots: p.Config.Snapshots, CodeVersion: p.Config.Version, Operator: p.Ring.Operator, Entropy: rand.Reader, Lease: lead,
+		Streams: streams, Tracks: len(partitions),
+		Keep: p.Config.ReplayKeep, Snapshots: p.Config.Snapshots, CodeVersion: p.Config.Version, Operator: p.Ring.Operator, Entropy: rand.Reader, Lease: lead,
 	}, operations, model, p.Spec, p.Logger)
 	believed, err := credential.ParsePrefixes(p.Config.FrontDoors)
 	if err != nil {
 		return compose.Part{}, fmt.Errorf("read the front doors: %w", err)
 	}
-	return compose.Part{
-		Front:   func(api http.Handler) http.Handler { return handOver(lead, p, believed, api) },
-		Service: compose.Projector, Handlers: service.Handlers(), Beside: []lifecycle.Service{audit}, Core: []lifecycle.Service{service},
-		Collectors: slices.Concat(service.Collectors(), audit.Collectors()),
-		Checks:     Checks(service, audit),
-	}, nil
+	part.Front = func(api http.Handler) http.Handler { return handOver(lead, p, believed, api) }
+	part.Handlers, part.Core = service.Handlers(), []lifecycle.Service{service}
+	part.Collectors = append(part.Collectors, service.Collectors()...)
+	part.Checks = Checks(service, audits...)
+	return part, nil
 }
 
-// Checks tell how a projector and its audit feel. Events that are missing or set
+// Checks tell how a projector and its audits feel. Events that are missing or set
 // aside withhold no answer: others are as right as before.
-func Checks(service *projector.Service, audit *projector.Audit) []compose.Check {
+func Checks(service *projector.Service, audits ...*projector.Audit) []compose.Check {
+	balanced := func() error {
+		var errs []error
+		for _, a := range audits {
+			errs = append(errs, a.Healthy())
+		}
+		return errors.Join(errs...)
+	}
 	return []compose.Check{
 		{Part: "projector", Ask: func(context.Context) error { return service.Healthy() }},
-		{Part: "ledger", Ask: func(context.Context) error { return audit.Healthy() }, Mild: true},
+		{Part: "ledger", Ask: func(context.Context) error { return balanced() }, Mild: true},
 		{Part: "quarantine", Ask: func(context.Context) error { return service.Quarantine() }, Mild: true},
 	}
 }

@@ -5,6 +5,7 @@ package querypart
 import (
 	"context"
 	"crypto/rand"
+	"maps"
 
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
@@ -20,7 +21,7 @@ import (
 
 // New gives the part, which reads model.
 func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose.Part, error) {
-	track, err := p.Track(ctx)
+	partitions, err := p.Partitions(ctx)
 	if err != nil {
 		return compose.Part{}, err
 	}
@@ -32,17 +33,19 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 	if err != nil {
 		return compose.Part{}, err
 	}
-	logs := map[string]eventlog.Reader{p.Stream: track, event.CredentialStream: credentials, compose.OperationStream: operations}
+	tracks := compose.Readers(partitions)
+	logs := maps.Clone(tracks)
+	logs[event.CredentialStream], logs[compose.OperationStream] = credentials, operations
 	keeper, err := openKeeper(ctx, p, logs)
 	if err != nil {
 		return compose.Part{}, err
 	}
 	live := feed.New(feed.Config{}, logs, query.Render, p.Logger)
-	service := query.New(model, p.Stream).Auditing(event.CredentialStream, compose.OperationStream).Keys(p.Ring.Record).Counting(p.Ring, p.Usage).
+	service := query.New(model, compose.Streams(partitions)...).Auditing(event.CredentialStream, compose.OperationStream).Keys(p.Ring.Record).Counting(p.Ring, p.Usage).
 		Streaming(live, p.Config.Heartbeat).
 		Following(event.CredentialStream, func() event.Offset { return event.At(p.Ring.Applied(), 0) }).
-		Accounting(map[string]eventlog.Reader{p.Stream: track}).
-		Exporting(keeper, p.Ring.Operator, compose.Archived()...)
+		Accounting(tracks).
+		Exporting(keeper, p.Ring.Operator, compose.Archived(len(partitions))...)
 	return compose.Part{
 		Service: compose.Query, Handlers: service.Handlers(), Beside: []lifecycle.Service{keeper}, Core: []lifecycle.Service{live},
 		Checks: []compose.Check{{Part: httpapi.PartReadModel, Ask: func(ctx context.Context) error {
