@@ -19,3 +19,18 @@ type Freshness interface {
 	// made each on their own from the same events may differ.
 	Edition() uint32
 }
+
+type askedAsOf struct{}
+
+// AfterAsOf says to the questions behind ctx that their caller has asked AsOf: an
+// answer need not hold more than that one said. A model that keeps what it read
+// before is spared to ask anew how far it is.
+func AfterAsOf(ctx context.Context) context.Context {
+	if AskedAsOf(ctx) {
+		return ctx
+	}
+	return context.WithValue(ctx, askedAsOf{}, true)
+}
+
+// AskedAsOf tells whether the caller of a question has asked AsOf.
+func AskedAsOf(ctx context.Context) bool { return ctx.Value(askedAsOf{}) != nil }

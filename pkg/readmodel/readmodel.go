@@ -287,7 +287,8 @@ type MatrixFilter struct {
 func (f *MatrixFilter) Past() bool { return !f.At.IsZero() || !f.KnownAt.IsZero() }
 
 // A Matrix says what is live where (contract 15), a page of products at a time.
-// Its products and environments are without Description and Extra.
+// Its products and environments are without Description and Extra. What it points
+// to may be shared with other answers: nobody may change it.
 type Matrix struct {
 	Environments []EnvironmentRow // by class order, then name; those that hold a cell of Items or that the filter names
 	Items        []MatrixItem     // by product name
@@ -299,6 +300,7 @@ type MatrixItem struct {
 	Product ProductRow
 	Drift   bool         // its visible cells hold different versions
 	Cells   []MatrixCell // in the order of Environments; only those that ever had a success or have an attempt
+	Memo    *Memo        // the same as long as the item and the names of its environments are; nil where the model keeps none
 }
 
 // MatrixCell is what is live of a product in an environment.

@@ -176,9 +176,12 @@ var noAsOf = []byte(`"as_of":{"position":"","time":null}}`)
 // what the answer shows. How new that is does not count, so the tag lasts while
 // others write; it is weak for that reason.
 func encode(answer any) (*kept, error) {
-	body, err := json.Marshal(answer, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true), json.Deterministic(true))
-	if err != nil {
-		return nil, fmt.Errorf("write an answer: %w", err)
+	body, ok := answer.(written)
+	if !ok {
+		var err error
+		if body, err = marshal(answer); err != nil {
+			return nil, err
+		}
 	}
 	k := &kept{body: body, packed: &packed{}}
 	if head, ok := bytes.CutSuffix(body, noAsOf); ok {
@@ -187,6 +190,17 @@ func encode(answer any) (*kept, error) {
 	sum := sha256.Sum256(k.body)
 	k.tag = `W/"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
 	return k, nil
+}
+
+// written is an answer, or a piece of one, as marshal writes it.
+type written []byte
+
+func marshal(value any) (written, error) {
+	b, err := json.Marshal(value, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true), json.Deterministic(true))
+	if err != nil {
+		return nil, fmt.Errorf("write an answer: %w", err)
+	}
+	return b, nil
 }
 
 // write answers, with 304 where the caller has it.

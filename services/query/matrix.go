@@ -1,6 +1,7 @@
 package query
 
 import (
+	"bytes"
 	"net/http"
 	"strings"
 
@@ -30,11 +31,43 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	for i := range m.Environments {
 		names[m.Environments[i].ID] = m.Environments[i].Name
 	}
-	items := show(m.Items, func(row *readmodel.MatrixItem) matrixItem { return matrixItemOf(row, names) })
-	return read.answer(w, matrix{
+	frame, err := marshal(matrix{
 		Environments: show(m.Environments, matrixColumnOf),
-		List:         httpapi.NewList(r, items, after, httpapi.AsOf{}),
+		List:         httpapi.NewList[matrixItem](r, nil, after, httpapi.AsOf{}),
 	})
+	if err != nil {
+		return err
+	}
+	items := make([][]byte, len(m.Items))
+	for i := range m.Items {
+		row := &m.Items[i]
+		if items[i], err = row.Memo.Made(func() ([]byte, error) { return marshal(matrixItemOf(row, names)) }); err != nil {
+			return err
+		}
+	}
+	return read.answer(w, fill(frame, items))
+}
+
+// noItems is where the items of a list belong. No text holds it: its quotes would be
+// escaped.
+var noItems = []byte(`"items":[]`)
+
+// fill puts the items of a list, each written already, into one without any.
+func fill(frame written, items [][]byte) written {
+	head, tail, _ := bytes.Cut(frame, noItems)
+	size := len(frame) + len(items)
+	for _, item := range items {
+		size += len(item)
+	}
+	out := make(written, 0, size)
+	out = append(append(out, head...), noItems[:len(noItems)-1]...)
+	for i, item := range items {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, item...)
+	}
+	return append(append(out, ']'), tail...)
 }
 
 // matrixFilter reads what the matrix is narrowed by. It must be asked behind fresh.

@@ -158,6 +158,7 @@ func (s *Service) await(r *httpapi.Request, want map[string]event.Offset, stream
 			return nil, err
 		}
 		if err == nil && s.reached(progress, want, streams) {
+			r.Request = r.WithContext(readmodel.AfterAsOf(r.Context())) // whatever is asked now need not be newer
 			return slices.DeleteFunc(slices.Clone(progress), func(p readmodel.Progress) bool { return !slices.Contains(streams, p.Stream) }), nil
 		}
 		select {

@@ -85,6 +85,10 @@ type Config struct {
 	// Writers is how many connections one Writer inserts on. Default: 3.
 	Writers int
 
+	// HotBytes bounds what is kept in memory of accounts that are asked about again.
+	// Negative: nothing is kept. Default: 96 MiB.
+	HotBytes int64
+
 	// Now is the clock. It only decides how far back a first look at a list
 	// goes, never what the answer is. Default: time.Now.
 	Now func() time.Time
@@ -107,6 +111,7 @@ func (c Config) withDefaults() Config {
 	c.FollowInterval = orDefault(c.FollowInterval, 500*time.Millisecond)
 	c.MaxReaders = orDefault(c.MaxReaders, 32)
 	c.Writers = orDefault(c.Writers, 3)
+	c.HotBytes = orDefault(c.HotBytes, defaultHotBytes)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -174,6 +179,7 @@ type Model struct {
 	conn   driver.Conn
 	slow   driver.Conn // for comparing whole tables
 	active atomic.Uint32
+	hot    *hot
 }
 
 // Place names the database, alike in every process that was given its address; ""
@@ -193,6 +199,7 @@ func Open(_ context.Context, cfg Config, logger *slog.Logger) (*Model, error) {
 		return nil, fmt.Errorf("configure ClickHouse: %w", err)
 	}
 	m := &Model{cfg: cfg.withDefaults(), logger: logger}
+	m.hot = newHot(m.cfg.HotBytes)
 	m.active.Store(firstVersion)
 	conn, err := clickhouse.Open(m.readerOptions())
 	if err != nil {

@@ -21,7 +21,9 @@ func (m *Model) CellRuns(ctx context.Context, account string, f readmodel.CellFi
 
 // DeliveriesOf asks what metrics are made of, of one version of the tables, which
 // need not be the live one.
-func (m *Model) DeliveriesOf(version uint32) readmodel.Deliveries { return question{m, version} }
+func (m *Model) DeliveriesOf(version uint32) readmodel.Deliveries {
+	return question{Model: m, version: version}
+}
 
 // ProgressOf says how far a version is, which need not be the live one.
 func (m *Model) ProgressOf(ctx context.Context, version uint32) ([]readmodel.Progress, error) {

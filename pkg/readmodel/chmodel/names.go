@@ -57,7 +57,16 @@ func (m *Model) EnvironmentNamed(ctx context.Context, account, name string) (eve
 
 // meaning reads a table that is empty until something is renamed.
 func (m *Model) meaning(ctx context.Context, account string, object readmodel.Object, name string, derived uuid.UUID) (uuid.UUID, error) {
-	id, err := one(ctx, m.now(), "read what a name means", `
+	q := m.now()
+	if s, err := q.hot(ctx, account, meaningParts); err != nil {
+		return derived, err
+	} else if s != nil {
+		if meant, ok := s.meanings[meaningOf{object, name}]; ok {
+			return meant.id, nil
+		}
+		return derived, nil
+	}
+	id, err := one(ctx, q, "read what a name means", `
 		SELECT id FROM names_vN WHERE account = {account:String} AND object = {object:String} AND name = {name:String}
 		ORDER BY pos DESC LIMIT 1`,
 		params{"account": account, "object": string(object), "name": name}, func(s scanner) (id uuid.UUID, err error) {

@@ -296,8 +296,16 @@ func spotOf(c *readmodel.Cell) spot {
 	return spot{uuid.UUID(c.Record.ProductID), uuid.UUID(c.Record.EnvironmentID), inc(&c.Record)}
 }
 
+func (a *attempt) spot() spot {
+	return spot{uuid.UUID(a.product), uuid.UUID(a.environment), uint32(a.productIncarnation)<<16 | uint32(a.environmentIncarnation)}
+}
+
 func markOf(c *readmodel.Cell) mark {
 	return mark{c.EffectiveAt.UnixMilli(), uint64(c.Position.Offset)}
+}
+
+func markOfAttempt(a *readmodel.LastAttempt) mark {
+	return mark{a.At.UnixMilli(), uint64(a.Position.Offset)}
 }
 
 // occupantsAt gives what was live in the cells of some products and environments

@@ -98,7 +98,7 @@ func (w *Writer) Quarantine(ctx context.Context, f readmodel.QuarantineFilter, p
 		where += " AND (stream, pos) > ({after_stream:String}, {after:UInt64})"
 		b["after_stream"], b["after"] = after.Stream, uint64(after.Offset)
 	}
-	return list(ctx, question{w.model, w.version}, "read the quarantine", `
+	return list(ctx, question{Model: w.model, version: w.version}, "read the quarantine", `
 		SELECT stream, pos, account, id, type, subject, received_ms, frame, events, state, reason, behind, code_version, attempts, decision, aside_ms, turn
 		FROM quarantine_vN FINAL WHERE `+where+` ORDER BY stream, pos LIMIT {limit:UInt32}`, b, scanQuarantine)
 }

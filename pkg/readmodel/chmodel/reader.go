@@ -80,10 +80,11 @@ func (e enough) Unwrap() error { return e.error }
 type question struct {
 	*Model
 	version uint32
+	edges   *edges // of the account that it is about, where they are kept and about has looked
 }
 
 // now fixes the version of the tables for all statements of one question.
-func (m *Model) now() question { return question{m, m.Active()} }
+func (m *Model) now() question { return question{Model: m, version: m.Active()} }
 
 func (q question) ask(ctx context.Context, doing, sql string, p params, scan func(scanner) error) error {
 	return q.Model.ask(ctx, doing, strings.ReplaceAll(sql, "_vN", suffix(q.version)), p, scan)
@@ -118,7 +119,17 @@ func one[R any](ctx context.Context, q question, doing, sql string, p params, sc
 
 // AsOf implements readmodel.Reader.
 func (m *Model) AsOf(ctx context.Context) ([]readmodel.Progress, error) {
-	return m.progress(ctx, m.Active())
+	return m.now().asOf(ctx)
+}
+
+// asOf asks how far the tables are, for the caller and for what is kept.
+func (q question) asOf(ctx context.Context) ([]readmodel.Progress, error) {
+	asking := q.Model.hot.seen.asking()
+	progress, err := q.progress(ctx, q.version)
+	if err == nil {
+		q.Model.hot.seen.learn(q.version, asking, progress)
+	}
+	return progress, err
 }
 
 // What an account has now: earlier incarnations of products and environments
@@ -152,6 +163,12 @@ type names struct {
 // namesOf looks up what rows speak of. Two small reads by key cost a third of a
 // join, which also could not stop at a page.
 func (q question) namesOf(ctx context.Context, account string, rows []identity) (names, error) {
+	if len(rows) == 0 {
+		return names{}, nil
+	}
+	if s, err := q.hot(ctx, account, nameParts); err != nil || s != nil {
+		return s.names(), err
+	}
 	products, environments := map[event.ProductID]bool{}, map[event.EnvironmentID]bool{}
 	for _, r := range rows {
 		products[r.product] = true
@@ -863,7 +880,18 @@ func (q question) countBuilds(ctx context.Context, account string, versions []re
 // Matrix implements readmodel.Reader.
 func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (readmodel.Matrix, error) {
 	q := m.now()
-	environments, products, err := q.edges(ctx, account, f, readmodel.Page{After: p.After, Limit: p.Limit + 1})
+	if !f.Past() {
+		if s, err := q.hot(ctx, account, matrixParts); err != nil {
+			return readmodel.Matrix{}, err
+		} else if s != nil {
+			return s.matrix(f, p), nil
+		}
+	}
+	q, err := q.about(ctx, account)
+	if err != nil {
+		return readmodel.Matrix{}, err
+	}
+	environments, products, err := q.margins(ctx, account, f, readmodel.Page{After: p.After, Limit: p.Limit + 1})
 	if err != nil {
 		return readmodel.Matrix{}, err
 	}
@@ -907,9 +935,9 @@ func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFi
 	return out, nil
 }
 
-// edges gives the columns, and the products of a page: side by side, unless it takes
+// margins gives the columns, and the products of a page: side by side, unless it takes
 // the columns to know the products.
-func (q question) edges(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (columns []readmodel.EnvironmentRow, products []readmodel.ProductRow, err error) {
+func (q question) margins(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (columns []readmodel.EnvironmentRow, products []readmodel.ProductRow, err error) {
 	if f.DriftOnly {
 		if columns, err = q.columns(ctx, account, f); err != nil || len(columns) == 0 {
 			return nil, nil, err
@@ -964,6 +992,9 @@ func (q question) fitting(ctx context.Context, account string, products []readmo
 
 // columns gives the environments that may be columns, in the order of the matrix.
 func (q question) columns(ctx context.Context, account string, f readmodel.MatrixFilter) ([]readmodel.EnvironmentRow, error) {
+	if q.edges != nil {
+		return q.edges.columnsOf(f), nil
+	}
 	b := params{"account": account}
 	where := createdBy(f, b)
 	if f.Environment != (event.EnvironmentID{}) {
@@ -974,10 +1005,13 @@ func (q question) columns(ctx context.Context, account string, f readmodel.Matri
 		SELECT `+environmentNames+` FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted `+where,
 		b, scanEnvironmentOf(account))
 	out = slices.DeleteFunc(out, func(e readmodel.EnvironmentRow) bool { return !f.Column(&e) })
-	slices.SortFunc(out, func(a, b readmodel.EnvironmentRow) int {
-		return cmp.Or(cmp.Compare(a.Class.Order(), b.Class.Order()), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(out, func(a, b readmodel.EnvironmentRow) int { return compareColumns(&a, &b) })
 	return out, err
+}
+
+// compareColumns orders the columns of the matrix.
+func compareColumns(a, b *readmodel.EnvironmentRow) int {
+	return cmp.Or(cmp.Compare(a.Class.Order(), b.Class.Order()), cmp.Compare(a.Name, b.Name))
 }
 
 // inColumns narrows cells to the columns that a filter names.
@@ -994,6 +1028,9 @@ func inColumns(f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, b p
 }
 
 func (q question) matrixProducts(ctx context.Context, account string, f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, p readmodel.Page) ([]readmodel.ProductRow, error) {
+	if q.edges != nil && !f.DriftOnly {
+		return q.edges.productsOf(f, p), nil
+	}
 	b := params{"account": account, "after": p.After, "limit": limit(p)}
 	where := createdBy(f, b)
 	if f.Product != (event.ProductID{}) {

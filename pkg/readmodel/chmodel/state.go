@@ -28,7 +28,10 @@ func (m *Model) Changes(ctx context.Context, account string, f readmodel.ChangeF
 			return nil, err
 		}
 	}
-	q := m.now()
+	q, err := m.now().about(ctx, account)
+	if err != nil {
+		return nil, err
+	}
 	columns, err := q.comparedColumns(ctx, account, f)
 	if err != nil || len(columns) == 0 {
 		return nil, err
@@ -216,7 +219,7 @@ func (m *Model) Stays(ctx context.Context, account string, f readmodel.StayFilte
 	}
 	q := m.now()
 	inc, names, err := q.livingCell(ctx, account, f.Product, f.Environment)
-	if err != nil || len(names.products) == 0 || len(names.environments) == 0 {
+	if err != nil || names.products[f.Product].ID != f.Product || names.environments[f.Environment].ID != f.Environment {
 		return nil, err
 	}
 	b["inc"] = inc

@@ -1,0 +1,328 @@
+package chmodel_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/uuid"
+	"github.com/oklog/ulid/v2"
+	"pgregory.net/rapid"
+
+	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+)
+
+// coldBeside gives a second model on the tables of one that keeps nothing.
+func coldBeside(tb testing.TB, m *chmodel.Model, cfg chmodel.Config) *chmodel.Model {
+	tb.Helper()
+	cfg.HotBytes = -1
+	cold, err := chmodel.Open(tb.Context(), cfg, logger(tb))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = cold.Close() })
+	if cold.Database() != m.Database() {
+		tb.Fatal("not the same tables")
+	}
+	return cold
+}
+
+// countStatements counts the statements behind ctx.
+func countStatements(ctx context.Context) (counted context.Context, count func() int64) {
+	var n atomic.Int64
+	return clickhouse.Context(ctx, clickhouse.WithProfileInfo(func(*clickhouse.ProfileInfo) { n.Add(1) })), n.Load
+}
+
+// life is a history of two accounts that goes on between reads.
+type life struct {
+	t      *rapid.T
+	stream string
+	all    []readmodel.Rows // of each event, by offset
+	at     event.Position
+	counts map[uuid.UUID]uint16 // incarnations of products and environments
+	gone   map[uuid.UUID]bool
+	titles map[uuid.UUID]string
+	people []string
+	nth    int
+}
+
+var (
+	lifeProducts     = []string{"api", "Web", "jobs"}
+	lifeEnvironments = []string{"dev", "qa", "production"}
+)
+
+func (l *life) next() event.Position {
+	l.at.Offset++
+	return l.at
+}
+
+// event gives the rows of one event of an account.
+func (l *life) event(account string) readmodel.Rows {
+	pick := func(of []string, label string) string { return rapid.SampledFrom(of).Draw(l.t, label) }
+	product, environment := pick(lifeProducts, "product"), pick(lifeEnvironments, "environment")
+	productID, environmentID := event.ProductIDOf(account, product), event.EnvironmentIDOf(account, environment)
+	at := epoch.Add(time.Duration(rapid.IntRange(0, 50).Draw(l.t, "time")) * time.Hour)
+	p := l.next()
+	l.nth++
+	var rows readmodel.Rows
+	kind := event.Type("deployment.completed")
+	switch what := rapid.IntRange(0, 11).Draw(l.t, "what"); what {
+	case 0, 1: // made, deleted, renamed or made again
+		id := uuid.UUID(productID)
+		l.turn(id, product)
+		rows.Products = []readmodel.ProductRow{{Account: account, Position: p, Product: event.Product{
+			ID: productID, Name: l.titles[id], Incarnation: l.counts[id], Deleted: l.gone[id], CreatedAt: epoch,
+		}}}
+		rows.Names = []readmodel.NameRow{{Account: account, Object: readmodel.ProductObject, Name: l.titles[id], ID: id, Position: p}}
+		kind = "product.renamed"
+	case 2, 3:
+		id := uuid.UUID(environmentID)
+		l.turn(id, environment)
+		rows.Environments = []readmodel.EnvironmentRow{{Account: account, Position: p, Environment: event.Environment{
+			ID: environmentID, Name: l.titles[id], Incarnation: l.counts[id], Deleted: l.gone[id], CreatedAt: epoch,
+			Class: rapid.SampledFrom([]event.Class{event.Other, event.Development, event.Production}).Draw(l.t, "class"),
+		}}}
+		rows.Names = []readmodel.NameRow{{Account: account, Object: readmodel.EnvironmentObject, Name: l.titles[id], ID: id, Position: p}}
+		kind = "environment.renamed"
+	case 4:
+		kind = "version.created" // nothing of what is kept
+	default:
+		rec := event.Record{
+			Kind: event.Deployment, Account: account, ProductID: productID, EnvironmentID: environmentID,
+			ProductIncarnation: l.counts[uuid.UUID(productID)], EnvironmentIncarnation: l.counts[uuid.UUID(environmentID)],
+			Version: pick([]string{"1", "2"}, "version"), CreatedAt: at, CompletedAt: at,
+			Status: rapid.SampledFrom([]event.Status{event.Completed, event.Completed, event.Failed}).Draw(l.t, "status"),
+		}
+		rec.VersionID = event.VersionIDOf(account, productID, rec.Version)
+		_ = rec.ID.SetTime(ulid.Timestamp(at))
+		copy(rec.ID[8:], fmt.Sprintf("%08d", l.nth))
+		rec.Attributes[event.By] = pick([]string{"", "ann"}, "by")
+		rows.Deployments = []readmodel.RunRow{{Record: rec, Position: p}}
+		if rec.Status == event.Completed {
+			rows.Cells = []readmodel.Cell{{Record: rec, EffectiveAt: at, ReceivedAt: at, Position: p}}
+		} else {
+			kind = "deployment.failed"
+			rows.Attempts = []readmodel.Attempt{{Record: rec, At: at, ReceivedAt: at, Position: p}}
+		}
+	}
+	var id ulid.ULID
+	_ = id.SetTime(ulid.Timestamp(epoch))
+	copy(id[6:], fmt.Sprintf("%s%06d", l.stream, l.nth))
+	rows.Events = []readmodel.EventRow{{Account: account, Position: p, ID: id, Type: kind, Subject: "s", ReceivedAt: epoch, EffectiveAt: epoch}}
+	l.all = append(l.all, rows)
+	return rows
+}
+
+// turn changes a product or an environment in some way.
+func (l *life) turn(id uuid.UUID, name string) {
+	switch {
+	case l.titles[id] == "":
+		l.titles[id] = name
+	case l.gone[id]:
+		l.gone[id] = false
+		l.counts[id]++
+	default:
+		switch rapid.IntRange(0, 2).Draw(l.t, "turn") {
+		case 0:
+			l.gone[id] = true
+		case 1:
+			l.titles[id] = fmt.Sprint(name, l.nth)
+		}
+	}
+}
+
+func joined(events []readmodel.Rows) *readmodel.Rows {
+	var out readmodel.Rows
+	for _, r := range events {
+		out.Events = append(out.Events, r.Events...)
+		out.Deployments = append(out.Deployments, r.Deployments...)
+		out.Cells = append(out.Cells, r.Cells...)
+		out.Attempts = append(out.Attempts, r.Attempts...)
+		out.Products = append(out.Products, r.Products...)
+		out.Environments = append(out.Environments, r.Environments...)
+		out.Names = append(out.Names, r.Names...)
+	}
+	return &out
+}
+
+// What is kept of accounts tells what the tables tell, whatever is stored between
+// two reads, and in whichever way.
+func TestWhatIsKeptTellsWhatTheTablesTell(t *testing.T) {
+	srv := chservertest.Start(t)
+	var cfg chmodel.Config
+	m, w := open(t, srv, func(c *chmodel.Config) { cfg = *c })
+	cold := coldBeside(t, m, cfg)
+	version, decision, serial := uint32(1), uint64(0), 0
+	rapid.Check(t, func(rt *rapid.T) {
+		serial++
+		l := &life{
+			t: rt, stream: event.TrackStream(serial), counts: map[uuid.UUID]uint16{}, gone: map[uuid.UUID]bool{}, titles: map[uuid.UUID]string{},
+			people: []string{fmt.Sprintf("kept%da", serial), fmt.Sprintf("kept%db", serial)},
+		}
+		l.at.Stream = l.stream
+		must := func(err error) {
+			if err != nil {
+				rt.Fatal(err)
+			}
+		}
+		var reached event.Position // as far as everything is stored but what was set aside
+		var aside, held []readmodel.Rows
+		mended := uint64(0)
+		store := func(events []readmodel.Rows) {
+			must(w.Store(t.Context(), joined(events), readmodel.Progress{Stream: l.stream, Offset: reached.Offset, Time: epoch}))
+		}
+		draw := func() []readmodel.Rows {
+			var out []readmodel.Rows
+			for range rapid.IntRange(1, 6).Draw(rt, "events") {
+				out = append(out, l.event(rapid.SampledFrom(l.people).Draw(rt, "account")))
+			}
+			return out
+		}
+		compare := func() {
+			ctx := t.Context()
+			if rapid.Bool().Draw(rt, "asked before") {
+				_, err := m.AsOf(ctx)
+				must(err)
+				ctx = readmodel.AfterAsOf(ctx)
+			}
+			const parts = 3 // of the questions at a time
+			part := rapid.IntRange(0, parts-1).Draw(rt, "part of the questions")
+			for _, account := range l.people {
+				for i, q := range lifeQuestions(ctx, account) {
+					if i%parts != part {
+						continue
+					}
+					want, err := q.ask(cold)
+					must(err)
+					for range 2 { // the second time it is kept
+						got, err := q.ask(m)
+						must(err)
+						if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(readmodel.Stay{})); diff != "" {
+							rt.Fatalf("%s of %s (-tables +kept):\n%s", q.name, account, diff)
+						}
+					}
+				}
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"store": func(*rapid.T) {
+				events := append(held, draw()...)
+				held, reached = nil, l.at
+				store(events)
+			},
+			"store again": func(rt *rapid.T) {
+				if stored := len(l.all) - len(held); stored > 0 {
+					from := rapid.IntRange(0, stored-1).Draw(rt, "from")
+					events := slices.DeleteFunc(slices.Clone(l.all[from:stored]), func(r readmodel.Rows) bool {
+						return slices.ContainsFunc(aside, func(a readmodel.Rows) bool { return a.Events[0].ID == r.Events[0].ID })
+					})
+					if rapid.Bool().Draw(rt, "backwards") {
+						slices.Reverse(events)
+					}
+					store(events)
+				}
+			},
+			// A Store under way is seen in parts.
+			"begin to store": func(*rapid.T) {
+				if len(held) > 0 {
+					rt.Skip("one at a time")
+				}
+				held = draw()
+				must(w.Store(t.Context(), joined(held[:len(held)/2+1]), readmodel.Progress{}))
+				for _, account := range l.people {
+					for _, q := range lifeQuestions(t.Context(), account) {
+						_, err := q.ask(m)
+						must(err)
+					}
+				}
+			},
+			"set aside": func(*rapid.T) {
+				if len(held) > 0 {
+					rt.Skip("in the order of the log")
+				}
+				aside = append(aside, draw()...)
+				reached = l.at
+				store(nil)
+			},
+			"mend": func(*rapid.T) {
+				must(w.Store(t.Context(), joined(aside), readmodel.Progress{}))
+				aside = nil
+				mended++
+				must(w.Store(t.Context(), &readmodel.Rows{}, readmodel.Progress{Stream: l.stream, Mended: mended}))
+			},
+			"switch": func(*rapid.T) {
+				if len(held) > 0 || rapid.IntRange(0, 3).Draw(rt, "really") > 0 {
+					rt.Skip("rarely")
+				}
+				version++
+				must(m.EnsureVersion(t.Context(), version))
+				_ = w.Close()
+				w = m.Writer(version)
+				aside = nil // another code projects them
+				store(l.all)
+				decision++
+				must(m.Activate(t.Context(), version, decision))
+				must(m.Refresh(t.Context()))
+				must(cold.Refresh(t.Context()))
+			},
+			"": func(*rapid.T) {
+				if len(held) == 0 && rapid.IntRange(0, 4).Draw(rt, "compare") == 0 {
+					compare()
+				}
+			},
+		})
+	})
+	_ = w.Close()
+}
+
+type lifeQuestion struct {
+	name string
+	ask  func(*chmodel.Model) (any, error)
+}
+
+func lifeQuestions(ctx context.Context, account string) []lifeQuestion {
+	matrix := func(name string, f readmodel.MatrixFilter, limit int) lifeQuestion {
+		return lifeQuestion{name, func(m *chmodel.Model) (any, error) {
+			var pages []readmodel.Matrix
+			for p := (readmodel.Page{Limit: limit}); ; {
+				got, err := m.Matrix(ctx, account, f, p)
+				if err != nil || !got.More {
+					return append(pages, got), err
+				}
+				pages, p.After = append(pages, got), got.Items[len(got.Items)-1].Key()
+			}
+		}}
+	}
+	out := []lifeQuestion{
+		matrix("matrix", readmodel.MatrixFilter{}, 100),
+		matrix("matrix by one", readmodel.MatrixFilter{}, 1),
+		matrix("drift", readmodel.MatrixFilter{DriftOnly: true}, 100),
+		matrix("search", readmodel.MatrixFilter{Search: "WEB"}, 100),
+		matrix("product", readmodel.MatrixFilter{Product: event.ProductIDOf(account, "api")}, 100),
+		matrix("environment", readmodel.MatrixFilter{Environment: event.EnvironmentIDOf(account, "qa")}, 100),
+		matrix("environments", readmodel.MatrixFilter{Environments: []string{"d*", "qa"}, DriftOnly: true}, 100),
+		matrix("environments that are not", readmodel.MatrixFilter{Environments: []string{"nowhere"}}, 100),
+		matrix("past", readmodel.MatrixFilter{At: epoch.Add(25 * time.Hour)}, 100),
+		{"timeline", func(m *chmodel.Model) (any, error) {
+			return m.Deployments(ctx, account, readmodel.RunFilter{}, readmodel.Page{Limit: 100})
+		}},
+		{"changes", func(m *chmodel.Model) (any, error) {
+			return m.Changes(ctx, account, readmodel.ChangeFilter{From: epoch.Add(10 * time.Hour), To: epoch.Add(40 * time.Hour)}, readmodel.Page{Limit: 100})
+		}},
+	}
+	for _, name := range lifeProducts {
+		out = append(out, lifeQuestion{"history of " + name, func(m *chmodel.Model) (any, error) {
+			return m.Stays(ctx, account, readmodel.StayFilter{Product: event.ProductIDOf(account, name), Environment: event.EnvironmentIDOf(account, "qa")}, readmodel.Page{Limit: 100})
+		}}, lifeQuestion{"meaning of " + name, func(m *chmodel.Model) (any, error) { return m.ProductNamed(ctx, account, name) }})
+	}
+	return append(out, lifeQuestion{"meaning of qa", func(m *chmodel.Model) (any, error) { return m.EnvironmentNamed(ctx, account, "qa") }})
+}
