@@ -461,7 +461,10 @@ func lateSuccess(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmode
 	sink, reader := open(t)
 	f := newFixture(t, sink)
 	cell := func(r readmodel.RunRow, at time.Time) readmodel.Rows {
-		return readmodel.Rows{Deployments: []readmodel.RunRow{r}, Cells: []readmodel.Cell{{Record: r.Record, EffectiveAt: at, Position: r.Position}}}
+		return readmodel.Rows{
+			Events:      []readmodel.EventRow{{Account: f.account, Position: r.Position, Type: event.TypeOf(event.Deployment, event.Completed)}}, // every event has a row, which tells of the others
+			Deployments: []readmodel.RunRow{r}, Cells: []readmodel.Cell{{Record: r.Record, EffectiveAt: at, Position: r.Position}},
+		}
 	}
 	live := func() string {
 		t.Helper()
