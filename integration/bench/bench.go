@@ -44,7 +44,7 @@ type Config struct {
 	Revocations     int           // keys revoked, quiet and under load each
 	SideConnections []int         // of the other ways to store an event
 	Flood           time.Duration // how long an overload lasts
-	Start           int           // events of the log that a start is measured on; 0: none is
+	Ledgers         []Ledger      // that starts and growth are measured on
 	Soak            time.Duration // how long half of the maximum is kept up; 0: not at all
 	Only            string        // one section by its name; empty: all of them
 	Events          []int         // that the questions of readers are asked on, one run each
@@ -59,12 +59,12 @@ var (
 	Full = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 5, Round: 3 * time.Second, Batch: 8 * time.Second, Paced: 6 * time.Second,
 		Reads: 300, MaxRequests: 200_000, MaxItems: 1_000_000, MaxImport: 40 * time.Second, Revocations: 200,
-		Events: []int{1_000_000}, Samples: 200, Rebuilt: 1_000_000, SideConnections: []int{1, 64, 256}, Flood: 8 * time.Second, Start: 1_000_000,
+		Events: []int{1_000_000}, Samples: 200, Rebuilt: 1_000_000, SideConnections: []int{1, 64, 256}, Flood: 8 * time.Second, Ledgers: []Ledger{{1_000_000, 5_001}},
 	}
 	Quick = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: time.Second, Batch: 2 * time.Second, Paced: 2 * time.Second,
 		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second, Revocations: 30,
-		Events: []int{100_000}, Samples: 30, Rebuilt: 100_000, SideConnections: []int{64}, Flood: 3 * time.Second, Start: 50_000,
+		Events: []int{100_000}, Samples: 30, Rebuilt: 100_000, SideConnections: []int{64}, Flood: 3 * time.Second, Ledgers: []Ledger{{50_000, 5_001}},
 	}
 )
 
@@ -97,7 +97,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		{"sides", b.allSides},
 		{"mixed", b.mixed},
 		{"overload", b.overload},
-		{"start", b.startUp},
+		{"sizes", b.sizes},
 		{"revocations", b.revocations},
 		{"rebuild", b.rebuilds},
 		{"imports", b.imports},

@@ -2,6 +2,7 @@ package bench_test
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +39,18 @@ func TestGrowthIsTheExponentBetweenTheSmallestAndTheLargestSize(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
+func TestLedgersAreNamedByEventsAndAccounts(t *testing.T) {
+	got, err := bench.ParseLedgers("100000,1000000:1")
+	if want := []bench.Ledger{{100_000, 5001}, {1_000_000, 1}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v, want %v", got, err, want)
+	}
+	for _, wrong := range []string{"", "x", "0", "10:0", "10:x", "10,,20", "-1"} {
+		if got, err := bench.ParseLedgers(wrong); err == nil {
+			t.Errorf("%q: read as %v", wrong, got)
 		}
 	}
 }

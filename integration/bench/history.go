@@ -112,7 +112,7 @@ func (h *history) next() *tracking.Command {
 	}
 	account, product, environment := bigAccount, 0, 0
 	switch n := h.runs / 2; {
-	case h.runs%2 == 1:
+	case h.runs%2 == 1 && h.small > 0:
 		account = smallAccount(h.random.IntN(h.small))
 		product, environment = h.random.IntN(h.smallProducts), h.random.IntN(h.smallEnvironments)
 	case n < h.products*h.environments: // first every cell once, in an order that is no order of keys

@@ -89,12 +89,21 @@ type Overload struct {
 	RecoverySeconds   float64 `json:"recovery_seconds"`
 }
 
-// StartUp is how long a process takes until it is ready, its engine included.
+// StartUp is what a ledger of a size costs: a history over two years, of one large
+// account and many small ones.
 type StartUp struct {
-	Events      int     `json:"events"`
-	Seconds     float64 `json:"seconds"`
-	FoldSeconds float64 `json:"fold_seconds"` // the same without a snapshot
-	MemoryMB    float64 `json:"memory_mb"`
+	Events             int     `json:"events"`
+	Accounts           int     `json:"accounts"`
+	Seconds            float64 `json:"seconds"`              // until it is ready, its engine included
+	FoldSeconds        float64 `json:"fold_seconds"`         // the same without a snapshot, and with an empty read model
+	ProjectedPerSecond float64 `json:"projected_per_second"` // from then until all is readable, in one process with everything else
+	MemoryMB           float64 `json:"memory_mb"`            // once it was ready
+	PeakMB             float64 `json:"peak_mb"`              // while it projected
+	EngineMB           float64 `json:"engine_mb"`            // right after that
+	LogBytes           float64 `json:"log_bytes"`            // of files, an event
+	ReadModelBytes     float64 `json:"read_model_bytes"`     // the same
+	PerSecond          float64 `json:"per_second"`           // single events on 64 connections
+	Times
 }
 
 // Soak is half of the maximum for a long time.
@@ -356,10 +365,7 @@ func (r *Report) printSides(b *strings.Builder) {
 			"  %d acknowledged events are missing; calm again after %.2f s\n",
 			overBatch, o.Maximum, o.Offered, o.Accepted, o.Ratio, o.Refused, o.WithoutRetryAfter, o.Refusals.P50, o.Refusals.P99, o.Answers.P50, o.Answers.P99, o.Lost, o.RecoverySeconds)
 	}
-	heading(b, len(r.StartUps), "From the start of the process until it is ready")
-	for _, s := range r.StartUps {
-		fmt.Fprintf(b, "  %9d events  %5.2f s, without a snapshot %5.2f s; then %.0f MB\n", s.Events, s.Seconds, s.FoldSeconds, s.MemoryMB)
-	}
+	r.printSizes(b)
 	if s := r.Soak; s != nil && len(s.Samples) > 0 {
 		first, last := s.Samples[len(s.Samples)/4], s.Samples[len(s.Samples)-1]
 		fmt.Fprintf(b, "\nHalf of the maximum, %.0f events/s, for %.0f minutes: from the first quarter on to the end\n", s.PerSecond, s.Minutes)

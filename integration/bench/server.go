@@ -202,6 +202,10 @@ func startLedger(ctx context.Context, binary, data string) (*ledger, error) {
 
 // startProcess starts one process of a ledger, which need not be the first.
 func startProcess(ctx context.Context, binary, data string, env ...string) (*ledger, error) {
+	return startProcessWithin(ctx, startLimit, binary, data, env...)
+}
+
+func startProcessWithin(ctx context.Context, limit time.Duration, binary, data string, env ...string) (*ledger, error) {
 	addr, err := separate.FreeAddr()
 	if err != nil {
 		return nil, err
@@ -213,14 +217,14 @@ func startProcess(ctx context.Context, binary, data string, env ...string) (*led
 	if err := l.start(); err != nil {
 		return nil, err
 	}
-	if err := l.untilReady(ctx); err != nil {
+	if err := l.untilReady(ctx, limit); err != nil {
 		return nil, errors.Join(err, l.stop())
 	}
 	return l, nil
 }
 
-func (l *ledger) untilReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+func (l *ledger) untilReady(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
 		if status, _, err := l.get(ctx, "/health", ""); err == nil && status == http.StatusOK {

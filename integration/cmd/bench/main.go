@@ -33,14 +33,14 @@ func main() {
 	binary := flag.String("binary", "bin/shipledger", "what to measure")
 	dir := flag.String("dir", "", "where data directories are made, on the disk to measure; default: the system's temporary directory")
 	connections := flag.String("connections", "", "numbers of connections for single events, joined by commas; default: 1,16,64,256")
-	only := flag.String("only", "", "measure one section: singles, sides, mixed, overload, start, revocations, rebuild, imports, reads or soak")
+	only := flag.String("only", "", "measure one section: singles, sides, mixed, overload, sizes, revocations, rebuild, imports, reads or soak")
 	out := flag.String("json", "", "write the figures to this file as well")
 	events := flag.String("events", "", "events that reads are measured on; several numbers, joined by commas, show how the cost grows; default: 1000000, or 100000 with --quick")
 	wide := flag.Int("wide", 0, "events of a second such run, with 1,000 products in 1,500 environments; default: none")
 	rebuilt := flag.Int("rebuilt", -1, "events of the log that is rebuilt; 0: none; default: 1,000,000, or 100,000 with --quick")
 	round := flag.Duration("round", 0, "how long a round of single events is measured; default: 3 s, or 1 s with --quick")
 	rounds := flag.Int("rounds", 0, "rounds of each side of a comparison; default: 5, or 3 with --quick")
-	start := flag.Int("start", -1, "events of the log that starts are measured on; 0: none; default: 1,000,000, or 50,000 with --quick")
+	ledgers := flag.String("ledgers", "", "events of the ledgers that starts and growth are measured on, or events:accounts, joined by commas; default: 1000000, or 50000 with --quick")
 	soak := flag.Duration("soak", 0, "keep up half of the maximum for so long, and see whether anything grows; default: not at all")
 	flag.Parse()
 
@@ -54,8 +54,11 @@ func main() {
 		cfg.Round = *round
 	}
 	cfg.Soak = *soak
-	if *start >= 0 {
-		cfg.Start = *start
+	if *ledgers != "" {
+		var err error
+		if cfg.Ledgers, err = bench.ParseLedgers(*ledgers); err != nil {
+			exit(fmt.Errorf("--ledgers %w", err))
+		}
 	}
 	if *rounds > 0 {
 		cfg.Rounds = *rounds
