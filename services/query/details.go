@@ -81,8 +81,9 @@ type surroundings struct {
 	TakenBackBy     *neighbour   `json:"taken_back_by"`
 }
 
-func (s *Service) surroundings(ctx context.Context, account string, rec *event.Record, history []readmodel.EventRow) (surroundings, error) {
-	out := surroundings{Phases: phasesOf(rec, history)}
+// surroundings are told but for the phases.
+func (s *Service) surroundings(ctx context.Context, account string, rec *event.Record) (surroundings, error) {
+	var out surroundings
 	err := s.model.CellRuns(ctx, account, readmodel.CellFilter{Product: rec.ProductID, Environment: rec.EnvironmentID}, func(c *readmodel.Cells) error {
 		around, ok := delivery.Around(c.Runs, rec.ID)
 		if !ok {

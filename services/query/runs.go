@@ -1,7 +1,10 @@
 package query
 
 import (
+	"errors"
 	"net/http"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/httpapi"
@@ -101,18 +104,32 @@ func (s *Service) getDeployment(w http.ResponseWriter, r *httpapi.Request) error
 	if err != nil {
 		return err
 	}
-	row, err := s.model.Deployment(r.Context(), r.Identity.Account, id)
-	if err != nil {
+	// Its events are read beside the rest.
+	account := r.Identity.Account
+	var row readmodel.RunRow
+	var around surroundings
+	var history []readmodel.EventRow
+	var noHistory error
+	group, both := errgroup.WithContext(r.Context())
+	group.Go(func() error {
+		if history, noHistory = s.model.History(both, account, id); errors.Is(noHistory, readmodel.ErrNotFound) {
+			return nil // and so may be the deployment, which is told first
+		}
+		return noHistory
+	})
+	group.Go(func() (err error) {
+		if row, err = s.model.Deployment(both, account, id); err == nil {
+			around, err = s.surroundings(both, account, &row.Record)
+		}
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return s.missing(r, readmodel.DeploymentObject, id.String(), err)
 	}
-	history, err := s.model.History(r.Context(), r.Identity.Account, id)
-	if err != nil {
-		return err
+	if noHistory != nil {
+		return noHistory
 	}
-	around, err := s.surroundings(r.Context(), r.Identity.Account, &row.Record, history)
-	if err != nil {
-		return err
-	}
+	around.Phases = phasesOf(&row.Record, history)
 	out := deploymentDetail{deploymentItem(&row), show(history, eventItem), around}
 	return read.answer(w, out)
 }

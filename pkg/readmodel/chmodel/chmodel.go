@@ -180,6 +180,7 @@ type Model struct {
 	slow   driver.Conn // for comparing whole tables
 	active atomic.Uint32
 	hot    *hot
+	hints  hints
 }
 
 // Place names the database, alike in every process that was given its address; ""

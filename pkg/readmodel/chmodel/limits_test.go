@@ -121,6 +121,20 @@ var ownHistory = map[string]bool{
 // before, and gives how many rows each reads.
 func readAll(t *testing.T, m *chmodel.Model, w *chmodel.Writer, more *readmodel.Rows, end time.Time) map[string]uint64 {
 	t.Helper()
+	out := map[string]uint64{}
+	for name, ask := range questions(t, m, w, more, end) {
+		ctx, read := countRows(t.Context())
+		if err := ask(ctx); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		out[name] = read()
+	}
+	return out
+}
+
+// questions are those for a page of the big account, with rows stored before.
+func questions(t *testing.T, m *chmodel.Model, w *chmodel.Writer, more *readmodel.Rows, end time.Time) map[string]func(context.Context) error {
+	t.Helper()
 	if err := w.Store(t.Context(), more, readmodel.Progress{}); err != nil {
 		t.Fatal(err)
 	}
@@ -169,8 +183,7 @@ func readAll(t *testing.T, m *chmodel.Model, w *chmodel.Writer, more *readmodel.
 		return func(ctx context.Context) error { got, err := m.Versions(ctx, big, f, page); return rows(len(got), err) }
 	}
 	production := event.Production
-	out := map[string]uint64{}
-	for name, ask := range map[string]func(context.Context) error{
+	return map[string]func(context.Context) error{
 		"timeline":                       deployments(readmodel.RunFilter{}, page),
 		"timeline, next page":            deployments(readmodel.RunFilter{}, readmodel.Page{After: newest[49].Key(), Limit: 50}),
 		"timeline, oldest":               deployments(readmodel.RunFilter{Oldest: true}, page),
@@ -239,14 +252,7 @@ func readAll(t *testing.T, m *chmodel.Model, w *chmodel.Writer, more *readmodel.
 			_, err := m.EventsByDay(ctx, big, event.Live, end.AddDate(0, 0, -1), end)
 			return err
 		},
-	} {
-		ctx, read := countRows(t.Context())
-		if err := ask(ctx); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		out[name] = read()
 	}
-	return out
 }
 
 func overTheLimit(t *testing.T, m *chmodel.Model, cfg chmodel.Config) {

@@ -28,7 +28,9 @@ type params map[string]any
 func (m *Model) ask(ctx context.Context, doing, sql string, p params, scan func(scanner) error) error {
 	// The limit stands in the statement itself: the driver puts a time of its own
 	// over the setting of a connection wherever the context has a deadline.
-	sql += " SETTINGS max_execution_time = " + strconv.FormatFloat(max(m.cfg.MaxQueryTime, time.Millisecond).Seconds(), 'f', -1, 64)
+	// The comment tells an operator who looks at what runs what it is for.
+	sql += " SETTINGS max_execution_time = " + strconv.FormatFloat(max(m.cfg.MaxQueryTime, time.Millisecond).Seconds(), 'f', -1, 64) +
+		", log_comment = '" + doing + "'"
 	return askOn(ctx, m.conn, m.cfg.QueryTimeout, doing, sql, p, scan)
 }
 
@@ -397,22 +399,31 @@ func (q question) begin(ctx context.Context, account, table string, f readmodel.
 	return w, nil
 }
 
-// runs finds a page of ids in a narrow read of table, then reads those rows.
+// within narrows a list to a window.
+const within = ` AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({to:String}), 16)`
+
+// runs finds a page of ids in a narrow read of table, then reads those rows. Where
+// it is known about where the page ends, it reads them at once.
 func (q question) runs(ctx context.Context, kind event.Kind, account, table string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
 	where, b := runsWhere(account, table, f)
 	living := " AND (product_id, " + productOf + ") IN " + livingProducts
 	if kind == event.Deployment {
 		living += " AND (environment_id, " + environmentOf + ") IN " + livingEnvironments
 	}
-	order := "DESC"
-	if f.Oldest {
-		order = "ASC"
+	shape := shapeOf(table, where, b, f.Oldest, p)
+	hinted := hintable(table, &f, p)
+	var w window
+	var whole bool
+	var err error
+	if hinted {
+		w, whole, err = q.near(ctx, account, table, f.Oldest, p, shape, len(b) == 1)
 	}
-	w, err := q.begin(ctx, account, table, f, p)
+	if err == nil && !whole {
+		w, err = q.begin(ctx, account, table, f, p)
+	}
 	if err != nil {
 		return nil, err
 	}
-	const within = ` AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({to:String}), 16)`
 	candidates := " AND id IN (SELECT id FROM " + table + " WHERE " + where + within + ")"
 	likely := ""
 	if ofRuns(&f) || ofVersion(table, &f) {
@@ -423,40 +434,38 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 	for len(out) < p.Limit {
 		want := p.Limit - len(out)
 		b["from"], b["to"], b["limit"] = ulidHex(w.from), ulidHex(w.to), uint32(want)
-		var ids []ulid.ULID
-		var of []identity
-		err := q.ask(ctx, "find runs", "SELECT id, product_id, environment_id FROM "+table+" FINAL WHERE "+where+within+likely+onlyLiving+`
-			ORDER BY id `+order+" LIMIT {limit:UInt32}", b, func(s scanner) error {
-			var id ulid.ULID
-			var i identity
-			err := s.Scan((*[16]byte)(&id), (*uuid.UUID)(&i.product), (*uuid.UUID)(&i.environment))
-			ids, of = append(ids, id), append(of, i)
-			return err
-		})
+		var found page
+		if whole {
+			found, err = q.wholePage(ctx, kind, account, where+within+onlyLiving, b, f.Oldest)
+			if errors.Is(err, errTooMany) { // more than it seemed; the ids alone are cheap to find
+				q.hints.refused(shape)
+				if whole = false; len(out) == 0 {
+					if w, err = q.begin(ctx, account, table, f, p); err != nil {
+						return nil, err
+					}
+				}
+				continue
+			}
+		} else {
+			found, err = q.pageByIDs(ctx, kind, account, table, where+within+likely+onlyLiving, b, f.Oldest)
+		}
 		if err != nil {
 			return nil, err
 		}
-		rows, err := q.runsOf(ctx, kind, account, ids, of)
-		if err != nil {
-			return nil, err
-		}
-		if f.Oldest {
-			slices.Reverse(rows)
-		}
-		out = append(out, rows...)
-		if len(ids) < want {
+		out = append(out, found.rows...)
+		if found.ids < want {
 			if w.last {
 				break
 			}
 			w.next()
-			if len(ids) == 0 { // a gap, perhaps
+			if found.ids == 0 { // a gap, perhaps
 				if err := q.skip(ctx, account, kind, &w); err != nil {
 					return nil, err
 				}
 			}
 			if few := f.Environment != (event.EnvironmentID{}) || f.Class != nil; few && !searches(f) && table == deploymentsTable &&
 				w.length > environmentWindow && f.Source == "" && f.Mode == "" {
-				table = byEnvironmentTable
+				table, whole = byEnvironmentTable, false
 				where, b = runsWhere(account, table, f)
 				w.length = lastWindow + 1
 				w.stretch()
@@ -469,12 +478,50 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 		// A short page means the end to the caller, so go on for what is missing:
 		// rows whose Store is under way, or of earlier incarnations. Those are rare
 		// enough to be looked for only once one was met.
-		if len(rows) < len(ids) {
+		if len(found.rows) < found.ids {
 			onlyLiving = living
 		}
-		w.after(ids[len(ids)-1])
+		w.after(found.last)
+	}
+	if hinted {
+		q.hints.learn(shape, out, p, whole)
 	}
 	return out, nil
+}
+
+// page is what one step of a list found.
+type page struct {
+	rows []readmodel.RunRow // of the living, in the order of the list
+	ids  int                // of all
+	last ulid.ULID          // of the ids
+}
+
+// pageByIDs finds ids in a narrow read of table, then reads those rows.
+func (q question) pageByIDs(ctx context.Context, kind event.Kind, account, table, where string, b params, oldest bool) (page, error) {
+	var ids []ulid.ULID
+	var of []identity
+	err := q.ask(ctx, "find runs", "SELECT id, product_id, environment_id FROM "+table+" FINAL WHERE "+where+inOrder(oldest)+" LIMIT {limit:UInt32}", b, func(s scanner) error {
+		var id ulid.ULID
+		var i identity
+		err := s.Scan((*[16]byte)(&id), (*uuid.UUID)(&i.product), (*uuid.UUID)(&i.environment))
+		ids, of = append(ids, id), append(of, i)
+		return err
+	})
+	if err != nil || len(ids) == 0 {
+		return page{}, err
+	}
+	rows, err := q.runsOf(ctx, kind, account, ids, of)
+	if oldest {
+		slices.Reverse(rows)
+	}
+	return page{rows, len(ids), ids[len(ids)-1]}, err
+}
+
+func inOrder(oldest bool) string {
+	if oldest {
+		return " ORDER BY id ASC"
+	}
+	return " ORDER BY id DESC"
 }
 
 // skip takes a window to where the account has runs, so that it does not grow
@@ -649,13 +696,18 @@ func (q question) runsOf(ctx context.Context, kind event.Kind, account string, i
 			return nil, err
 		}
 	}
+	return n.living(rows), nil
+}
+
+// living gives the rows that are of no earlier incarnation, dressed.
+func (n names) living(rows []readmodel.RunRow) []readmodel.RunRow {
 	living := rows[:0]
 	for _, r := range rows {
 		if n.dress(&r.Record) {
 			living = append(living, r)
 		}
 	}
-	return living, nil
+	return living
 }
 
 // History implements readmodel.Reader. An event never changes, so any of its

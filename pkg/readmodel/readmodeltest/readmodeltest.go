@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader
 		rapid.Check(t, func(t *rapid.T) { converges(t, sink, reader) })
 	})
 	t.Run("paging visits each item once while others arrive", func(t *testing.T) { paging(t, open) })
+	t.Run("a list holds all runs however close they lie", func(t *testing.T) { densities(t, open) })
 	t.Run("progress never goes back", func(t *testing.T) { progress(t, open) })
 	t.Run("a store that failed is not progress", func(t *testing.T) { failedStore(t, open) })
 	t.Run("values come back as they were", func(t *testing.T) { roundTrip(t, open) })

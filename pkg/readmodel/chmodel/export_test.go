@@ -1,0 +1,55 @@
+package chmodel
+
+import (
+	"context"
+	"regexp"
+	"sync/atomic"
+
+	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+// Statement is one that a model asked.
+type Statement struct {
+	Doing string // what it is for
+	SQL   string
+	Args  []any
+	Rows  uint64 // that the server read for it
+}
+
+// Watch tells f of every statement of m, once its rows are read. f may be called
+// by several goroutines at once.
+func Watch(m *Model, f func(Statement)) { m.conn = &watched{m.conn, f} }
+
+type watched struct {
+	driver.Conn
+
+	done func(Statement)
+}
+
+var comment = regexp.MustCompile(`log_comment = '([^']+)'$`)
+
+func (w *watched) Query(ctx context.Context, sql string, args ...any) (driver.Rows, error) {
+	s := &watchedRows{statement: Statement{SQL: sql, Args: args}, done: w.done}
+	if m := comment.FindStringSubmatch(sql); m != nil {
+		s.statement.Doing = m[1]
+	}
+	rows, err := w.Conn.Query(clickhouse.Context(ctx, clickhouse.WithProgress(func(p *clickhouse.Progress) { s.read.Add(p.Rows) })), sql, args...)
+	s.Rows = rows
+	return s, err
+}
+
+type watchedRows struct {
+	driver.Rows
+
+	statement Statement
+	read      atomic.Uint64
+	done      func(Statement)
+}
+
+func (r *watchedRows) Close() error {
+	err := r.Rows.Close()
+	r.statement.Rows = r.read.Load()
+	r.done(r.statement)
+	return err
+}
