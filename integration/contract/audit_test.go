@@ -90,7 +90,7 @@ func TestLifeOfACredentialIsInTheAuditLogWithoutItsSecret(t *testing.T) {
 					t.Errorf("%s: %s is shown: %s", path, word, page.raw)
 				}
 			}
-			matches(t, `^c\.[0-9]+\.0(,o\.[0-9]+\.0)?(,`+trackOf(m.account)+`\.[0-9]+\.[0-9]+)?$`, page.text("as_of.position"))
+			matches(t, `^c\.[0-9]+\.0(,o\.[0-9]+\.0)?(,`+m.trackOf(m.account)+`\.[0-9]+\.[0-9]+)?$`, page.text("as_of.position"))
 			first := page.text("items.0.id")
 			m.read(eventsPath + first).shows(body{"id": first, "type": "credential.created", "subject": id})
 		}

@@ -101,7 +101,7 @@ func TestEveryAnswerOfEveryOperationTellsTheBudget(t *testing.T) {
 		tells(m.send(http.MethodPost, "/auth/logout", "", as(m.signedIn(acme, credential.RoleViewer)))).is(http.StatusNoContent)
 
 		// Reads that wait for what does not come, all at once.
-		future := trackOf(acme) + "." + strconv.FormatUint(m.frames()+1000, 10) + ".0"
+		future := m.trackOf(acme) + "." + strconv.FormatUint(m.frames()+1000, 10) + ".0"
 		var late []answer
 		var mu sync.Mutex
 		var all sync.WaitGroup

@@ -19,7 +19,7 @@ const (
 func TestProductsAndEnvironmentsAreDescribedByPeople(t *testing.T) {
 	everywhere(t, func(t *testing.T, l *ledger) {
 		made := l.manage(http.MethodPost, productsPath, body{"name": l.product, "description": "d", "extra_metadata": body{"team": "a"}}).is(http.StatusCreated)
-		matches(t, `^`+trackOf(l.account)+`\.[0-9]+\.[0-9]+$`, made.header.Get("X-Shipledger-Position"))
+		matches(t, `^`+l.trackOf(l.account)+`\.[0-9]+\.[0-9]+$`, made.header.Get("X-Shipledger-Position"))
 		l.read(productsPath + made.id()).shows(body{"name": l.product, "description": "d", "extra_metadata.team": "a"})
 		answered, read := strings.TrimSuffix(string(made.raw), "}"), string(l.read(productsPath+made.id()).raw)
 		differ(t, "what is read begins with what creation answers", answered, read[:min(len(answered), len(read))])

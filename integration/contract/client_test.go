@@ -37,11 +37,17 @@ type ledger struct {
 	mu   sync.Mutex
 	seen event.Position // of its latest write
 	// others are the latest writes in partitions that the account does not live in.
-	others map[string]event.Position
+	others     map[string]event.Position
+	partitions int // of its log
 }
 
 func newLedger(t *testing.T, url, account string) *ledger {
-	return &ledger{t: t, url: url, account: account, product: unique(t)}
+	return &ledger{t: t, url: url, account: account, product: unique(t), partitions: *partitionsFlag}
+}
+
+// trackOf gives the stream that the events of an account are in.
+func (l *ledger) trackOf(account string) string {
+	return event.TrackStream(event.PartitionOf(account, l.partitions))
 }
 
 // name gives a name of this script's own.
@@ -168,7 +174,7 @@ func (l *ledger) get(path string, options ...option) answer {
 		return l.patiently(func() answer { return l.send(http.MethodGet, path, "", append(usual, options...)...) })
 	}
 	a := ask(seen)
-	for *partitionsFlag > 1 && len(behind) > 0 && a.status == http.StatusUnprocessableEntity && bytes.Contains(a.raw, []byte("not drawn from the stream")) {
+	for l.partitions > 1 && len(behind) > 0 && a.status == http.StatusUnprocessableEntity && bytes.Contains(a.raw, []byte("not drawn from the stream")) {
 		a = ask(behind[0]) // whoever asks lives elsewhere
 		behind = behind[1:]
 	}
@@ -291,7 +297,7 @@ func (l *ledger) wrote(a answer) {
 		return
 	}
 	switch {
-	case at.Stream != trackOf(l.account):
+	case at.Stream != l.trackOf(l.account):
 		if l.others == nil {
 			l.others = map[string]event.Position{}
 		}

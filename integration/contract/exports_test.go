@@ -68,7 +68,7 @@ func TestExportHoldsWhatTheListShows(t *testing.T) {
 				}
 			}
 			differ(t, "one of them", 1, len(l.read(where(export, "product", l.product, "version", "1")).rows()))
-			matches(t, `^attachment; filename="[a-z]+_`+trackOf(l.account)+`\.[0-9]+\.[0-9]+\.ndjson"$`, a.header.Get("Content-Disposition"))
+			matches(t, `^attachment; filename="[a-z]+_`+l.trackOf(l.account)+`\.[0-9]+\.[0-9]+\.ndjson"$`, a.header.Get("Content-Disposition"))
 		}
 		cells := l.read(where(exports[3], "product", l.product)).rows()
 		if len(cells) != 1 || cells[0]["version"] != "2" || cells[0]["environment_type"] != "production" {

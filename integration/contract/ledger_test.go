@@ -29,7 +29,7 @@ func TestTheLogIsExportedToWhomItBelongs(t *testing.T) {
 		m.deployed(m.deployment("success"))
 		m.post("/deployment-events/", m.deployment("success", body{"product_name": "of-another"}), as(m.tokenOf(other, "sk", "events:write"))).is(http.StatusOK)
 
-		signedStreams := map[string]bool{event.CredentialStream: true, trackOf(acme): true, trackOf(other): true} // those that hold anything
+		signedStreams := map[string]bool{event.CredentialStream: true, m.trackOf(acme): true, m.trackOf(other): true} // those that hold anything
 		whole := m.get("/log/export", as(m.token("pat", "admin"))).is(http.StatusOK).raw
 		got, err := logarchive.Scan(bytes.NewReader(whole), logarchive.Expect{}, nil)
 		if err != nil || !got.OK() || len(got.Signed) != len(signedStreams) || !bytes.Contains(whole, []byte("of-another")) || !bytes.Contains(whole, []byte("credential.created")) {

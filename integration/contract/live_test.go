@@ -101,7 +101,7 @@ func (l *ledger) follow(path string, options ...option) *live {
 	}
 	s := &live{t: l.t, blocks: newBlocks(response.Body), close: cancel}
 	begin := s.any()
-	matches(l.t, `^c\.[0-9]+\.[0-9]+,o\.[0-9]+\.[0-9]+,`+trackOf(l.account)+`\.[0-9]+\.[0-9]+$`, begin.id)
+	matches(l.t, `^c\.[0-9]+\.[0-9]+,o\.[0-9]+\.[0-9]+,`+l.trackOf(l.account)+`\.[0-9]+\.[0-9]+$`, begin.id)
 	return s
 }
 
@@ -184,7 +184,7 @@ func TestStreamGoesOnWhereItWasLeft(t *testing.T) {
 		at := s.last
 		s.close()
 		post()
-		s = m.follow(where(liveEvents, "type", "deployment.completed", "position", trackOf(m.account)+".0.0"), header("Last-Event-ID", at)) // the header counts
+		s = m.follow(where(liveEvents, "type", "deployment.completed", "position", m.trackOf(m.account)+".0.0"), header("Last-Event-ID", at)) // the header counts
 		post()
 		hear(s, 3)
 		s.close()

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver"
-	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/schemas"
 )
@@ -21,11 +20,6 @@ const parallel = "24"
 
 // partitionsFlag is how many partitions the log of every mode has.
 var partitionsFlag = flag.Int("partitions", 1, "partitions of the log")
-
-// trackOf gives the stream that the events of an account are in.
-func trackOf(account string) string {
-	return event.TrackStream(event.PartitionOf(account, *partitionsFlag))
-}
 
 func TestMain(m *testing.M) {
 	chserver.MaybeRunChild() // the engine is this binary, started a second time

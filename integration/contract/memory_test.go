@@ -82,7 +82,10 @@ type memory struct {
 }
 
 // onMemory starts a system whose two accounts have a credential of each sort.
-func onMemory(t *testing.T) *memory {
+func onMemory(t *testing.T) *memory { return onPartitions(t, *partitionsFlag) }
+
+// onPartitions starts one on a log of so many partitions.
+func onPartitions(t *testing.T, partitions int) *memory {
 	t.Helper()
 	peppers, err := credential.NewPeppers(map[int][]byte{1: make([]byte, 32)})
 	if err != nil {
@@ -97,7 +100,7 @@ func onMemory(t *testing.T) *memory {
 		credentials: memlog.New(), ops: memlog.New(), model: memmodel.New(), uses: memkv.New(), peppers: peppers,
 		clock: &clock{now: startTime}, gate: newGate(), tokens: map[string]string{},
 	}
-	for range *partitionsFlag {
+	for range partitions {
 		m.tracks = append(m.tracks, memlog.New())
 	}
 	m.track = m.tracks[event.PartitionOf(acme, len(m.tracks))]
@@ -180,6 +183,7 @@ func (m *memory) start(t *testing.T) {
 	})
 	t.Cleanup(m.stop)
 	m.ledger = newLedger(t, server.URL, acme)
+	m.partitions = len(m.tracks)
 	m.secrets = slices.Collect(maps.Values(m.tokens))
 	m.key, m.pat, m.admin = m.token("sk", "events:write"), m.token("pat", "read"), m.token("pat", "admin")
 }

@@ -119,7 +119,7 @@ func TestTheQuarantineIsDecidedOnByAdminsOfTheAccount(t *testing.T) {
 		if _, err := m.track.AppendFrame(t.Context(), eventlog.Frame{ID: "poison", Body: []byte("no batch")}, last); err != nil {
 			t.Fatal(err)
 		}
-		nobodys := event.Position{Stream: trackOf(acme), Offset: event.At(last+1, 0)}.String()
+		nobodys := event.Position{Stream: m.trackOf(acme), Offset: event.At(last+1, 0)}.String()
 		m.get("/matrix", header("X-Shipledger-Position", nobodys)).is(http.StatusOK)
 		held := m.aside("")
 		held.shows(body{"items.1.id": nobodys, "items.1.frame": true, "items.1.type": nil})

@@ -180,7 +180,7 @@ func TestASessionDoesNotReachAnotherAccount(t *testing.T) {
 			if path == keysPath+key.id() || path == tokensPath+pat.id() {
 				behind = header("X-Shipledger-Position", pat.header.Get("X-Shipledger-Position"))
 			}
-			if trackOf(acme) != trackOf(other) { // nobody waits for a partition that is not theirs
+			if m.trackOf(acme) != m.trackOf(other) { // nobody waits for a partition that is not theirs
 				m.shows(other)
 				behind = header("X-Shipledger-Position", "")
 			}

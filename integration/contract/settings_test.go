@@ -32,7 +32,7 @@ func TestSettingsAreReadByAllAndChangedByAdmins(t *testing.T) {
 		m.manage(http.MethodPatch, settingsPath, body{"pat_write": false}, as(m.signedIn(acme, credential.RoleSRE))).is(http.StatusForbidden)
 		before := m.frames()
 		a := m.manage(http.MethodPatch, settingsPath, body{"mcp_allow_api_keys": true, "pat_write": nil, "unknown": 1}).is(http.StatusOK)
-		matches(t, `^`+trackOf(acme)+`\.[0-9]+\.0$`, a.header.Get("X-Shipledger-Position"))
+		matches(t, `^`+m.trackOf(acme)+`\.[0-9]+\.0$`, a.header.Get("X-Shipledger-Position"))
 		m.manage(http.MethodPatch, settingsPath, body{"mcp_allow_api_keys": true}).is(http.StatusOK)
 		if got := m.frames(); got != before+1 {
 			t.Errorf("%d frames, want %d: what changes nothing is no event", got, before+1)

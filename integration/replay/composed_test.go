@@ -31,14 +31,18 @@ type system struct {
 
 	key, pat, admin string
 	position        string // of the last batch
+	partitions      int    // of a log that is made now
 	period          string // what metrics are asked for
 }
 
-func startSystem(t *testing.T) *system {
+func startSystem(t *testing.T) *system { return startPartitions(t, 0) }
+
+// startPartitions starts it on a log of so many partitions.
+func startPartitions(t *testing.T, partitions int) *system {
 	t.Helper()
 	chservertest.Engine(t)
 	now := time.Now().UTC()
-	s := &system{t: t, dir: t.TempDir(), snapshots: t.TempDir()}
+	s := &system{t: t, partitions: partitions, dir: t.TempDir(), snapshots: t.TempDir()}
 	s.period = "from=" + now.AddDate(0, 0, -7).Format(time.RFC3339) + "&to=" + now.AddDate(0, 0, 7).Format(time.RFC3339) + "&period=day"
 	s.start()
 	text, err := os.ReadFile(filepath.Join(s.dir, "bootstrap-credentials.json"))
@@ -61,7 +65,7 @@ func (s *system) start() {
 	s.t.Helper()
 	var addr net.Addr
 	system, err := all.New(all.Config{
-		Data: s.dir, Snapshots: s.snapshots, Addr: "127.0.0.1:0", Account: account, NATSReplicas: 1, Version: "test", RateLimit: "off",
+		Data: s.dir, Snapshots: s.snapshots, Addr: "127.0.0.1:0", Account: account, NATSReplicas: 1, Partitions: s.partitions, Version: "test", RateLimit: "off",
 		Listening: func(a net.Addr) { addr = a },
 	}, slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
 	if err != nil {

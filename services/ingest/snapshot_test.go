@@ -3,6 +3,7 @@ package ingest_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"iter"
@@ -15,11 +16,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
 
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
 	"github.com/shipledger/shipledger/pkg/tally"
+	"github.com/shipledger/shipledger/services/ingest"
 )
 
 // shelf keeps snapshots in memory.
@@ -126,6 +129,44 @@ func TestAStartReadsTheLogFromItsSnapshot(t *testing.T) {
 	counts, err := tally.Accepted(t.Context(), log, "t0", 11)
 	if err != nil || counts[tally.Key{Account: "acme", Type: event.TypeOf(event.Deployment, event.Completed)}] == 0 {
 		t.Errorf("the count goes on wrongly: %v, %v", counts, err)
+	}
+}
+
+// Committers of several partitions keep their snapshots in one store, each its own.
+func TestPartitionsBeginWithTheirOwnSnapshots(t *testing.T) {
+	kept := newShelf()
+	logs := []*memlog.Log{memlog.New(), memlog.New(), memlog.New()}
+	open := func(i int, log eventlog.Log) *ingest.Committer {
+		ids := ulid.Monotonic(rand.Reader, 0)
+		c := ingest.NewCommitter(log, event.TrackStream(i), time.Now, func(ms uint64) ulid.ULID { return ulid.MustNew(ms, ids) }, slog.New(slog.DiscardHandler))
+		c.KeepAtStop(kept)
+		return c
+	}
+	for i, log := range logs {
+		c := open(i, log)
+		stop := start(t, c)
+		for n := range i + 2 {
+			submit(t, c, command(fmt.Sprint(i, n), event.Completed))
+		}
+		stop()
+	}
+	if diff := cmp.Diff([]string{"t0.v1.00000000000000000002", "t1.v1.00000000000000000003", "t2.v1.00000000000000000004"}, kept.names()); diff != "" {
+		t.Fatal(diff)
+	}
+	for i, log := range logs {
+		watched := &readFrom{Log: log}
+		c := open(i, watched)
+		stop := start(t, c)
+		if watched.first {
+			t.Errorf("partition %d was read from its first frame", i)
+		}
+		for of := range logs {
+			out := submit(t, c, command(fmt.Sprint(of, 0), event.Completed))[0]
+			if out.Err != nil || out.Decision.Duplicate != (of == i) || !strings.HasPrefix(out.Position.String(), event.TrackStream(i)+".") {
+				t.Errorf("partition %d knows the run of %d: %+v", i, of, out)
+			}
+		}
+		stop()
 	}
 }
 
