@@ -37,14 +37,19 @@ func densities(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.
 	f := newFixture(t, sink)
 	b := both{sink, memmodel.New()}
 	other := event.EnvironmentIDOf(f.account, "staging")
-	world := func(incarnation uint16) readmodel.Rows {
-		return readmodel.Rows{
+	world := func(incarnation uint16) (rows readmodel.Rows) {
+		rows = readmodel.Rows{
 			Products: []readmodel.ProductRow{{Product: event.Product{ID: f.product(), Name: "svc", CreatedAt: epoch, Incarnation: incarnation}, Account: f.account, Position: f.next()}},
 			Environments: []readmodel.EnvironmentRow{
 				{Environment: event.Environment{ID: f.environment(), Name: "production", Class: event.Production, CreatedAt: epoch}, Account: f.account, Position: f.next()},
 				{Environment: event.Environment{ID: other, Name: "staging", Class: event.ClassOf("staging"), CreatedAt: epoch}, Account: f.account, Position: f.next()},
 			},
 		}
+		p := f.next()
+		rows.Events = []readmodel.EventRow{{
+			Account: f.account, Position: p, ID: ulid.MustNew(uint64(p.Offset), nil), Type: event.ProductCreated, ReceivedAt: epoch, EffectiveAt: epoch,
+		}}
+		return rows
 	}
 	random := rand.New(rand.NewPCG(3, 4))
 	var known []readmodel.RunRow
@@ -85,7 +90,8 @@ func densities(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.
 		{"a hundred times as close", func() readmodel.Rows { return runs(150, epoch.AddDate(4, 0, 1), 30*time.Second, 0) }},
 		{"the product made anew", func() readmodel.Rows {
 			rows := runs(40, epoch.AddDate(4, 1, 0), 24*time.Hour, 1)
-			rows.Products = world(1).Products
+			anew := world(1)
+			rows.Products, rows.Events = anew.Products, anew.Events
 			return rows
 		}},
 	} {
