@@ -312,8 +312,56 @@ func (r *readServer) load(ctx context.Context, out *Reads, logf func(string, ...
 		time.Sleep(time.Second)
 	}
 	out.MergedSeconds = time.Since(began).Seconds()
-	return r.conn.QueryRow(ctx, "SELECT count(), sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()").
-		Scan(&out.Parts, &out.Rows, &out.Bytes)
+	if err := r.conn.QueryRow(ctx, "SELECT count(), sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()").
+		Scan(&out.Parts, &out.Rows, &out.Bytes); err != nil {
+		return err
+	}
+	return r.tables(ctx, out)
+}
+
+// dearest is how many columns of a table are named.
+const dearest = 5
+
+// tables gives what each table holds, and which of its columns take most of it.
+func (r *readServer) tables(ctx context.Context, out *Reads) error {
+	columns := map[string][]string{}
+	err := r.each(ctx, `
+		SELECT table, column, toFloat64(sum(column_bytes_on_disk)) / sum(rows) AS bytes FROM system.parts_columns
+		WHERE active AND database = currentDatabase() AND part_type = 'Wide' GROUP BY table, column ORDER BY bytes DESC`, func(rows driver.Rows) error {
+		var table, column string
+		var bytes float64
+		err := rows.Scan(&table, &column, &bytes)
+		if len(columns[table]) < dearest {
+			columns[table] = append(columns[table], fmt.Sprintf("%s %.1f", column, bytes))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return r.each(ctx, `
+		SELECT table, sum(rows), sum(bytes_on_disk) AS bytes FROM system.parts
+		WHERE active AND database = currentDatabase() GROUP BY table ORDER BY bytes DESC`, func(rows driver.Rows) error {
+		var t TableSize
+		err := rows.Scan(&t.Name, &t.Rows, &t.Bytes)
+		t.Dearest = strings.Join(columns[t.Name], ", ")
+		out.Tables = append(out.Tables, t)
+		return err
+	})
+}
+
+func (r *readServer) each(ctx context.Context, sql string, scan func(driver.Rows) error) error {
+	rows, err := r.conn.Query(ctx, sql)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // floor is what the least statement costs, beside which the others stand.

@@ -189,20 +189,29 @@ type Stored struct {
 
 // Reads are the times of questions on one read model.
 type Reads struct {
-	Events          int        `json:"events"`
-	Products        int        `json:"products"`     // of the account that has half of the deployments
-	Environments    int        `json:"environments"` // the same
-	SmallAccounts   int        `json:"small_accounts"`
-	StoredPerSecond float64    `json:"stored_per_second"` // events made and stored
-	MergedSeconds   float64    `json:"merged_seconds"`    // until the engine merged no more
-	Parts           uint64     `json:"parts"`
-	Rows            uint64     `json:"rows"`
-	Bytes           uint64     `json:"bytes"`
-	Floor           Times      `json:"floor"` // SELECT 1 by the same driver
-	Questions       []Question `json:"questions"`
-	Repeated        []Repeated `json:"repeated"`
-	EngineMB        float64    `json:"engine_mb"`  // most that the engine held at once, storing included
-	LoadAfter       string     `json:"load_after"` // of the machine, in the last minute
+	Events          int         `json:"events"`
+	Products        int         `json:"products"`     // of the account that has half of the deployments
+	Environments    int         `json:"environments"` // the same
+	SmallAccounts   int         `json:"small_accounts"`
+	StoredPerSecond float64     `json:"stored_per_second"` // events made and stored
+	MergedSeconds   float64     `json:"merged_seconds"`    // until the engine merged no more
+	Parts           uint64      `json:"parts"`
+	Rows            uint64      `json:"rows"`
+	Bytes           uint64      `json:"bytes"`
+	Floor           Times       `json:"floor"` // SELECT 1 by the same driver
+	Questions       []Question  `json:"questions"`
+	Repeated        []Repeated  `json:"repeated"`
+	Tables          []TableSize `json:"tables"`     // largest first
+	EngineMB        float64     `json:"engine_mb"`  // most that the engine held at once, storing included
+	LoadAfter       string      `json:"load_after"` // of the machine, in the last minute
+}
+
+// TableSize is what a table takes on disk, its columns, marks and indexes.
+type TableSize struct {
+	Name    string `json:"name"`
+	Rows    uint64 `json:"rows"`
+	Bytes   uint64 `json:"bytes"`
+	Dearest string `json:"dearest"` // columns that take most, with their bytes a row, where parts keep columns apart
 }
 
 // Question is one question over HTTP. A question of several pages is asked page
@@ -386,6 +395,11 @@ func (r *Reads) print(b *strings.Builder) {
 	for _, q := range r.Questions {
 		fmt.Fprintf(b, "  %-12s %-40s %7d %5d %9.1f %10.0f %10.1f %10.1f %8.1f │ %8.1f %8.1f %8.1f %8.1f\n",
 			q.Account, q.Name, q.Samples, q.Pages, float64(q.Bytes)/1000, q.RowsRead, q.Statements, q.EngineCPU, q.GoCPU, q.P50, q.P90, q.P99, q.Max)
+	}
+	heading(b, len(r.Tables), "Tables on disk; the columns that take most, in bytes a row")
+	for _, t := range r.Tables {
+		fmt.Fprintf(b, "  %-20s %11d rows  %8.1f MB  %6.1f B a row  %6.1f B an event │ %s\n", t.Name, t.Rows, float64(t.Bytes)/1e6,
+			float64(t.Bytes)/float64(max(t.Rows, 1)), float64(t.Bytes)/float64(max(r.Events, 1)), t.Dearest)
 	}
 	heading(b, len(r.Repeated), fmt.Sprintf("The same question again, %d connections, beside a handler that writes the same bytes; CPU in µs an answer, client and API together", repeatedOn))
 	if len(r.Repeated) > 0 {
