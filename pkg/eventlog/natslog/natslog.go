@@ -100,17 +100,45 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Log, error)
 	return newLog(js, s, cfg), nil
 }
 
+const (
+	// lookAttempts and lookTimeout bound how often a stream is looked for, and how long
+	// each time: around an election nobody says whether it is there.
+	lookAttempts = 10
+	lookTimeout  = 3 * time.Second
+)
+
+// look gives a stream; nil where there is none.
+func look(ctx context.Context, js jetstream.JetStream, name string) (s jetstream.Stream, err error) {
+	for range lookAttempts {
+		attempt, cancel := context.WithTimeout(ctx, lookTimeout)
+		s, err = js.Stream(attempt, name)
+		cancel()
+		switch {
+		case err == nil:
+			return s, nil
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			return nil, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(askAgain):
+		}
+	}
+	return nil, err
+}
+
 // createOrUpdate makes the stream, or makes one that is there as cfg has it, but
 // for its metadata, which stand.
 func createOrUpdate(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) (jetstream.Stream, error) {
 	for {
-		s, err := js.Stream(ctx, cfg.Name)
-		if err == nil {
+		s, err := look(ctx, js, cfg.Name)
+		if err != nil {
+			return nil, err
+		}
+		if s != nil {
 			cfg.Metadata = kept(s.CachedInfo().Config.Metadata, cfg.Metadata)
 			return js.UpdateStream(ctx, cfg)
-		}
-		if !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return nil, err
 		}
 		if s, err = js.CreateStream(ctx, cfg); !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return s, err

@@ -2,7 +2,6 @@ package natslog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -94,12 +93,12 @@ func (cfg Tracks) openFirst(ctx context.Context, js jetstream.JetStream, log **L
 
 // settled gives the number of partitions that the log has, or else is to have.
 func (cfg Tracks) settled(ctx context.Context, js jetstream.JetStream, n int) (int, error) {
-	s, err := js.Stream(ctx, Track(0, 0).Stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return n, nil
-	}
+	s, err := look(ctx, js, Track(0, 0).Stream)
 	if err != nil {
 		return 0, fmt.Errorf("look how many partitions the log has: %w", err)
+	}
+	if s == nil {
+		return n, nil
 	}
 	has, err := partitionsOf(s.CachedInfo())
 	if err == nil && cfg.Partitions > 0 && has != cfg.Partitions {
