@@ -100,6 +100,7 @@ type readServer struct {
 	client  *http.Client
 	base    map[string]string // by account
 	cold    map[string]string // the same without answers that are kept
+	first   map[string]string // and without anything else that is
 	pat     map[string]string
 	rows    readmodel.Rows
 	events  int
@@ -144,12 +145,17 @@ func (b *bench) openReads(ctx context.Context, s shape, events int) (r *readServ
 		return r, fmt.Errorf("start the engine: %w", err)
 	}
 	auth := srv.Auth()
-	if r.model, err = chmodel.Open(ctx, chmodel.Config{
-		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database,
-	}, logger); err != nil {
+	cfg := chmodel.Config{DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database}
+	if r.model, err = chmodel.Open(ctx, cfg, logger); err != nil {
 		return r, err
 	}
 	r.stops = append(r.stops, r.model.Close)
+	cfg.HotBytes = -1 // every read is the first one of its account
+	forgetful, err := chmodel.Open(ctx, cfg, logger)
+	if err != nil {
+		return r, err
+	}
+	r.stops = append(r.stops, forgetful.Close)
 	if err := r.model.Migrate(ctx); err != nil {
 		return r, err
 	}
@@ -161,9 +167,13 @@ func (b *bench) openReads(ctx context.Context, s shape, events int) (r *readServ
 		return r, err
 	}
 	r.stops = append(r.stops, r.conn.Close)
-	service, cold := query.New(r.model, event.TrackStream(0)), query.New(&restless{Model: r.model}, event.TrackStream(0))
+	services := map[*query.Service]map[string]string{
+		query.New(r.model, event.TrackStream(0)):                     r.base,
+		query.New(&restless{Model: r.model}, event.TrackStream(0)):   r.cold,
+		query.New(&restless{Model: forgetful}, event.TrackStream(0)): r.first,
+	}
 	for _, account := range []string{bigAccount, smallAccount(7)} {
-		if err := r.serve(ctx, service, cold, account, filepath.Join(dir, account), logger); err != nil {
+		if err := r.serve(ctx, services, account, filepath.Join(dir, account), logger); err != nil {
 			return r, err
 		}
 	}
@@ -199,7 +209,7 @@ type restless struct {
 func (r *restless) Edition() uint32 { return r.editions.Add(1) }
 
 // serve starts APIs whose first account is this one, as a first start makes it.
-func (r *readServer) serve(ctx context.Context, service, cold *query.Service, account, dir string, logger *slog.Logger) error {
+func (r *readServer) serve(ctx context.Context, services map[*query.Service]map[string]string, account, dir string, logger *slog.Logger) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -219,7 +229,7 @@ func (r *readServer) serve(ctx context.Context, service, cold *query.Service, ac
 	if err != nil {
 		return err
 	}
-	for service, bases := range map[*query.Service]map[string]string{service: r.base, cold: r.cold} {
+	for service, bases := range services {
 		if bases[account], err = r.listen(ctx, spec, service, ring, logger); err != nil {
 			return err
 		}
@@ -385,7 +395,8 @@ type readQuestion struct {
 	name  string
 	path  func() string
 	all   bool // every page, added up
-	write bool // an event of every account is stored before each sample
+	write bool // an event of the account is stored before each sample, and others'
+	first bool // nothing is kept of the account
 	have  bool // the caller has the answer: 304
 	kept  bool // the server may have the answer from before
 }
@@ -422,7 +433,8 @@ func (r *readServer) questions(ctx context.Context, account string) ([]readQuest
 	quarter := "from=" + r.history.begin.Add(years2-90*24*time.Hour).Format(time.RFC3339) + "&to=" + r.history.begin.Add(years2).Format(time.RFC3339)
 	all := []readQuestion{
 		{name: "matrix, whole", path: fixed("/matrix?limit=500"), all: true},
-		{name: "matrix, whole, after an event", path: fixed("/matrix?limit=500"), all: true, write: true},
+		{name: "matrix, whole, while its account is written to", path: fixed("/matrix?limit=500"), all: true, write: true},
+		{name: "matrix, whole, first read of an account", path: fixed("/matrix?limit=500"), all: true, first: true},
 		{name: "matrix, whole, kept", path: fixed("/matrix?limit=500"), all: true, kept: true},
 		{name: "matrix, whole, 304", path: fixed("/matrix?limit=500"), all: true, have: true, kept: true},
 		{name: "matrix, 50 products", path: fixed("/matrix?limit=50")},
@@ -532,8 +544,11 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 	var read, statements uint64
 	var cpu used
 	base := r.cold
-	if q.kept {
+	switch {
+	case q.kept:
 		base = r.base
+	case q.first:
+		base = r.first
 	}
 	began := time.Now()
 	for i := -2; i < samples; i++ { // two to warm up
@@ -541,11 +556,7 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 			break
 		}
 		if q.write {
-			upTo, err := r.history.fill(&r.rows, 4)
-			if err != nil {
-				return out, err
-			}
-			if err := r.writer.Store(ctx, &r.rows, upTo); err != nil {
+			if err := r.storeOf(ctx, account); err != nil {
 				return out, err
 			}
 		}
@@ -588,6 +599,22 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 	out.RowsRead, out.Statements = float64(read)/float64(out.Samples), float64(statements)/float64(out.Samples)
 	out.GoCPU, out.EngineCPU = cpu.process.Seconds()*1e3/float64(out.Samples), cpu.children.Seconds()*1e3/float64(out.Samples)
 	return out, nil
+}
+
+// storeOf stores events until there is a deployment's of an account among them.
+func (r *readServer) storeOf(ctx context.Context, account string) error {
+	for {
+		upTo, err := r.history.fill(&r.rows, 4)
+		if err != nil {
+			return err
+		}
+		if err := r.writer.Store(ctx, &r.rows, upTo); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(r.rows.Deployments, func(d readmodel.RunRow) bool { return d.Record.Account == account }) {
+			return nil
+		}
+	}
 }
 
 // nextPage gives the path of the page that follows, "" behind the last. A 304

@@ -138,6 +138,14 @@ func (h *hot) keep(account string, w *warm, s *state) {
 	h.resize(w, size)
 }
 
+// Hot tells how many accounts something is kept of in memory, and about how many
+// bytes that takes.
+func (m *Model) Hot() (accounts, bytes int) {
+	m.hot.mu.Lock()
+	defer m.hot.mu.Unlock()
+	return m.hot.lru.Len(), m.hot.bytes
+}
+
 // grew counts what a caller made of a row.
 func (h *hot) grew(w *warm, bytes int) {
 	h.mu.Lock()
@@ -659,13 +667,19 @@ func (e *edges) with(products []readmodel.ProductRow, environments []readmodel.E
 	return orderEdges(n)
 }
 
-// about looks whether the products and environments of an account are kept.
-func (q question) about(ctx context.Context, account string) (question, error) {
-	s, err := q.hot(ctx, account, nameParts)
-	if s != nil {
-		q.edges = s.edges
+// about takes what is kept of an account, with a part at best.
+func (q question) about(ctx context.Context, account string, best part) (question, error) {
+	for _, want := range []part{best, nameParts} {
+		s, err := q.hot(ctx, account, want)
+		if err != nil {
+			return q, err
+		}
+		if s != nil {
+			q.state = *s
+			break
+		}
 	}
-	return q, err
+	return q, nil
 }
 
 // columnsOf gives the environments that may be columns.

@@ -326,3 +326,139 @@ func lifeQuestions(ctx context.Context, account string) []lifeQuestion {
 	}
 	return append(out, lifeQuestion{"meaning of qa", func(m *chmodel.Model) (any, error) { return m.EnvironmentNamed(ctx, account, "qa") }})
 }
+
+// keeping gives a model of so many accounts, each with so many products that are
+// live in one environment, which keeps so many bytes.
+func keeping(t *testing.T, bytes int64, accounts, products int) (m *chmodel.Model, w *chmodel.Writer, upTo readmodel.Progress) {
+	t.Helper()
+	m, w = open(t, chservertest.Start(t), func(c *chmodel.Config) { c.HotBytes = bytes })
+	var rows readmodel.Rows
+	at := event.Position{Stream: "t0"}
+	for i := range accounts {
+		for j := range products {
+			at.Offset++
+			liveIn(&rows, fmt.Sprint("account", i), fmt.Sprintf("product%03d", j), "1", at)
+		}
+	}
+	upTo = readmodel.Progress{Stream: "t0", Offset: at.Offset, Time: epoch}
+	if err := w.Store(t.Context(), &rows, upTo); err != nil {
+		t.Fatal(err)
+	}
+	return m, w, upTo
+}
+
+// liveIn adds the rows of a deployment to production that succeeded.
+func liveIn(rows *readmodel.Rows, account, product, version string, at event.Position) {
+	rec := event.Record{
+		Kind: event.Deployment, Account: account, ProductID: event.ProductIDOf(account, product), EnvironmentID: event.EnvironmentIDOf(account, "production"),
+		Version: version, Status: event.Completed, CreatedAt: epoch, CompletedAt: epoch.Add(time.Duration(at.Offset) * time.Second),
+	}
+	rec.VersionID = event.VersionIDOf(account, rec.ProductID, version)
+	_ = rec.ID.SetTime(ulid.Timestamp(epoch))
+	copy(rec.ID[6:], fmt.Sprintf("%010d", at.Offset))
+	rows.Events = append(rows.Events, readmodel.EventRow{Account: account, Position: at, ID: rec.ID, Type: event.TypeOf(event.Deployment, event.Completed), Subject: rec.ID.String()})
+	rows.Products = append(rows.Products, readmodel.ProductRow{Account: account, Position: at, Product: event.Product{ID: rec.ProductID, Name: product}})
+	rows.Environments = append(rows.Environments, readmodel.EnvironmentRow{Account: account, Position: at, Environment: event.Environment{ID: rec.EnvironmentID, Name: "production"}})
+	rows.Cells = append(rows.Cells, readmodel.Cell{Record: rec, EffectiveAt: rec.CompletedAt, ReceivedAt: rec.CompletedAt, Position: at})
+}
+
+// asked gives how many statements a question took of a caller who had asked AsOf.
+func asked(t *testing.T, m *chmodel.Model, account string) (statements int64, matrix readmodel.Matrix) {
+	t.Helper()
+	if _, err := m.AsOf(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, count := countStatements(readmodel.AfterAsOf(t.Context()))
+	matrix, err := m.Matrix(ctx, account, readmodel.MatrixFilter{}, readmodel.Page{Limit: 500})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range matrix.Items {
+		if got := matrix.Items[i].Cells[0].Live.Record.Account; got != account {
+			t.Fatalf("%s is shown what is of %s", account, got)
+		}
+	}
+	return count(), matrix
+}
+
+// A question that nothing was stored before asks nothing; what was stored of others
+// is one statement, and of the account a few that read its new rows.
+func TestNothingIsAskedWhereNothingWasStored(t *testing.T) {
+	m, w, upTo := keeping(t, 0, 2, 20)
+	first, _ := asked(t, m, "account0")
+	asked(t, m, "account0")
+	if n, got := asked(t, m, "account0"); n != 0 || len(got.Items) != 20 {
+		t.Errorf("%d statements for %d products, the first time %d", n, len(got.Items), first)
+	}
+	store := func(account string) {
+		t.Helper()
+		upTo.Offset++
+		var rows readmodel.Rows
+		liveIn(&rows, account, "product007", "2", event.Position{Stream: "t0", Offset: upTo.Offset})
+		rows.Products, rows.Environments = nil, nil
+		if err := w.Store(t.Context(), &rows, upTo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store("account1")
+	if n, _ := asked(t, m, "account0"); n != 1 {
+		t.Errorf("%d statements after an event of another account", n)
+	}
+	store("account0")
+	n, got := asked(t, m, "account0")
+	if version := got.Items[7].Cells[0].Live.Record.Version; n != 3 || version != "2" {
+		t.Errorf("%d statements after an event, and version %s is live", n, version)
+	}
+	if n, _ := asked(t, m, "account0"); n != 0 {
+		t.Errorf("%d statements where nothing was stored since", n)
+	}
+	memo := got.Items[3].Memo
+	if _, got := asked(t, m, "account0"); got.Items[3].Memo != memo || memo == nil {
+		t.Error("a row that is the same has another memo")
+	}
+}
+
+// What is kept of accounts stays within its bound: those that were not asked about
+// for the longest time are dropped, and one that is too large is never kept.
+func TestWhatIsKeptIsBounded(t *testing.T) {
+	const limit, accounts = 1 << 20, 40
+	m, w, upTo := keeping(t, limit, accounts, 30)
+	for range 3 {
+		for i := range accounts {
+			_, got := asked(t, m, fmt.Sprint("account", i))
+			for j := range got.Items {
+				if _, err := got.Items[j].Memo.Made(func() ([]byte, error) { return make([]byte, 100), nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, bytes := m.Hot(); bytes > limit {
+				t.Fatalf("%d bytes are kept", bytes)
+			}
+		}
+	}
+	for range 2 {
+		asked(t, m, "account0")
+	}
+	if n, _ := asked(t, m, "account0"); n != 0 {
+		t.Errorf("%d statements about the account that was asked about last", n)
+	}
+	if kept, bytes := m.Hot(); kept == accounts || kept < 2 || bytes < limit/2 {
+		t.Errorf("%d of %d accounts are kept in %d of %d bytes", kept, accounts, bytes, limit)
+	}
+	var rows readmodel.Rows
+	for i := range 1000 {
+		upTo.Offset++
+		liveIn(&rows, "large", fmt.Sprintf("product%04d", i), "1", event.Position{Stream: "t0", Offset: upTo.Offset})
+	}
+	if err := w.Store(t.Context(), &rows, upTo); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if n, got := asked(t, m, "large"); n == 0 || len(got.Items) != 500 {
+			t.Errorf("%d products by %d statements of an account that is too large", len(got.Items), n)
+		}
+	}
+	if _, bytes := m.Hot(); bytes > limit {
+		t.Errorf("%d bytes are kept", bytes)
+	}
+}

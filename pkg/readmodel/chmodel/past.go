@@ -67,10 +67,35 @@ func (s *standing) open(at, begin int64) bool {
 	return s.found[attempted] == noMark && s.newest[attempted].at > at && s.found[succeeded].at < begin
 }
 
-// newestMarks gives the newest success and attempt of the cells that where and
-// the products in b choose.
+// newestMarks gives the newest success and attempt of the cells that where chooses:
+// those of the products in b, and of the environments if it names any.
 func (q question) newestMarks(ctx context.Context, where string, b params) (map[spot]*[2]mark, error) {
 	cells := map[spot]*[2]mark{}
+	if q.state.grid != nil {
+		products, _ := b["products"].([]uuid.UUID)
+		environments, narrowed := b["environments"].([]uuid.UUID)
+		for _, product := range products {
+			row := q.state.grid.rows[event.ProductID(product)]
+			if row == nil {
+				continue
+			}
+			for i := range row.cells {
+				c := &row.cells[i]
+				if narrowed && !slices.Contains(environments, uuid.UUID(c.environment)) {
+					continue
+				}
+				newest := &[2]mark{noMark, noMark}
+				if c.live != nil {
+					newest[succeeded] = markOf(c.live)
+				}
+				if c.attempt != nil {
+					newest[attempted] = markOfAttempt(c.attempt)
+				}
+				cells[spot{product, uuid.UUID(c.environment), c.inc}] = newest
+			}
+		}
+		return cells, nil
+	}
 	err := q.marks(ctx, "find the cells", `
 		SELECT product_id, environment_id, inc, at_ms, pos, true FROM current_vN WHERE account = {account:String}`+where+`
 		UNION ALL

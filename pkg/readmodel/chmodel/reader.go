@@ -82,7 +82,7 @@ func (e enough) Unwrap() error { return e.error }
 type question struct {
 	*Model
 	version uint32
-	edges   *edges // of the account that it is about, where they are kept and about has looked
+	state   state // what is kept of the account that it is about, where about has looked
 }
 
 // now fixes the version of the tables for all statements of one question.
@@ -955,16 +955,12 @@ func (q question) countBuilds(ctx context.Context, account string, versions []re
 // Matrix implements readmodel.Reader.
 func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (readmodel.Matrix, error) {
 	q := m.now()
-	if !f.Past() {
-		if s, err := q.hot(ctx, account, matrixParts); err != nil {
-			return readmodel.Matrix{}, err
-		} else if s != nil {
-			return s.matrix(f, p), nil
-		}
-	}
-	q, err := q.about(ctx, account)
+	q, err := q.about(ctx, account, matrixParts)
 	if err != nil {
 		return readmodel.Matrix{}, err
+	}
+	if q.state.grid != nil && !f.Past() {
+		return q.state.matrix(f, p), nil
 	}
 	environments, products, err := q.margins(ctx, account, f, readmodel.Page{After: p.After, Limit: p.Limit + 1})
 	if err != nil {
@@ -1067,8 +1063,8 @@ func (q question) fitting(ctx context.Context, account string, products []readmo
 
 // columns gives the environments that may be columns, in the order of the matrix.
 func (q question) columns(ctx context.Context, account string, f readmodel.MatrixFilter) ([]readmodel.EnvironmentRow, error) {
-	if q.edges != nil {
-		return q.edges.columnsOf(f), nil
+	if q.state.edges != nil {
+		return q.state.edges.columnsOf(f), nil
 	}
 	b := params{"account": account}
 	where := createdBy(f, b)
@@ -1103,8 +1099,8 @@ func inColumns(f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, b p
 }
 
 func (q question) matrixProducts(ctx context.Context, account string, f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, p readmodel.Page) ([]readmodel.ProductRow, error) {
-	if q.edges != nil && !f.DriftOnly {
-		return q.edges.productsOf(f, p), nil
+	if q.state.edges != nil && !f.DriftOnly {
+		return q.state.edges.productsOf(f, p), nil
 	}
 	b := params{"account": account, "after": p.After, "limit": limit(p)}
 	where := createdBy(f, b)

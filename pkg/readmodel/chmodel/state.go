@@ -28,7 +28,7 @@ func (m *Model) Changes(ctx context.Context, account string, f readmodel.ChangeF
 			return nil, err
 		}
 	}
-	q, err := m.now().about(ctx, account)
+	q, err := m.now().about(ctx, account, nameParts)
 	if err != nil {
 		return nil, err
 	}
