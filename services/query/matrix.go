@@ -39,9 +39,14 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 		return err
 	}
 	items := make([][]byte, len(m.Items))
+	var scratch []byte
 	for i := range m.Items {
 		row := &m.Items[i]
-		if items[i], err = row.Memo.Made(func() ([]byte, error) { return marshal(matrixItemOf(row, names)) }); err != nil {
+		if items[i], err = row.Memo.Made(func() ([]byte, error) {
+			item := matrixItemOf(row, names)
+			scratch = item.append(scratch[:0])
+			return bytes.Clone(scratch), nil
+		}); err != nil {
 			return err
 		}
 	}

@@ -20,15 +20,21 @@ import (
 // What was live at a past moment is found in steps, of which none reads the
 // history of an account:
 //
-//  1. A cell whose newest success is not after the moment is answered by current.
-//  2. For the others the rows of the moment's own period are read, as far as the
-//     moment, and of the period before the newest row of each cell.
-//  3. For what is then still open, one row of each cell and period: of three
-//     periods more, then of nine, then of all that are left.
+//  1. The matrix reads the newest row of each cell in the moment's own period, as far
+//     as the moment, and the one before: successes whole, attempts in short. Busy
+//     accounts end here.
+//  2. A cell whose newest success is not after the moment is answered by current.
+//  3. For what is then still open, one row of each cell and period: of three periods
+//     more, then of nine, then of all that are left. These are identities, times and
+//     places only; the rows that were found are then read whole.
 //
-// Busy accounts end after the second step, of quiet ones there is little to read.
-// They read identities, times and places only, and the same steps find the last
-// attempts. The rows that were found are then read whole.
+// A comparison of two moments wants little of few cells, so that it reads identities,
+// times and places in the first step, too.
+//
+// Of 3,000 cells of an account with 6.5 successes each in two periods, the engine takes
+// this much processor time: to group those rows by cell 9.8 ms though narrow, to read
+// the last of each in the order of the key 11.9 ms whole, which spares a second look,
+// and 9.4 ms of attempts. To send all of them whole would take 7 ms, but the driver then 50 ms.
 
 // spot is a cell of one incarnation.
 type spot struct {
@@ -69,7 +75,7 @@ func (s *standing) open(at, begin int64) bool {
 
 // newestMarks gives the newest success and attempt of the cells that where chooses:
 // those of the products in b, and of the environments if it names any.
-func (q question) newestMarks(ctx context.Context, where string, b params) (map[spot]*[2]mark, error) {
+func (q question) newestMarks(ctx context.Context, account, where string, b params) (map[spot]*[2]mark, error) {
 	cells := map[spot]*[2]mark{}
 	if q.state.grid != nil {
 		products, _ := b["products"].([]uuid.UUID)
@@ -134,19 +140,30 @@ func (q question) at(ctx context.Context, where string, b params, newest map[spo
 		}
 		cells[c] = s
 	}
+	return cells, q.steps(ctx, where, b, cells, ms, earlier(periodOf(ms)), math.MaxInt64)
+}
+
+// earlierThan finds what is not found yet in the time before the period before that
+// of a moment.
+func (q question) earlierThan(ctx context.Context, where string, b params, cells map[spot]*standing, ms int64) error {
+	own := periodOf(ms)
+	return q.steps(ctx, where, b, cells, ms, earlier(own)[1:], periodBegin(own-1))
+}
+
+// steps searches further and further back for what stands before begin.
+func (q question) steps(ctx context.Context, where string, b params, cells map[spot]*standing, ms int64, steps []periods, begin int64) error {
 	b = maps.Clone(b)
 	own := periodOf(ms)
 	b["own"], b["at"] = own, ms
 	where += " AND product_id IN {open:Array(UUID)}"
 	const snapshots = "SELECT product_id, environment_id, inc, at_ms, pos, succeeded FROM cell_periods_vN WHERE account = {account:String} AND period BETWEEN {first:Int32} AND {last:Int32}"
-	begin := int64(math.MaxInt64)
-	for i, step := range earlier(own) {
+	for _, step := range steps {
 		if b["open"] = openProducts(cells, ms, begin); len(b["open"].([]uuid.UUID)) == 0 {
 			break
 		}
 		b["first"], b["last"] = step.first, step.last
 		sql := snapshots + where
-		if i == 0 {
+		if step.last == own-1 {
 			sql += `
 				UNION ALL
 				SELECT product_id, environment_id, inc, at_ms, pos, true FROM cells_vN WHERE account = {account:String} AND period = {own:Int32} AND at_ms <= {at:Int64}` + where + `
@@ -161,11 +178,11 @@ func (q question) at(ctx context.Context, where string, b params, newest map[spo
 			}
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		begin = periodBegin(step.first)
 	}
-	return cells, nil
+	return nil
 }
 
 // openProducts gives the products of which a cell may hold more before begin.
@@ -196,24 +213,68 @@ func (q question) marks(ctx context.Context, doing, sql string, b params, take f
 
 // pastCells gives what was live, and the last attempts, at a moment.
 func (q question) pastCells(ctx context.Context, account, where string, b params, at time.Time) (live []readmodel.Cell, attempts []attempt, err error) {
-	newest, err := q.newestMarks(ctx, where, b)
-	if err != nil {
+	ms := at.UnixMilli()
+	recent := maps.Clone(b)
+	recent["first"], recent["own"], recent["at"] = periodOf(ms)-1, periodOf(ms), ms
+	var newest map[spot]*[2]mark
+	group, all := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		newest, err = q.newestMarks(all, account, where, b)
+		return err
+	})
+	group.Go(func() (err error) {
+		live, err = list(all, q, "read what was live lately", newestLately(cellSelection, "cells_vN", where), recent,
+			func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) })
+		return err
+	})
+	group.Go(func() (err error) {
+		attempts, err = list(all, q, "read what was tried lately", newestLately(attemptSelection, "past_attempts_vN", where), recent, scanAttempt)
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
-	cells, err := q.at(ctx, where, b, newest, at.UnixMilli())
-	if err != nil {
+	cells := make(map[spot]*standing, len(newest))
+	for c, marks := range newest {
+		s := &standing{newest: *marks, found: [2]mark{noMark, noMark}}
+		for kind, m := range marks {
+			if m.at <= ms {
+				s.found[kind] = m
+			}
+		}
+		cells[c] = s
+	}
+	here := map[spot][2]bool{} // what was read already
+	for i := range live {
+		c := spotOf(&live[i])
+		if s := cells[c]; s != nil {
+			s.found[succeeded] = markOf(&live[i])
+		}
+		here[c] = [2]bool{succeeded: true}
+	}
+	for i := range attempts {
+		c := attempts[i].spot()
+		if s := cells[c]; s != nil {
+			s.found[attempted] = markOfAttempt(&attempts[i].LastAttempt)
+		}
+		have := here[c]
+		have[attempted] = true
+		here[c] = have
+	}
+	if err := q.earlierThan(ctx, where, b, cells, ms); err != nil {
 		return nil, nil, err
 	}
 	var from [2]marked // what holds the newest, and the past
 	for c, s := range cells {
-		if s.found[succeeded] != noMark {
+		have := here[c]
+		if s.found[succeeded] != noMark && !have[succeeded] {
 			from[succeeded].add(c, s.found[succeeded], s.newest[succeeded])
 		}
-		if s.found[attempted] != noMark && s.found[attempted].after(s.found[succeeded]) {
+		if s.found[attempted] != noMark && !have[attempted] && s.found[attempted].after(s.found[succeeded]) {
 			from[attempted].add(c, s.found[attempted], s.newest[attempted])
 		}
 	}
-	group, both := errgroup.WithContext(ctx)
+	group, all = errgroup.WithContext(ctx)
 	tables := [2][2]string{attempted: {"attempts_vN", "past_attempts_vN"}, succeeded: {"current_vN", "cells_vN"}}
 	var out [2]whole
 	for kind := range tables {
@@ -222,24 +283,32 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 			if len(from[kind].positions[past]) == 0 {
 				continue
 			}
-			group.Go(func() error { return q.wholeCells(both, account, table, where, b, &from[kind], past == 1, &out[kind]) })
+			group.Go(func() error { return q.wholeCells(all, account, table, where, b, &from[kind], past == 1, &out[kind]) })
 		}
 	}
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
 	where += " AND at_ms <= {at:Int64}"
-	b["at"] = at.UnixMilli()
+	b["at"] = ms
 	for kind := range out {
 		if err := q.wholeMissing(ctx, account, tables[kind][1], where, b, &out[kind]); err != nil {
 			return nil, nil, err
 		}
 	}
-	attempts = make([]attempt, len(out[attempted].rows))
-	for i := range attempts {
-		attempts[i] = attemptOf(&out[attempted].rows[i])
+	for i := range out[attempted].rows {
+		attempts = append(attempts, attemptOf(&out[attempted].rows[i]))
 	}
-	return out[succeeded].rows, attempts, nil
+	return append(live, out[succeeded].rows...), attempts, nil
+}
+
+// newestLately asks for the newest row of each cell in a moment's period, as far as
+// the moment, and the one before. The rows of a cell stand together in the order of
+// the key, so that the last of them is found without sorting.
+func newestLately(selection, table, where string) string {
+	return "SELECT " + selection + " FROM " + table + ` WHERE account = {account:String} AND period BETWEEN {first:Int32} AND {own:Int32} AND at_ms <= {at:Int64}` + where + `
+		ORDER BY account DESC, period DESC, product_id DESC, environment_id DESC, inc DESC, at_ms DESC, stream DESC, pos DESC
+		LIMIT 1 BY product_id, environment_id, inc`
 }
 
 // marked are rows to be read whole, of the table of the newest and of the past.
@@ -338,7 +407,7 @@ func markOfAttempt(a *readmodel.LastAttempt) mark {
 func (q question) occupantsAt(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, all bool) ([]occupants, error) {
 	const where = " AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}"
 	b := params{"account": account, "products": products, "environments": environments}
-	newest, err := q.newestMarks(ctx, where, b)
+	newest, err := q.newestMarks(ctx, account, where, b)
 	if err != nil {
 		return nil, err
 	}
