@@ -93,6 +93,8 @@ var plans = map[string]map[string]way{
 	"count cells":                         {"current": {keys: byAccount + " product_id", all: true}, "attempts": {keys: byAccount + " product_id", all: true}},
 	"compare the matrix":                  {"cells": {keys: byCell}},
 	"find the cells":                      {"current": {keys: byAccount + " product_id"}, "attempts": {keys: byAccount + " product_id"}},
+	"read what was live lately":           {"cells": {keys: "account period product_id"}},
+	"read what was tried lately":          {"past_attempts": {keys: "account period product_id"}},
 	"find what was live":                  {"cell_periods": {keys: "account period product_id"}, "cells": {keys: "account period product_id"}, "past_attempts": {keys: "account period product_id"}},
 	"read cells":                          {"cells": {keys: "account period product_id"}, "past_attempts": {keys: "account period product_id"}, "current": {keys: byAccount + " product_id"}, "attempts": {keys: byAccount + " product_id"}},
 	"read what was live":                  {"cells": {keys: "account period product_id environment_id"}},
