@@ -18,6 +18,10 @@ import (
 const (
 	// near is how many frames a rebuild may lack when both are asked to stand still.
 	near = 20
+	// nearTime is how much later than the last event that a rebuild has the last one may
+	// be that the live version has, where the rebuild reads partitions in turn: each then
+	// follows at the pace of the live version, and all are rarely within near at once.
+	nearTime = 2 * time.Second
 	// stillTimeout bounds how long versions may be made to wait.
 	stillTimeout = 30 * time.Second
 	// look is how often a rebuild is looked at while it catches up.

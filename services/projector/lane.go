@@ -30,6 +30,10 @@ var rebuildConfig = projection.Config{MaxRows: RebuildRows, MaxBytes: projection
 // the rest is for inserts of the live version.
 const share = 0.85
 
+// turnFrames is from how many frames on a rebuild reads a partition in its turn: fewer
+// are read at the pace of the live version, beside the others.
+const turnFrames = 400
+
 // lane projects the log into one version of the tables.
 type lane struct {
 	version uint32
@@ -116,7 +120,7 @@ func (l *lane) follow(ctx context.Context) error {
 	}
 	rebuilding, upTo := l.rebuilding.Load(), uint64(0) // 0: it follows the log
 	if rebuilding && l.turn != nil {
-		if rebuilding = last > after+near; rebuilding {
+		if rebuilding = last > after+turnFrames; rebuilding {
 			select {
 			case l.turn <- struct{}{}:
 				defer func() { <-l.turn }()

@@ -127,7 +127,11 @@ func (v *version) near(other *version) bool {
 			return false
 		}
 		mine, goal := l.State(), other.lanes[i].State()
-		if mine.Err != nil || goal.Err != nil || mine.Progress.Offset.Seq()+near < goal.Progress.Offset.Seq() {
+		if mine.Err != nil || goal.Err != nil {
+			return false
+		}
+		few := mine.Progress.Offset.Seq()+near >= goal.Progress.Offset.Seq()
+		if !few && (l.turn == nil || goal.Progress.Time.Sub(mine.Progress.Time) > nearTime) {
 			return false
 		}
 	}
