@@ -120,7 +120,7 @@ func (b *bench) openReads(ctx context.Context, s shape, events int) (r *readServ
 	r = &readServer{
 		events: events, history: newHistory(s, events, time.Now().UTC().Truncate(time.Hour)), random: mathrand.New(mathrand.NewPCG(5, 6)),
 		client: &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 1}},
-		base:   map[string]string{}, cold: map[string]string{}, pat: map[string]string{},
+		base:   map[string]string{}, cold: map[string]string{}, first: map[string]string{}, pat: map[string]string{},
 	}
 	defer func() {
 		if err != nil {

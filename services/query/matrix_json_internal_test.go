@@ -13,10 +13,8 @@ import (
 func TestMatrixItemIsWrittenAsTheLibraryDoes(t *testing.T) {
 	text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "1.2.3", "<a>&\u2028\"\\\x00\x7f", "a\xffb", "é😀"}))
 	moment := rapid.Custom(func(t *rapid.T) *time.Time {
-		return httpapi.Moment(rapid.SampledFrom([]time.Time{
-			{}, time.UnixMilli(0), time.UnixMilli(1_790_000_000_123), time.UnixMilli(1_790_000_000_120), time.UnixMilli(-60_000_000_000_000),
-			time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600)),
-		}).Draw(t, "time"))
+		times := []time.Time{{}, time.UnixMilli(0), time.UnixMilli(1_790_000_000_123), time.UnixMilli(-60_000_000_000_000), time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600))}
+		return httpapi.Moment(rapid.SampledFrom(times).Draw(t, "time"))
 	})
 	some := func(t *rapid.T, label string) httpapi.Text { return httpapi.Text(text.Draw(t, label)) }
 	rapid.Check(t, func(t *rapid.T) {

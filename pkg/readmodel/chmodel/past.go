@@ -75,7 +75,7 @@ func (s *standing) open(at, begin int64) bool {
 
 // newestMarks gives the newest success and attempt of the cells that where chooses:
 // those of the products in b, and of the environments if it names any.
-func (q question) newestMarks(ctx context.Context, account, where string, b params) (map[spot]*[2]mark, error) {
+func (q question) newestMarks(ctx context.Context, where string, b params) (map[spot]*[2]mark, error) {
 	cells := map[spot]*[2]mark{}
 	if q.state.grid != nil {
 		products, _ := b["products"].([]uuid.UUID)
@@ -219,7 +219,7 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 	var newest map[spot]*[2]mark
 	group, all := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		newest, err = q.newestMarks(all, account, where, b)
+		newest, err = q.newestMarks(all, where, b)
 		return err
 	})
 	group.Go(func() (err error) {
@@ -407,7 +407,7 @@ func markOfAttempt(a *readmodel.LastAttempt) mark {
 func (q question) occupantsAt(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, all bool) ([]occupants, error) {
 	const where = " AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}"
 	b := params{"account": account, "products": products, "environments": environments}
-	newest, err := q.newestMarks(ctx, account, where, b)
+	newest, err := q.newestMarks(ctx, where, b)
 	if err != nil {
 		return nil, err
 	}
