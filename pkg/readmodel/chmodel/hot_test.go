@@ -2,8 +2,10 @@ package chmodel_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -161,6 +163,7 @@ func TestWhatIsKeptTellsWhatTheTablesTell(t *testing.T) {
 	var cfg chmodel.Config
 	m, w := open(t, srv, func(c *chmodel.Config) { cfg = *c })
 	cold := coldBeside(t, m, cfg)
+	fewerChecks(t, 3) // each asks as much as several histories do
 	version, decision, serial := uint32(1), uint64(0), 0
 	rapid.Check(t, func(rt *rapid.T) {
 		serial++
@@ -282,6 +285,21 @@ func TestWhatIsKeptTellsWhatTheTablesTell(t *testing.T) {
 		})
 	})
 	_ = w.Close()
+}
+
+// fewerChecks lets a property be checked a fraction as often as -rapid.checks says.
+func fewerChecks(t *testing.T, fraction int) {
+	t.Helper()
+	checks := flag.Lookup("rapid.checks").Value
+	before := checks.String()
+	n, err := strconv.Atoi(before)
+	if err == nil {
+		err = checks.Set(strconv.Itoa(max(1, n/fraction)))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = checks.Set(before) })
 }
 
 type lifeQuestion struct {
