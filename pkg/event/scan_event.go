@@ -17,8 +17,13 @@ import (
 // Frames are read in one pass as well, where they are as AppendFrame writes them:
 // reading the log back is most of what a projection costs beside the store. What
 // is written otherwise, and every error, is left to the library; tests hold both to
-// the same answer. An event of a run takes 2.1 µs and 16 allocations so, and 9.5 µs and 46
-// otherwise (BenchmarkDecodeFrame).
+// the same answer.
+//
+// A reference event takes 4.0 µs so, and 9.1 µs with the library (BenchmarkDecodeFrame
+// shows both). A binary form of the same fields, lengths before texts, ids and times as
+// numbers, took 2.9 µs, and 0.25 µs instead of 1.0 µs to write; compressed as the log
+// does it, 53 bytes instead of 73. That is 2 % of what an event posted alone costs, so
+// frames stay what every NATS tool shows and every JSON library reads.
 
 // eventBegin is how every event of a frame begins. In a JSON text it cannot stand
 // within a string; where it stands within data, the pieces are no events.
