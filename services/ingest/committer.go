@@ -72,6 +72,7 @@ type Committer struct {
 	synced  bool         // the state is known to be at the log's end as this process last saw it
 	fresh   bool         // it was brought to the log's end after what is being decided was handed in
 	pass    uint64       // how often it decided, counted from 1
+	unread  error        // why the log could not be read in this pass; nil while it could
 	body    []byte       // of the last frame, for its memory
 	backlog []*item      // taken from the queue and not yet decided for good
 	frames  *lru.Cache[uint64, []event.Recorded]
@@ -359,6 +360,7 @@ func (c *Committer) commit(ctx context.Context) {
 	c.state.Begin()
 	start := c.state.Mark()
 	c.pass++
+	c.unread = nil
 	f := frame{seq: c.last + 1, now: now, body: c.body[:0], newID: func() ulid.ULID { return c.newID(ulid.Timestamp(now)) }}
 	for f.decided < len(c.backlog) && c.decide(ctx, &f, c.backlog[f.decided]) {
 		f.decided++
@@ -503,7 +505,7 @@ func (c *Committer) past(ctx context.Context, f *frame, offsets []event.Offset) 
 		}
 		events, ok := c.frames.Get(o.Seq())
 		if !ok {
-			r, err := c.log.At(ctx, o.Seq())
+			r, err := c.readBack(ctx, o.Seq())
 			if err != nil {
 				return nil, err
 			}
@@ -515,6 +517,19 @@ func (c *Committer) past(ctx context.Context, f *frame, offsets []event.Offset) 
 		out[o] = events[o.Index()]
 	}
 	return out, nil
+}
+
+// readBack reads a frame. Where the log does not give one, no other is asked for in this
+// pass: each would take as long to be refused, and everybody waits.
+func (c *Committer) readBack(ctx context.Context, seq uint64) (eventlog.Recorded, error) {
+	if c.unread != nil {
+		return eventlog.Recorded{}, c.unread
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	r, err := c.log.At(ctx, seq)
+	c.unread = err
+	return r, err
 }
 
 // append stores a frame at the log's end. A silence is ambiguous: the same bytes

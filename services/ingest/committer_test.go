@@ -578,3 +578,52 @@ func TestACommitterFindsTheLogsEndAfterARestart(t *testing.T) {
 		t.Error("the start before the restart was forgotten")
 	}
 }
+
+// deafLog does not answer who asks for a frame up to a sequence.
+type deafLog struct {
+	eventlog.Log
+
+	upTo  uint64
+	asked atomic.Int64
+}
+
+func (l *deafLog) At(ctx context.Context, seq uint64) (eventlog.Recorded, error) {
+	if seq > l.upTo {
+		return l.Log.At(ctx, seq)
+	}
+	l.asked.Add(1)
+	<-ctx.Done()
+	return eventlog.Recorded{}, ctx.Err()
+}
+
+// A log that does not answer is waited for once, not once for each of a thousand
+// commands that need something of it.
+func TestALogThatDoesNotAnswerIsWaitedForOnceAPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const runs = 30
+		var ended []*tracking.Command
+		log := memlog.New()
+		first := newCommitter(log, time.Now, slog.DiscardHandler)
+		stop := start(t, first)
+		for i := range runs {
+			ended = append(ended, command(fmt.Sprint(i), event.Completed))
+		}
+		submit(t, first, ended...)
+		stop()
+		last, err := log.Last(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		deaf := &deafLog{Log: log, upTo: last}
+		c := run(t, deaf, time.Now) // it remembers no frame
+		began := time.Now()
+		for i, r := range submit(t, c, ended...) {
+			if fault.KindOf(r.Err) != fault.Unavailable {
+				t.Errorf("command %d: %v", i, r.Err)
+			}
+		}
+		if n := deaf.asked.Load(); n != 1 {
+			t.Errorf("asked %d times, for %v", n, time.Since(began))
+		}
+	})
+}
