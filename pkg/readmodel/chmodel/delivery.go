@@ -30,8 +30,67 @@ func (m *Model) ProgressOf(ctx context.Context, version uint32) ([]readmodel.Pro
 	return m.progress(ctx, version)
 }
 
+const (
+	runsByCell = `
+		SELECT environment_id, product_id, inc, id, version, status, at_ms, commit_ms, mode, pos FROM dep_by_env_vN FINAL
+		WHERE account = {account:String} AND environment_id IN {environments:Array(UUID)}`
+	inKeyOrder = `
+		ORDER BY environment_id, product_id, inc, id`
+)
+
+func scanCellRun(s scanner, account string, of *readmodel.Place, inc *uint32) (r delivery.Run, err error) {
+	var status string
+	var ended, committed int64
+	err = s.Scan((*uuid.UUID)(&of.Environment), (*uuid.UUID)(&of.Product), inc, (*[16]byte)(&r.ID), &r.Version, &status,
+		&ended, &committed, (*string)(&r.Mode), (*uint64)(&r.Offset))
+	r.Status, _ = event.StatusOf(status)
+	r.At, r.CommittedAt = moment(ended), moment(committed)
+	r.VersionID = event.VersionIDOf(account, of.Product, r.Version)
+	return r, err
+}
+
+// incOf gives what rows of the living in a cell have as inc.
+func incOf(c *readmodel.Cells) uint32 {
+	return uint32(c.Product.Incarnation)<<16 | uint32(c.Environment.Incarnation)
+}
+
+// cellRuns is CellRuns of one cell, whose rows are read beside what it is called.
+func (q question) cellRuns(ctx context.Context, account string, f readmodel.CellFilter, each func(*readmodel.Cells) error) error {
+	var n names
+	runs := map[uint32][]delivery.Run{} // by incarnations
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		n, err = q.chosen(both, account, f)
+		return err
+	})
+	group.Go(func() error {
+		b := params{"account": account, "environments": []uuid.UUID{uuid.UUID(f.Environment)}, "products": []uuid.UUID{uuid.UUID(f.Product)}}
+		return q.ask(both, "read deployments by cell", runsByCell+" AND product_id IN {products:Array(UUID)}"+inKeyOrder, b, func(s scanner) error {
+			var of readmodel.Place
+			var inc uint32
+			r, err := scanCellRun(s, account, &of, &inc)
+			runs[inc] = append(runs[inc], r)
+			return err
+		})
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	product, hasProduct := n.products[f.Product]
+	environment, hasEnvironment := n.environments[f.Environment]
+	cell := readmodel.Cells{Product: product, Environment: environment}
+	if cell.Runs = runs[incOf(&cell)]; !hasProduct || !hasEnvironment || len(cell.Runs) == 0 {
+		return nil
+	}
+	slices.SortFunc(cell.Runs, delivery.Compare)
+	return each(&cell)
+}
+
 // CellRuns implements readmodel.Deliveries for one version.
 func (q question) CellRuns(ctx context.Context, account string, f readmodel.CellFilter, each func(*readmodel.Cells) error) error {
+	if f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) && f.From == (readmodel.Place{}) {
+		return q.cellRuns(ctx, account, f, each)
+	}
 	n, err := q.chosen(ctx, account, f)
 	if err != nil || len(n.products) == 0 || len(n.environments) == 0 {
 		return err
@@ -63,17 +122,11 @@ func (q question) CellRuns(ctx context.Context, account string, f readmodel.Cell
 		cell.Runs = cell.Runs[:0]
 		return err
 	}
-	err = q.ask(ctx, "read deployments by cell", `
-		SELECT environment_id, product_id, inc, id, version, status, at_ms, commit_ms, mode, pos FROM dep_by_env_vN FINAL
-		WHERE account = {account:String} AND environment_id IN {environments:Array(UUID)}`+where+`
-		ORDER BY environment_id, product_id, inc, id`, b, func(s scanner) error {
+	err = q.ask(ctx, "read deployments by cell", runsByCell+where+inKeyOrder, b, func(s scanner) error {
 		var of readmodel.Place
 		var inc uint32
-		var r delivery.Run
-		var status string
-		var ended, committed int64
-		if err := s.Scan((*uuid.UUID)(&of.Environment), (*uuid.UUID)(&of.Product), &inc, (*[16]byte)(&r.ID), &r.Version, &status,
-			&ended, &committed, (*string)(&r.Mode), (*uint64)(&r.Offset)); err != nil {
+		r, err := scanCellRun(s, account, &of, &inc)
+		if err != nil {
 			return err
 		}
 		if of != at {
@@ -82,13 +135,9 @@ func (q question) CellRuns(ctx context.Context, account string, f readmodel.Cell
 			}
 			at, cell.Product, cell.Environment = of, n.products[of.Product], n.environments[of.Environment]
 		}
-		if cell.Product.ID != of.Product || uint32(cell.Product.Incarnation)<<16|uint32(cell.Environment.Incarnation) != inc {
-			return nil
+		if cell.Product.ID == of.Product && incOf(&cell) == inc {
+			cell.Runs = append(cell.Runs, r)
 		}
-		r.Status, _ = event.StatusOf(status)
-		r.At, r.CommittedAt = moment(ended), moment(committed)
-		r.VersionID = event.VersionIDOf(account, of.Product, r.Version)
-		cell.Runs = append(cell.Runs, r)
 		return nil
 	})
 	if err != nil {
