@@ -1,6 +1,9 @@
 package readmodel
 
-import "sync"
+import (
+	"bytes"
+	"sync"
+)
 
 // A Memo is where a caller may keep what it made of a row of an answer. A model
 // that keeps rows hands out the same memo as long as the row shows the same, so
@@ -28,8 +31,8 @@ func (m *Memo) Made(from func() ([]byte, error)) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.made = made
-		m.took(cap(made))
+		m.made = bytes.Clone(made) // without the room to grow that it was made with
+		m.took(len(made))
 	}
 	return m.made, nil
 }
@@ -38,7 +41,7 @@ func (m *Memo) Made(from func() ([]byte, error)) ([]byte, error) {
 func (m *Memo) Len() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return cap(m.made)
+	return len(m.made)
 }
 
 // Equal tells that memos say nothing about a row.

@@ -86,7 +86,7 @@ type Config struct {
 	Writers int
 
 	// HotBytes bounds what is kept in memory of accounts that are asked about again.
-	// Negative: nothing is kept. Default: 96 MiB.
+	// Negative: nothing is kept. Default: 256 MiB.
 	HotBytes int64
 
 	// Now is the clock. It only decides how far back a first look at a list

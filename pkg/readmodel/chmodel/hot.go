@@ -44,7 +44,7 @@ import (
 // What an account may have at most to be kept, so that finding out that it is too
 // large is cheap, and one account does not displace all others.
 const (
-	defaultHotBytes = 96 << 20
+	defaultHotBytes = 256 << 20
 	hotShare        = 3 // one account takes a third at most
 	hotNames        = 20_000
 	hotMeanings     = 5_000
