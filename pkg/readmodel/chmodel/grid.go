@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/google/uuid"
+
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
@@ -233,6 +235,21 @@ func drifts(cells []readmodel.MatrixCell) bool {
 		}
 	}
 	return false
+}
+
+// kept gives what is kept of a cell; nothing where it is not.
+func (s *state) kept(c spot) gridCell {
+	if s == nil || s.grid == nil {
+		return gridCell{}
+	}
+	if r := s.grid.rows[event.ProductID(c.product)]; r != nil {
+		for i := range r.cells {
+			if cell := &r.cells[i]; uuid.UUID(cell.environment) == c.environment && cell.inc == c.inc {
+				return *cell
+			}
+		}
+	}
+	return gridCell{}
 }
 
 func (g *grid) size() int {

@@ -3,6 +3,7 @@ package chmodel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -267,8 +268,13 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 	var from [2]marked // what holds the newest, and the past
 	for c, s := range cells {
 		have := here[c]
+		kept := q.state.kept(c)
 		if s.found[succeeded] != noMark && !have[succeeded] {
-			from[succeeded].add(c, s.found[succeeded], s.newest[succeeded])
+			if kept.live != nil && markOf(kept.live) == s.found[succeeded] {
+				live = append(live, *kept.live)
+			} else {
+				from[succeeded].add(c, s.found[succeeded], s.newest[succeeded])
+			}
 		}
 		if s.found[attempted] != noMark && !have[attempted] && s.found[attempted].after(s.found[succeeded]) {
 			from[attempted].add(c, s.found[attempted], s.newest[attempted])
@@ -314,19 +320,51 @@ func newestLately(selection, table, where string) string {
 // marked are rows to be read whole, of the table of the newest and of the past.
 type marked struct {
 	positions [2][]uint64
-	periods   map[int32]bool
+	places    map[cellPeriod]bool // of those of the past
 	of        map[spot]mark
+}
+
+// cellPeriod is where the rows of a cell in a period begin.
+type cellPeriod struct {
+	period               int32
+	product, environment uuid.UUID
+}
+
+// fewPlaces is how many are named one by one. What stands in so few takes as many
+// granules at the most; of more, whole periods are read.
+const fewPlaces = 1000
+
+// at narrows a statement to the places of what is past. The values are numbers
+// and ids, and a parameter.
+func (m *marked) at(b params) string {
+	if len(m.places) > fewPlaces {
+		periods := map[int32]bool{}
+		for p := range m.places {
+			periods[p.period] = true
+		}
+		b["periods"] = slices.Collect(maps.Keys(periods))
+		return " AND period IN {periods:Array(Int32)}"
+	}
+	list := []byte{'['}
+	for p := range m.places {
+		if len(list) > 1 {
+			list = append(list, ',')
+		}
+		list = fmt.Appendf(list, "(%d,'%s','%s')", p.period, p.product, p.environment)
+	}
+	b["places"] = string(append(list, ']')) // the driver knows no tuples
+	return " AND (period, product_id, environment_id) IN {places:Array(Tuple(Int32, UUID, UUID))}"
 }
 
 func (m *marked) add(c spot, found, newest mark) {
 	if m.of == nil {
-		m.of, m.periods = map[spot]mark{}, map[int32]bool{}
+		m.of, m.places = map[spot]mark{}, map[cellPeriod]bool{}
 	}
 	m.of[c] = found
 	past := 0
 	if found != newest {
 		past = 1
-		m.periods[periodOf(found.at)] = true
+		m.places[cellPeriod{periodOf(found.at), c.product, c.environment}] = true
 	}
 	m.positions[past] = append(m.positions[past], found.pos)
 }
@@ -344,8 +382,8 @@ func (q question) wholeCells(ctx context.Context, account, table, where string, 
 	with := maps.Clone(b)
 	with["positions"] = rows.positions[0]
 	if past {
-		where = " AND period IN {periods:Array(Int32)}" + where
-		with["positions"], with["periods"] = rows.positions[1], slices.Collect(maps.Keys(rows.periods))
+		where = rows.at(with) + where
+		with["positions"] = rows.positions[1]
 	}
 	return q.ask(ctx, "read cells", "SELECT "+cellSelection+" FROM "+table+" WHERE account = {account:String}"+where+" AND pos IN {positions:Array(UInt64)}",
 		with, func(s scanner) error {

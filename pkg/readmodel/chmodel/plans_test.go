@@ -96,7 +96,7 @@ var plans = map[string]map[string]way{
 	"read what was live lately":           {"cells": {keys: "account period product_id"}},
 	"read what was tried lately":          {"past_attempts": {keys: "account period product_id"}},
 	"find what was live":                  {"cell_periods": {keys: "account period product_id"}, "cells": {keys: "account period product_id"}, "past_attempts": {keys: "account period product_id"}},
-	"read cells":                          {"cells": {keys: "account period product_id"}, "past_attempts": {keys: "account period product_id"}, "current": {keys: byAccount + " product_id"}, "attempts": {keys: byAccount + " product_id"}},
+	"read cells":                          {"cells": {keys: "account period product_id environment_id"}, "past_attempts": {keys: "account period product_id environment_id"}, "current": {keys: byAccount + " product_id"}, "attempts": {keys: byAccount + " product_id"}},
 	"read what was live":                  {"cells": {keys: "account period product_id environment_id"}},
 	"read the history of a cell":          {"cells": {keys: byCell + " inc"}},
 	"find the owner of an object":         {"deployments": {skips: true}}, // of any account
