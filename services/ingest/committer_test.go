@@ -579,16 +579,16 @@ func TestACommitterFindsTheLogsEndAfterARestart(t *testing.T) {
 	}
 }
 
-// deafLog does not answer who asks for a frame up to a sequence.
+// deafLog does not answer who asks for a frame up to a sequence, once there is one.
 type deafLog struct {
 	eventlog.Log
 
-	upTo  uint64
+	upTo  atomic.Uint64
 	asked atomic.Int64
 }
 
 func (l *deafLog) At(ctx context.Context, seq uint64) (eventlog.Recorded, error) {
-	if seq > l.upTo {
+	if seq > l.upTo.Load() {
 		return l.Log.At(ctx, seq)
 	}
 	l.asked.Add(1)
@@ -614,8 +614,9 @@ func TestALogThatDoesNotAnswerIsWaitedForOnceAPass(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		deaf := &deafLog{Log: log, upTo: last}
+		deaf := &deafLog{Log: log}
 		c := run(t, deaf, time.Now) // it remembers no frame
+		deaf.upTo.Store(last)
 		began := time.Now()
 		for i, r := range submit(t, c, ended...) {
 			if fault.KindOf(r.Err) != fault.Unavailable {
