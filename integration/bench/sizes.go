@@ -166,6 +166,7 @@ func writeHistory(ctx context.Context, dir string, size Ledger) (last event.Posi
 	for h.events < size.Events {
 		commands := make([]tracking.Input, 0, event.MaxFrameEvents)
 		for range min(cap(commands), size.Events-h.events) {
+			h.seq++ // what runs are told apart by
 			commands = append(commands, h.next())
 		}
 		results, err := committer.Submit(ctx, commands, func() error { return nil })
