@@ -464,10 +464,12 @@ func (q question) missing(ctx context.Context, account string, w *warm, s *state
 	return out, nil
 }
 
-// countCells gives how many rows the cells of an account take, at most.
+// countCells gives how many rows the cells of an account take, at most. Copies that
+// are not merged yet do not count: a busy account has thirty of each cell.
 func (q question) countCells(ctx context.Context, account string) (n int, err error) {
 	err = q.ask(ctx, "count the cells of an account", `
-		SELECT (SELECT count() FROM current_vN WHERE account = {account:String}) + (SELECT count() FROM attempts_vN WHERE account = {account:String})`,
+		SELECT (SELECT uniqExact(product_id, environment_id, inc) FROM current_vN WHERE account = {account:String})
+			+ (SELECT uniqExact(product_id, environment_id, inc) FROM attempts_vN WHERE account = {account:String})`,
 		params{"account": account}, func(s scanner) error {
 			var rows uint64
 			err := s.Scan(&rows)
