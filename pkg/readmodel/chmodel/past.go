@@ -128,9 +128,8 @@ func earlier(own int32) []periods {
 	return []periods{{own - 1, own - 1}, {own - 4, own - 2}, {own - 13, own - 5}, {math.MinInt32, own - 14}}
 }
 
-// at gives how cells stood at a moment, in milliseconds, of which the newest
-// marks are known. where and b are those that found them.
-func (q question) at(ctx context.Context, where string, b params, newest map[spot]*[2]mark, ms int64) (map[spot]*standing, error) {
+// standings gives what the newest marks tell of a moment, in milliseconds.
+func standings(newest map[spot]*[2]mark, ms int64) map[spot]*standing {
 	cells := make(map[spot]*standing, len(newest))
 	for c, marks := range newest {
 		s := &standing{newest: *marks, found: [2]mark{noMark, noMark}}
@@ -141,6 +140,13 @@ func (q question) at(ctx context.Context, where string, b params, newest map[spo
 		}
 		cells[c] = s
 	}
+	return cells
+}
+
+// at gives how cells stood at a moment, in milliseconds, of which the newest
+// marks are known. where and b are those that found them.
+func (q question) at(ctx context.Context, where string, b params, newest map[spot]*[2]mark, ms int64) (map[spot]*standing, error) {
+	cells := standings(newest, ms)
 	return cells, q.steps(ctx, where, b, cells, ms, earlier(periodOf(ms)), math.MaxInt64)
 }
 
@@ -235,16 +241,7 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
-	cells := make(map[spot]*standing, len(newest))
-	for c, marks := range newest {
-		s := &standing{newest: *marks, found: [2]mark{noMark, noMark}}
-		for kind, m := range marks {
-			if m.at <= ms {
-				s.found[kind] = m
-			}
-		}
-		cells[c] = s
-	}
+	cells := standings(newest, ms)
 	here := map[spot][2]bool{} // what was read already
 	for i := range live {
 		c := spotOf(&live[i])
