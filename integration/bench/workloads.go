@@ -295,9 +295,9 @@ func (b *bench) flood(ctx context.Context, l *ledger, events *events, connection
 // first fills caches.
 const (
 	soakSample     = 10 * time.Second
-	soakRounds     = 3 * time.Second // that find out the maximum
-	mostGrowth     = 1.25            // of memory
-	mostSlower     = 2.0             // of the median answer: the machine has other work, too
+	soakMaximum    = time.Minute // at most, that find out the maximum; of a short while the tables are merged later
+	mostGrowth     = 1.25        // of memory
+	mostSlower     = 2.0         // of the median answer: the machine has other work, too
 	mostGoroutines = 1.10
 	mostParts      = 1.5
 )
@@ -314,7 +314,7 @@ func (b *bench) soak(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.stop()) }()
 	events := newEvents(l.apiKey)
-	fast, err := drive(ctx, &l.server, events, load{connections: 64, warmUp: warmUp, measured: soakRounds, max: b.MaxRequests})
+	fast, err := drive(ctx, &l.server, events, load{connections: 64, warmUp: warmUp, measured: min(soakMaximum, b.Soak/10), max: 1 << 30})
 	if err != nil {
 		return err
 	}

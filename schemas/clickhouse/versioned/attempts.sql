@@ -5,4 +5,4 @@ CREATE TABLE IF NOT EXISTS attempts{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "ver"}}
 ORDER BY (account, product_id, environment_id, inc)
-SETTINGS index_granularity = 256, {{.Scattered}}, {{.Window}}
+SETTINGS index_granularity = 256, {{.Scattered}}, {{.Merges}}, {{.Window}}

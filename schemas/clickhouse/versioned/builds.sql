@@ -8,4 +8,4 @@ CREATE TABLE IF NOT EXISTS builds{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, id)
-SETTINGS index_granularity = 1024, {{.Scattered}}, {{.Window}}
+SETTINGS index_granularity = 1024, {{.Scattered}}, {{.Merges}}, {{.Window}}

@@ -18,4 +18,4 @@ CREATE TABLE IF NOT EXISTS cell_periods{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "ver"}}
 ORDER BY (account, period, product_id, environment_id, inc, succeeded)
-SETTINGS index_granularity = 64, {{.Window}}
+SETTINGS index_granularity = 64, {{.Merges}}, {{.Window}}

@@ -6,4 +6,4 @@ CREATE TABLE IF NOT EXISTS current{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "ver"}}
 ORDER BY (account, product_id, environment_id, inc)
-SETTINGS index_granularity = 256, {{.Scattered}}, {{.Window}}
+SETTINGS index_granularity = 256, {{.Scattered}}, {{.Merges}}, {{.Window}}

@@ -9,4 +9,4 @@ CREATE TABLE IF NOT EXISTS deployments{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, id)
-SETTINGS index_granularity = 128, {{.Scattered}}, {{.Window}}
+SETTINGS index_granularity = 128, {{.Scattered}}, {{.Merges}}, {{.Window}}

@@ -17,4 +17,4 @@ CREATE TABLE IF NOT EXISTS environments{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, id)
-SETTINGS index_granularity = 256, {{.Window}}
+SETTINGS index_granularity = 256, {{.Merges}}, {{.Window}}

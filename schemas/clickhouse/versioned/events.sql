@@ -29,4 +29,4 @@ CREATE TABLE IF NOT EXISTS events{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing ""}}
 ORDER BY (account, stream, pos)
-SETTINGS index_granularity = 1024, {{.Scattered}}, {{.Window}}
+SETTINGS index_granularity = 1024, {{.Scattered}}, {{.Merges}}, {{.Window}}

@@ -11,4 +11,4 @@ CREATE TABLE IF NOT EXISTS names{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, object, name)
-SETTINGS index_granularity = 256, {{.Window}}
+SETTINGS index_granularity = 256, {{.Merges}}, {{.Window}}

@@ -7,4 +7,4 @@ CREATE TABLE IF NOT EXISTS past_attempts{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "ver"}}
 ORDER BY (account, period, product_id, environment_id, inc, at_ms, stream, pos)
-SETTINGS index_granularity = 128, {{.Scattered}}, {{.Window}}
+SETTINGS index_granularity = 128, {{.Scattered}}, {{.Merges}}, {{.Window}}

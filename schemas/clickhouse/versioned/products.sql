@@ -14,4 +14,4 @@ CREATE TABLE IF NOT EXISTS products{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, id)
-SETTINGS index_granularity = 256, {{.Window}}
+SETTINGS index_granularity = 256, {{.Merges}}, {{.Window}}

@@ -22,4 +22,4 @@ CREATE TABLE IF NOT EXISTS quarantine{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "turn"}}
 ORDER BY (stream, pos)
-SETTINGS index_granularity = 256, {{.Window}}
+SETTINGS index_granularity = 256, {{.Merges}}, {{.Window}}

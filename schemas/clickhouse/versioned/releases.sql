@@ -15,4 +15,4 @@ CREATE TABLE IF NOT EXISTS releases{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, id)
-SETTINGS index_granularity = 256, {{.Window}}
+SETTINGS index_granularity = 256, {{.Merges}}, {{.Window}}

@@ -14,4 +14,4 @@ CREATE TABLE IF NOT EXISTS versions{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, product_id, id)
-SETTINGS index_granularity = 1024, {{.Window}}
+SETTINGS index_granularity = 1024, {{.Merges}}, {{.Window}}
