@@ -1,23 +1,34 @@
 package chmodel_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/oklog/ulid/v2"
 
+	"github.com/shipledger/shipledger/pkg/embedded/chserver"
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 )
 
-var benchDeployments = flag.Int("bench.deployments", 200_000, "deployments in the tables that BenchmarkRead reads; each has two events")
+var (
+	benchDeployments = flag.Int("bench.deployments", 200_000, "deployments in the tables that BenchmarkRead reads; each has two events")
+	benchCells       = flag.String("bench.cells", "200x5", "products and environments of the account that BenchmarkRead asks about")
+)
 
 // A ledger makes deployment events: half of them of one account with 200
 // products in 5 environments, the rest of a thousand accounts; over a year.
@@ -29,10 +40,12 @@ type ledger struct {
 	started  event.Record
 	accounts []string
 	end      time.Time
+
+	products, environments []string // of the big account
 }
 
 func newLedger(total int, end time.Time) *ledger {
-	l := &ledger{random: rand.New(rand.NewPCG(1, 2)), total: total, end: end}
+	l := &ledger{random: rand.New(rand.NewPCG(1, 2)), total: total, end: end, products: benchProducts, environments: benchEnvironments}
 	for i := range 1000 {
 		l.accounts = append(l.accounts, fmt.Sprintf("account-%d", i))
 	}
@@ -53,11 +66,11 @@ const big = "big"
 
 func (l *ledger) record() event.Record {
 	account := big
-	products := len(benchProducts)
+	products := len(l.products)
 	if l.n%2 == 1 {
 		account, products = l.accounts[l.random.IntN(len(l.accounts))], 5
 	}
-	product, environment := benchProducts[l.random.IntN(products)], benchEnvironments[l.random.IntN(len(benchEnvironments))]
+	product, environment := l.products[l.random.IntN(products)], l.environments[l.random.IntN(len(l.environments))]
 	at := l.end.Add(-365 * 24 * time.Hour).Add(time.Duration(float64(l.n) / float64(l.total) * float64(365*24*time.Hour))).Truncate(time.Millisecond)
 	l.n++
 	rec := event.Record{
@@ -74,6 +87,9 @@ func (l *ledger) record() event.Record {
 	rec.Attributes[event.InvokeID] = fmt.Sprint(16_000_000_000 + l.n)
 	rec.Attributes[event.BuildNumber] = fmt.Sprint(l.n / 100)
 	rec.Attributes[event.By] = "user-" + fmt.Sprint(l.random.IntN(50))
+	if l.random.IntN(10) == 0 {
+		rec.Extra = map[string]event.Extra{"workflow": {Value: []byte(`"deploy"`)}, "change": {Value: fmt.Appendf(nil, `{"id":"CHG-%d"}`, l.random.IntN(2000))}}
+	}
 	return rec
 }
 
@@ -122,14 +138,14 @@ func (l *ledger) fill(rows *readmodel.Rows, n int) readmodel.Progress {
 func (l *ledger) names() *readmodel.Rows {
 	var rows readmodel.Rows
 	for i, account := range append([]string{big}, l.accounts...) {
-		products := benchProducts
+		products := l.products
 		if i > 0 {
 			products = products[:5]
 		}
 		for _, name := range products {
 			rows.Products = append(rows.Products, readmodel.ProductRow{Product: event.Product{ID: event.ProductIDOf(account, name), Name: name}, Account: account})
 		}
-		for _, name := range benchEnvironments {
+		for _, name := range l.environments {
 			rows.Environments = append(rows.Environments, readmodel.EnvironmentRow{
 				Environment: event.Environment{ID: event.EnvironmentIDOf(account, name), Name: name, Class: event.ClassOf(name)}, Account: account,
 			})
@@ -166,6 +182,16 @@ func BenchmarkRead(b *testing.B) {
 	srv := chservertest.Start(b)
 	m, w := open(b, srv, func(c *chmodel.Config) { c.QueryTimeout = time.Minute })
 	l := newLedger(*benchDeployments, time.Now())
+	var products, environments int
+	if _, err := fmt.Sscanf(*benchCells, "%dx%d", &products, &environments); err != nil {
+		b.Fatal(err)
+	}
+	for i := len(l.products); i < products; i++ {
+		l.products = append(l.products, fmt.Sprintf("service-%03d", i))
+	}
+	for i := len(l.environments); i < environments; i++ {
+		l.environments = append(l.environments, fmt.Sprintf("env-%d", i))
+	}
 	if err := w.Store(b.Context(), l.names(), readmodel.Progress{Stream: "t0"}); err != nil {
 		b.Fatal(err)
 	}
@@ -177,6 +203,7 @@ func BenchmarkRead(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	sizes(b, srv, m)
 	product := func(account string) event.ProductID { return event.ProductIDOf(account, benchProducts[3]) }
 	environment := func(account string) event.EnvironmentID {
 		return event.EnvironmentIDOf(account, benchEnvironments[3])
@@ -219,6 +246,9 @@ func BenchmarkRead(b *testing.B) {
 			{"TimelineCell", runs(readmodel.RunFilter{Product: product(account), Environment: environment(account)}, page)},
 			{"TimelineProduct", runs(readmodel.RunFilter{Product: product(account)}, page)},
 			{"TimelineEnvironment", runs(readmodel.RunFilter{Environment: environment(account)}, page)},
+			{"TimelineMetadata", runs(readmodel.RunFilter{Meta: []readmodel.MetaFilter{{Path: []string{"change", "id"}, Value: "CHG-7"}}}, page)},
+			{"TimelineMetadataCommon", runs(readmodel.RunFilter{Meta: []readmodel.MetaFilter{{Path: []string{"workflow"}, Value: "deploy"}}}, page)},
+			{"TimelineHand", runs(readmodel.RunFilter{By: "user-7"}, page)},
 			{"Deployment", func(ctx context.Context) error {
 				_, err := m.Deployment(ctx, account, newest[0].Record.ID)
 				return err
@@ -234,12 +264,59 @@ func BenchmarkRead(b *testing.B) {
 			{"AsOf", func(ctx context.Context) error { _, err := m.AsOf(ctx); return err }},
 		} {
 			b.Run(account+"/"+q.name, func(b *testing.B) {
+				var read atomic.Uint64
+				ctx := clickhouse.Context(b.Context(), clickhouse.WithProgress(func(p *clickhouse.Progress) { read.Add(p.Rows) }))
+				spent := engineTime(b)
 				for b.Loop() {
-					if err := q.ask(b.Context()); err != nil {
+					if err := q.ask(ctx); err != nil {
 						b.Fatal(err)
 					}
 				}
+				b.ReportMetric(float64(engineTime(b)-spent)*10/float64(b.N), "engine-ms/op")
+				b.ReportMetric(float64(read.Load())/float64(b.N), "rows/op")
 			})
 		}
+	}
+}
+
+// engineTime gives the processor time of the children of this process, in hundredths of a second.
+func engineTime(tb testing.TB) (spent int) {
+	tb.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, list := range lists {
+		children, _ := os.ReadFile(list) // threads come and go
+		for child := range strings.FieldsSeq(string(children)) {
+			stat, _ := os.ReadFile("/proc/" + child + "/stat")
+			if fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); len(fields) > 12 {
+				user, _ := strconv.Atoi(fields[11])
+				system, _ := strconv.Atoi(fields[12])
+				spent += user + system
+			}
+		}
+	}
+	return spent
+}
+
+// sizes tells what a row takes of the disk.
+func sizes(b *testing.B, srv *chserver.Server, m *chmodel.Model) {
+	b.Helper()
+	rows, err := connectTo(b, srv, m).Query(b.Context(), `
+		SELECT table, sum(rows), count(), sum(bytes_on_disk) / sum(rows), sum(secondary_indices_compressed_bytes) / sum(rows) FROM system.parts
+		WHERE active AND database = currentDatabase() GROUP BY table ORDER BY sum(bytes_on_disk) DESC LIMIT 6`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var table string
+		var n, parts uint64
+		var bytes, indexes float64
+		if err := rows.Scan(&table, &n, &parts, &bytes, &indexes); err != nil {
+			b.Fatal(err)
+		}
+		b.Logf("%s: %d rows in %d parts, %.1f bytes each, %.2f of them of indexes", table, n, parts, bytes, indexes)
 	}
 }

@@ -196,12 +196,11 @@ func (q question) FirstBuilds(ctx context.Context, account string, versions []ev
 	for i, id := range versions {
 		ids[i] = uuid.UUID(id)
 	}
-	none := time.Time{}.UnixMilli()
 	err := q.ask(ctx, "find first builds", `
-		SELECT version_id, min(multiIf(started_ms != {none:Int64}, started_ms, completed_ms != {none:Int64}, completed_ms, created_ms)) FROM builds_vN FINAL
+		SELECT version_id, min(begun_ms) FROM builds_vN FINAL
 		WHERE account = {account:String} AND version_id IN {versions:Array(UUID)} AND (product_id, `+productOf+`) IN `+livingProducts+`
 		GROUP BY version_id`,
-		params{"account": account, "versions": ids, "none": none}, func(s scanner) error {
+		params{"account": account, "versions": ids}, func(s scanner) error {
 			var id uuid.UUID
 			var ms int64
 			err := s.Scan(&id, &ms)

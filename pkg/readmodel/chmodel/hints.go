@@ -30,6 +30,7 @@ type hint struct {
 	all     bool          // and it was the whole list
 	refused int           // windows in a row that held too much
 	asked   int           // pages since then
+	rare    bool          // a week holds few that an index finds
 }
 
 // keptHints is for how many lists there are hints: two megabytes or so.
@@ -81,6 +82,15 @@ func (h *hints) change(shape string, f func(*hint)) {
 
 func (h *hints) refused(shape string) { h.change(shape, func(h *hint) { h.refused++ }) }
 
+func (h *hints) rare(shape string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	got := h.of[shape]
+	return got != nil && got.rare
+}
+
+func (h *hints) setRare(shape string, rare bool) { h.change(shape, func(h *hint) { h.rare = rare }) }
+
 // learn takes down what a page tells, and whether it was read whole.
 func (h *hints) learn(shape string, rows []readmodel.RunRow, p readmodel.Page, whole bool) {
 	h.change(shape, func(h *hint) {
@@ -107,7 +117,7 @@ func spanOf(a, b ulid.ULID) time.Duration {
 // hintable tells whether runs that match lie close enough for a page to be read in
 // one window.
 func hintable(table string, f *readmodel.RunFilter, p readmodel.Page) bool {
-	return table != byEnvironmentTable && !searches(*f) && !ofVersion(table, f) && f.Changed == 0 && p.Limit > 0
+	return table != byEnvironmentTable && !searches(f) && !ofVersion(table, f) && f.Changed == 0 && p.Limit > 0
 }
 
 // near gives a window that holds a page and little more, where something is known

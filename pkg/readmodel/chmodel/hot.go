@@ -684,6 +684,18 @@ func (q question) about(ctx context.Context, account string, best part) (questio
 	return q, nil
 }
 
+// knowing takes the names that are kept of an account, if they are.
+func (q question) knowing(ctx context.Context, account string) (question, error) {
+	if q.Model.hot.limit <= 0 || !q.Model.hot.find(account).state.Load().has(nameParts) { // nor is it a reason to keep them
+		return q, nil
+	}
+	s, err := q.hot(ctx, account, nameParts)
+	if s != nil {
+		q.state = *s
+	}
+	return q, err
+}
+
 // columnsOf gives the environments that may be columns.
 func (e *edges) columnsOf(f readmodel.MatrixFilter) []readmodel.EnvironmentRow {
 	return slices.DeleteFunc(slices.Clone(e.columns), func(r readmodel.EnvironmentRow) bool { return !f.Column(&r) })

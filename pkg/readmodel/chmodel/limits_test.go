@@ -2,8 +2,10 @@ package chmodel_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -149,6 +151,14 @@ func questions(t *testing.T, m *chmodel.Model, w *chmodel.Writer, more *readmode
 	if err != nil {
 		t.Fatal(err)
 	}
+	changed := slices.IndexFunc(newest, func(r readmodel.RunRow) bool { return len(r.Record.Extra) > 0 })
+	if changed < 0 {
+		t.Fatal("no run has metadata")
+	}
+	var change struct{ ID string }
+	if err := json.Unmarshal(newest[changed].Record.Extra["change"].Value, &change); err != nil {
+		t.Fatal(err)
+	}
 	rows := func(n int, err error) error {
 		if err == nil && n == 0 {
 			err = errors.New("nothing is found")
@@ -189,6 +199,8 @@ func questions(t *testing.T, m *chmodel.Model, w *chmodel.Writer, more *readmode
 		"timeline, oldest":               deployments(readmodel.RunFilter{Oldest: true}, page),
 		"timeline of failures":           deployments(readmodel.RunFilter{Statuses: []event.Status{event.Failed}}, page),
 		"timeline of a person":           deployments(readmodel.RunFilter{By: "user-7"}, page),
+		"timeline of a change":           deployments(readmodel.RunFilter{Meta: []readmodel.MetaFilter{{Path: []string{"change", "id"}, Value: change.ID}}}, page),
+		"timeline of a workflow":         deployments(readmodel.RunFilter{Meta: []readmodel.MetaFilter{{Path: []string{"workflow"}, Value: "deploy"}}}, page),
 		"timeline of an environment":     deployments(readmodel.RunFilter{Environment: environment}, page),
 		"timeline of a type":             deployments(readmodel.RunFilter{Class: &production}, page),
 		"timeline of a source":           deployments(readmodel.RunFilter{Source: "github"}, page),

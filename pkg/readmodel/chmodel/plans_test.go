@@ -442,7 +442,7 @@ func explain(t *testing.T, conn driver.Conn, s chmodel.Statement) []tableRead {
 	return plan[0].Plan.reads()
 }
 
-func connectTo(t *testing.T, srv *chserver.Server, m *chmodel.Model) driver.Conn {
+func connectTo(t testing.TB, srv *chserver.Server, m *chmodel.Model) driver.Conn {
 	t.Helper()
 	auth := srv.Auth()
 	conn, err := clickhouse.Open(&clickhouse.Options{

@@ -404,14 +404,29 @@ func (q question) begin(ctx context.Context, account, table string, f readmodel.
 // within narrows a list to a window.
 const within = ` AND id >= toFixedString(unhex({from:String}), 16) AND id < toFixedString(unhex({to:String}), 16)`
 
-// runs finds a page of ids in a narrow read of table, then reads those rows. Where
-// it is known about where the page ends, it reads them at once.
-func (q question) runs(ctx context.Context, kind event.Kind, account, table string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
-	where, b := runsWhere(account, table, f)
+// livingRuns narrows runs to those of no earlier incarnation.
+func livingRuns(kind event.Kind) string {
 	living := " AND (product_id, " + productOf + ") IN " + livingProducts
 	if kind == event.Deployment {
 		living += " AND (environment_id, " + environmentOf + ") IN " + livingEnvironments
 	}
+	return living
+}
+
+// runs finds a page of ids in a narrow read of table, then reads those rows. Where
+// it is known about where the page ends, it reads them at once.
+func (q question) runs(ctx context.Context, kind event.Kind, account, table string, f readmodel.RunFilter, p readmodel.Page) ([]readmodel.RunRow, error) {
+	if indexed(&f) {
+		return q.search(ctx, kind, account, table, f, p)
+	}
+	if f.Environment == (event.EnvironmentID{}) && (f.Class != nil || table == byEnvironmentTable) {
+		var err error
+		if q, err = q.knowing(ctx, account); err != nil {
+			return nil, err
+		}
+	}
+	where, b := q.runsWhere(account, table, f)
+	living := livingRuns(kind)
 	shape := shapeOf(table, where, b, f.Oldest, p)
 	hinted := hintable(table, &f, p)
 	var w window
@@ -465,14 +480,14 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 					return nil, err
 				}
 			}
-			if few := f.Environment != (event.EnvironmentID{}) || f.Class != nil; few && !searches(f) && table == deploymentsTable &&
+			if few := f.Environment != (event.EnvironmentID{}) || f.Class != nil; few && !searches(&f) && table == deploymentsTable &&
 				w.length > environmentWindow && f.Source == "" && f.Mode == "" {
 				table, whole = byEnvironmentTable, false
-				where, b = runsWhere(account, table, f)
+				where, b = q.runsWhere(account, table, f)
 				w.length = lastWindow + 1
 				w.stretch()
 			}
-			if searches(f) && len(out) < p.Limit/4 { // and rarely finds
+			if searches(&f) && len(out) < p.Limit/4 { // and rarely finds
 				likely = candidates
 			}
 			continue
@@ -519,17 +534,21 @@ func once(table string, f *readmodel.RunFilter) string {
 	return ""
 }
 
-// pageByIDs finds ids in a narrow read, then reads those rows.
-func (q question) pageByIDs(ctx context.Context, kind event.Kind, account, from, order string, b params, oldest bool) (page, error) {
-	var ids []ulid.ULID
-	var of []identity
-	err := q.ask(ctx, "find runs", "SELECT id, product_id, environment_id FROM "+from+order+" LIMIT {limit:UInt32}", b, func(s scanner) error {
+// findRuns finds ids in a narrow read, and of which cells they are.
+func (q question) findRuns(ctx context.Context, from, order string, b params) (ids []ulid.ULID, of []identity, err error) {
+	err = q.ask(ctx, "find runs", "SELECT id, product_id, environment_id FROM "+from+order+" LIMIT {limit:UInt32}", b, func(s scanner) error {
 		var id ulid.ULID
 		var i identity
 		err := s.Scan((*[16]byte)(&id), (*uuid.UUID)(&i.product), (*uuid.UUID)(&i.environment))
 		ids, of = append(ids, id), append(of, i)
 		return err
 	})
+	return ids, of, err
+}
+
+// pageByIDs finds ids in a narrow read, then reads those rows.
+func (q question) pageByIDs(ctx context.Context, kind event.Kind, account, from, order string, b params, oldest bool) (page, error) {
+	ids, of, err := q.findRuns(ctx, from, order, b)
 	if err != nil || len(ids) == 0 {
 		return page{}, err
 	}
@@ -584,9 +603,7 @@ func (q question) skip(ctx context.Context, account string, kind event.Kind, w *
 // searches tells whether few rows may match a filter that the key knows nothing
 // of. Those are looked for first without FINAL, where an index may skip what
 // cannot match; what they have become is asked of them alone.
-func searches(f readmodel.RunFilter) bool {
-	return f.By != "" || ofRuns(&f) || f.SHA != "" || len(f.Meta) > 0
-}
+func searches(f *readmodel.RunFilter) bool { return indexed(f) || ofRuns(f) || f.SHA != "" }
 
 // ofRuns and ofVersion tell that few rows match, and that an index finds them.
 func ofRuns(f *readmodel.RunFilter) bool { return f.Run != "" || len(f.Runs) > 0 }
@@ -595,7 +612,7 @@ func ofVersion(table string, f *readmodel.RunFilter) bool {
 	return table == buildsTable && f.Version != "" && f.Product != (event.ProductID{})
 }
 
-func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
+func (q question) runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 	where, b := "account = {account:String}", params{"account": account}
 	equal := func(column, name, kind, value string) {
 		if value != "" {
@@ -603,15 +620,11 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 			b[name] = value
 		}
 	}
-	class := ""
-	if f.Class != nil {
-		class, b["class"] = " AND class = {class:String}", f.Class.String()
-	}
 	if f.Environment != (event.EnvironmentID{}) {
 		equal("environment_id", "environment", "UUID", f.Environment.String())
 	}
-	if class != "" || f.Environment == (event.EnvironmentID{}) && table == byEnvironmentTable { // to use the key, name all environments
-		where += " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted" + class + ")"
+	if f.Class != nil || f.Environment == (event.EnvironmentID{}) && table == byEnvironmentTable { // to use the key, name all environments
+		where += q.inEnvironments(&f, b)
 	}
 	if f.Product != (event.ProductID{}) {
 		equal("product_id", "product", "UUID", f.Product.String())
@@ -641,11 +654,10 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 		where += " AND " + storedSHA + " != '' AND " + commitMatches
 		b["sha"] = f.SHA
 	}
-	wanted := make([]string, len(f.Meta))
 	for i, m := range f.Meta {
-		wanted[i] = " AND " + metaMatches(i, m, b)
+		leaf := fmt.Sprintf("leaf%d", i)
+		where, b[leaf] = where+" AND has(extra_leaves, {"+leaf+":UInt32})", leafOf(m)
 	}
-	where += strings.Join(wanted, "")
 	if f.Changed > 0 {
 		where += " AND pos > {changed:UInt64}"
 		b["changed"] = uint64(f.Changed)
@@ -661,17 +673,29 @@ func runsWhere(account, table string, f readmodel.RunFilter) (string, params) {
 	return where, b
 }
 
-// metaMatches compares a value inside of extra, whose path is bound name by name.
-func metaMatches(i int, m readmodel.MetaFilter, b params) string {
-	path := "extra"
-	for j, name := range m.Path {
-		key := fmt.Sprintf("meta%dx%d", i, j)
-		path, b[key] = path+", {"+key+":String}", name
+// mostNamed is up to how many environments are named in a statement.
+const mostNamed = 100
+
+// inEnvironments narrows runs to environments that there are, of the class that f asks for.
+func (q question) inEnvironments(f *readmodel.RunFilter, b params) string {
+	if e := q.state.edges; e != nil { // half of a statement that reads little is to look them up
+		var ids []uuid.UUID
+		for id, row := range e.environments {
+			if f.Class == nil || row.Class == *f.Class {
+				ids = append(ids, uuid.UUID(id))
+			}
+		}
+		if len(ids) > 0 && len(ids) <= mostNamed {
+			slices.SortFunc(ids, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) }) // the same list is the same shape
+			b["environments"] = ids
+			return " AND environment_id IN {environments:Array(UUID)}"
+		}
 	}
-	value := fmt.Sprintf("meta%d", i)
-	b[value] = m.Value
-	return "multiIf(JSONType(" + path + ") = 'String', JSONExtractString(" + path + ") = {" + value + ":String}" +
-		", JSONType(" + path + ") IN ('Int64', 'UInt64', 'Bool'), JSONExtractRaw(" + path + ") = {" + value + ":String}, 0)"
+	class := ""
+	if f.Class != nil {
+		class, b["class"] = " AND class = {class:String}", f.Class.String()
+	}
+	return " AND environment_id IN (SELECT id FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted" + class + ")"
 }
 
 // runsOf reads the rows of ids, newest first, those of the living. Whose products

@@ -462,7 +462,7 @@ func (t *comparedTable) columns(ctx context.Context) (c columnList, err error) {
 			err := rows.Scan(&name, &kind)
 			c.names = append(c.names, name)
 			text := "toString(`" + name + "`)"
-			if strings.HasPrefix(kind, "FixedString") { // bytes, not text
+			if strings.HasPrefix(kind, "FixedString") || name == restColumn { // bytes, not text
 				text = "hex(`" + name + "`)"
 			}
 			c.texts = append(c.texts, text)
@@ -490,6 +490,13 @@ func (c columnList) describe(values []string) map[string]string {
 		}
 		row[name] = v
 	}
+	if rest, err := hex.DecodeString(row[restColumn]); err == nil && len(rest) > 0 {
+		if id, err := ulid.ParseStrict(row["id"]); err == nil {
+			if shown, err := restColumns(id, string(rest)); err == nil {
+				maps.Copy(row, shown)
+			}
+		}
+	}
 	return row
 }
 
@@ -504,11 +511,16 @@ func (t *comparedTable) difference(ctx context.Context, sides [2]map[string]stri
 		d.Key[k] = row[k]
 	}
 	for name := range row {
-		if old != nil && rebuilt != nil && old[name] != rebuilt[name] {
+		if old != nil && rebuilt != nil && old[name] != rebuilt[name] && name != restColumn {
 			d.Columns = append(d.Columns, name)
 		}
 	}
+	if len(d.Columns) == 0 && old[restColumn] != rebuilt[restColumn] { // in what a column of its own says otherwise
+		d.Columns = append(d.Columns, restColumn)
+	}
 	slices.Sort(d.Columns)
+	delete(old, restColumn)
+	delete(rebuilt, restColumn)
 	pos, err := strconv.ParseUint(row["pos"], 10, 64)
 	if err != nil {
 		return d, nil //nolint:nilerr // a table without it says nothing about its event

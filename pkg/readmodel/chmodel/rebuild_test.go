@@ -137,21 +137,21 @@ func TestVersionsOfTheSameRowsAreEqual(t *testing.T) {
 func TestADefectOfOneColumnOfOneRowIsFoundInEachTable(t *testing.T) {
 	srv := chservertest.Start(t)
 	m := twice(t, srv)
-	for _, d := range []struct{ table, key, column, wrong string }{
-		{"events", "pos", "flag", "'odd'"},
-		{"deployments", "id", "done_by", "'mallory'"},
-		{"dep_by_env", "id", "status", "'aborted'"},
-		{"builds", "id", "sha_mismatch", "true"},
-		{"cells", "pos", "url", "'http://elsewhere'"},
-		{"current", "pos", "version", "'9.9'"},
-		{"past_attempts", "pos", "completed_ms", "completed_ms + 1"},
-		{"attempts", "pos", "build_number", "'7'"},
-		{"cell_periods", "pos", "version", "'9.9'"},
-		{"products", "id", "name", "'ship'"},
-		{"environments", "id", "class", "'production'"},
-		{"versions", "id", "sha_fixed", "true"},
-		{"releases", "id", "status", "'completed'"},
-		{"names", "name", "id", "toUUID('01900000-0000-0000-0000-000000000000')"},
+	for _, d := range []struct{ table, key, column, wrong, shown string }{
+		{"events", "pos", "flag", "'odd'", "flag"},
+		{"deployments", "id", "done_by", "'mallory'", "done_by"},
+		{"dep_by_env", "id", "status", "'aborted'", "status"},
+		{"builds", "id", "rest", "concat(substring(rest, 1, 1), char(1), substring(rest, 3))", "sha_mismatch"},
+		{"cells", "pos", "url", "'http://elsewhere'", "url"},
+		{"current", "pos", "version", "'9.9'", "version"},
+		{"past_attempts", "pos", "completed_ms", "completed_ms + 1", "completed_ms"},
+		{"attempts", "pos", "build_number", "'7'", "build_number"},
+		{"cell_periods", "pos", "version", "'9.9'", "version"},
+		{"products", "id", "name", "'ship'", "name"},
+		{"environments", "id", "class", "'production'", "class"},
+		{"versions", "id", "sha_fixed", "true", "sha_fixed"},
+		{"releases", "id", "status", "'completed'", "status"},
+		{"names", "name", "id", "toUUID('01900000-0000-0000-0000-000000000000')", "id"},
 	} {
 		t.Run(d.table, func(t *testing.T) {
 			pick := fmt.Sprintf(" FROM %s_v1 FINAL WHERE account = 'other' ORDER BY %s DESC LIMIT 1", d.table, d.key)
@@ -162,7 +162,7 @@ func TestADefectOfOneColumnOfOneRowIsFoundInEachTable(t *testing.T) {
 			if f.Equal() || f.First == nil {
 				t.Fatalf("it is not found: %+v", f)
 			}
-			if f.First.Table != d.table || f.First.Account != "other" || !slices.Equal(f.First.Columns, []string{d.column}) {
+			if f.First.Table != d.table || f.First.Account != "other" || !slices.Equal(f.First.Columns, []string{d.shown}) {
 				t.Errorf("%+v", f.First)
 			}
 			if f.First.Event == nil && (d.table == "events" || d.table == "deployments") {

@@ -35,13 +35,19 @@ func newCommit() commit { return commit{digest: proto.ColFixedStr{Size: 20}} }
 
 var noDigest [20]byte
 
-// append writes what is not exactly 40 lower-case hex digits as text, and so
-// forty zeros, which git uses for "no commit": the empty digest means absent.
-func (c *commit) append(sha string) {
-	var digest [20]byte
+// digestOf gives a commit of exactly 40 lower-case hex digits as bytes; noDigest for
+// anything else, and so for forty zeros, which git uses for "no commit": the empty
+// digest means absent.
+func digestOf(sha string) (digest [20]byte) {
 	if len(sha) == 40 && isLowerHex(sha) {
 		_, _ = hex.Decode(digest[:], []byte(sha)) // cannot fail: it was looked at
 	}
+	return digest
+}
+
+// append writes what is no digest as text.
+func (c *commit) append(sha string) {
+	digest := digestOf(sha)
 	c.digest.Append(digest[:])
 	if digest == noDigest {
 		c.text.Append(sha)
@@ -136,31 +142,31 @@ func (c *eventColumns) input() proto.Input {
 	}, c.author.input()...)
 }
 
-// runColumns are those of deployments and, with a version id, of builds.
+// runColumns are those of deployments and, with what only builds have, of builds.
 type runColumns struct {
-	account, version, buildNumber, url, invokeID, errorMessage, extra proto.ColStr
-	id                                                                proto.ColFixedStr16
-	stream, status, source, branch, repository, by, byEmail, byName   lowCardinality
-	errorCode                                                         lowCardinality
-	pos                                                               proto.ColUInt64
-	product, environment                                              proto.ColUUID
-	inc                                                               proto.ColUInt32
-	seen                                                              proto.ColUInt8
-	created, started, completed, at                                   proto.ColInt64
-	sha                                                               commit
-	author                                                            author
-	mismatch, backfilled                                              proto.ColBool
+	account, version, invokeID, extra, rest           proto.ColStr
+	id                                                proto.ColFixedStr16
+	stream, status, source, by, byEmail, byName, mode lowCardinality
+	pos                                               proto.ColUInt64
+	product, environment                              proto.ColUUID
+	inc                                               proto.ColUInt32
+	at                                                proto.ColInt64
+	sha                                               commit
+	leaves                                            *proto.ColArr[uint32]
 
-	withVersionID bool
-	versionID     proto.ColUUID
-	scratch       []byte
+	ofBuilds  bool
+	versionID proto.ColUUID
+	begun     proto.ColInt64
+
+	scratch []byte
+	found   leaves
 }
 
-func newRunColumns(withVersionID bool) *runColumns {
+func newRunColumns(ofBuilds bool) *runColumns {
 	return &runColumns{
-		stream: newLowCardinality(), status: newLowCardinality(), source: newLowCardinality(), branch: newLowCardinality(),
-		repository: newLowCardinality(), by: newLowCardinality(), byEmail: newLowCardinality(), byName: newLowCardinality(),
-		errorCode: newLowCardinality(), sha: newCommit(), author: newAuthor(), withVersionID: withVersionID,
+		stream: newLowCardinality(), status: newLowCardinality(), source: newLowCardinality(),
+		by: newLowCardinality(), byEmail: newLowCardinality(), byName: newLowCardinality(), mode: newLowCardinality(),
+		sha: newCommit(), leaves: new(proto.ColUInt32).Array(), ofBuilds: ofBuilds,
 	}
 }
 
@@ -175,31 +181,23 @@ func (c *runColumns) append(r *readmodel.RunRow) {
 	c.inc.Append(inc(rec))
 	c.version.Append(rec.Version)
 	c.status.Append(rec.Status.String())
-	c.seen.Append(uint8(rec.Seen))
-	c.created.Append(rec.CreatedAt.UnixMilli())
-	c.started.Append(rec.StartedAt.UnixMilli())
-	c.completed.Append(rec.CompletedAt.UnixMilli())
 	c.at.Append(r.At().UnixMilli())
 	a := &rec.Attributes
 	c.source.Append(a[event.SourceSystem])
-	c.buildNumber.Append(a[event.BuildNumber])
 	c.sha.append(a[event.SCMSHA])
-	c.branch.Append(a[event.SCMBranch])
-	c.repository.Append(a[event.SCMRepository])
-	c.url.Append(a[event.URL])
 	c.invokeID.Append(a[event.InvokeID])
 	c.by.Append(a[event.By])
 	c.byEmail.Append(a[event.ByEmail])
 	c.byName.Append(a[event.ByName])
-	c.errorMessage.Append(a[event.ErrorMessage])
-	c.errorCode.Append(a[event.ErrorCode])
+	c.mode.Append(string(r.Author.Mode))
 	c.scratch = appendExtra(c.scratch[:0], rec.Extra)
 	c.extra.AppendBytes(c.scratch)
-	c.mismatch.Append(rec.SHAMismatch)
-	c.author.append(r.Author)
-	c.backfilled.Append(r.Backfilled)
-	if c.withVersionID {
+	c.leaves.Append(c.found.of(rec.Extra))
+	c.scratch = appendRest(c.scratch[:0], r)
+	c.rest.AppendBytes(c.scratch)
+	if c.ofBuilds {
 		c.versionID.Append(uuid.UUID(rec.VersionID))
+		c.begun.Append(rec.DeployedAt().UnixMilli())
 	}
 }
 
@@ -220,7 +218,7 @@ func appendExtra(dst []byte, extra map[string]event.Extra) []byte {
 }
 
 func (c *runColumns) input() proto.Input {
-	in := proto.Input{
+	in := append(proto.Input{
 		{Name: "account", Data: &c.account},
 		{Name: "id", Data: &c.id},
 		{Name: "stream", Data: c.stream},
@@ -230,29 +228,19 @@ func (c *runColumns) input() proto.Input {
 		{Name: "inc", Data: &c.inc},
 		{Name: "version", Data: &c.version},
 		{Name: "status", Data: c.status},
-		{Name: "seen", Data: &c.seen},
-		{Name: "created_ms", Data: &c.created},
-		{Name: "started_ms", Data: &c.started},
-		{Name: "completed_ms", Data: &c.completed},
 		{Name: "at_ms", Data: &c.at},
 		{Name: "source_system", Data: c.source},
-		{Name: "build_number", Data: &c.buildNumber},
-		{Name: "scm_branch", Data: c.branch},
-		{Name: "scm_repository", Data: c.repository},
-		{Name: "url", Data: &c.url},
 		{Name: "invoke_id", Data: &c.invokeID},
 		{Name: "done_by", Data: c.by},
 		{Name: "done_by_email", Data: c.byEmail},
 		{Name: "done_by_name", Data: c.byName},
-		{Name: "error_message", Data: &c.errorMessage},
-		{Name: "error_code", Data: c.errorCode},
+		{Name: "mode", Data: c.mode},
 		{Name: "extra", Data: &c.extra},
-		{Name: "sha_mismatch", Data: &c.mismatch},
-		{Name: "backfilled", Data: &c.backfilled},
-	}
-	in = append(append(in, c.sha.input()...), c.author.input()...)
-	if c.withVersionID {
-		in = append(in, proto.InputColumn{Name: "version_id", Data: &c.versionID})
+		{Name: "extra_leaves", Data: c.leaves},
+		{Name: "rest", Data: &c.rest},
+	}, c.sha.input()...)
+	if c.ofBuilds {
+		in = append(in, proto.Input{{Name: "version_id", Data: &c.versionID}, {Name: "begun_ms", Data: &c.begun}}...)
 	}
 	return in
 }
@@ -597,27 +585,19 @@ func scanEvent(s scanner, account string) (readmodel.EventRow, error) {
 	return r, err
 }
 
-const runSelection = `id, stream, pos, product_id, environment_id, inc, version, status, seen,
-	created_ms, started_ms, completed_ms, source_system, build_number, scm_sha, scm_sha_text,
-	scm_branch, scm_repository, url, invoke_id, done_by, done_by_email, done_by_name, error_message, error_code,
-	extra, sha_mismatch, credential_id, credential_name, mode, actor, backfilled`
+const runSelection = "id, pos, product_id, environment_id, scm_sha, invoke_id, extra, rest"
 
 func scanRun(s scanner, kind event.Kind, account string) (readmodel.RunRow, error) {
 	var r readmodel.RunRow
 	rec, a := &r.Record, &r.Record.Attributes
 	rec.Kind, rec.Account = kind, account
-	var inc uint32
-	var created, started, completed int64
-	var status, digest, text, extra string
-	err := s.Scan(
-		(*[16]byte)(&rec.ID), &r.Position.Stream, (*uint64)(&r.Position.Offset), (*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID), &inc, &rec.Version, &status, (*uint8)(&rec.Seen),
-		&created, &started, &completed, &a[event.SourceSystem], &a[event.BuildNumber], &digest, &text,
-		&a[event.SCMBranch], &a[event.SCMRepository], &a[event.URL], &a[event.InvokeID], &a[event.By], &a[event.ByEmail], &a[event.ByName], &a[event.ErrorMessage], &a[event.ErrorCode],
-		&extra, &rec.SHAMismatch, &r.Author.CredentialID, &r.Author.CredentialName, (*string)(&r.Author.Mode), &r.Author.Actor, &r.Backfilled)
-	rec.ProductIncarnation, rec.EnvironmentIncarnation = uint16(inc>>16), uint16(inc)
-	rec.Status, _ = event.StatusOf(status)
-	rec.CreatedAt, rec.StartedAt, rec.CompletedAt = moment(created), moment(started), moment(completed)
-	a[event.SCMSHA] = shaOf(digest, text)
+	var digest, extra, rest string
+	err := s.Scan((*[16]byte)(&rec.ID), (*uint64)(&r.Position.Offset), (*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID),
+		&digest, &a[event.InvokeID], &extra, &rest)
+	if err == nil {
+		err = readRest(rest, &r)
+	}
+	a[event.SCMSHA] = shaOf(digest, a[event.SCMSHA])
 	rec.Extra = event.DecodeExtra(jsontext.Value(extra), event.Stamp{})
 	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
 	return r, err

@@ -267,7 +267,7 @@ func (q question) livingCell(ctx context.Context, account string, product event.
 // CountRuns implements readmodel.States. It reads the narrow table only.
 func (m *Model) CountRuns(ctx context.Context, account string, product event.ProductID, environment event.EnvironmentID) (readmodel.Counts, error) {
 	out := readmodel.Counts{ByStatus: map[event.Status]int{}}
-	where, b := runsWhere(account, "dep_by_env_vN", readmodel.RunFilter{Product: product, Environment: environment})
+	where, b := m.now().runsWhere(account, byEnvironmentTable, readmodel.RunFilter{Product: product, Environment: environment})
 	err := m.now().ask(ctx, "count deployments", "SELECT status, count(), max(id) FROM dep_by_env_vN FINAL WHERE "+where+`
 		AND (product_id, `+productOf+`) IN `+livingProducts+` AND (environment_id, `+environmentOf+`) IN `+livingEnvironments+`
 		GROUP BY status`, b, func(s scanner) error {

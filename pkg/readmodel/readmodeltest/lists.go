@@ -63,6 +63,10 @@ func densities(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.
 			if r.Record.ProductIncarnation = incarnation; random.IntN(8) == 0 {
 				r.Record.EnvironmentID, r.Record.EnvironmentName = other, "staging"
 			}
+			if random.IntN(3) == 0 {
+				r.Record.Extra = map[string]event.Extra{"change": {Value: fmt.Appendf(nil, `{"id": "c%d"}`, random.IntN(3))}}
+				r.Record.Attributes[event.By] = fmt.Sprint("hand ", random.IntN(3))
+			}
 			rows.Deployments = append(rows.Deployments, r)
 			build := r
 			build.Record.Kind, build.Record.EnvironmentID, build.Record.EnvironmentName = event.Build, event.EnvironmentID{}, ""
@@ -83,6 +87,13 @@ func densities(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.
 		{"the same again, changed", func() (rows readmodel.Rows) {
 			for _, r := range known[:150] {
 				r.Position, r.Record.Status = f.next(), event.Failed
+				switch random.IntN(3) {
+				case 0:
+					r.Record.Extra, r.Record.Attributes[event.By] = nil, ""
+				case 1:
+					r.Record.Extra = map[string]event.Extra{"change": {Value: []byte(`{"id": "c0"}`)}}
+					r.Record.Attributes[event.By] = "hand 0"
+				}
 				rows.Deployments = append(rows.Deployments, r)
 			}
 			return rows
@@ -97,7 +108,12 @@ func densities(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.
 	} {
 		b.store(t, f, step.rows())
 		for _, filter := range []readmodel.RunFilter{
-			{}, {Oldest: true}, {Statuses: []event.Status{event.Failed}}, {Environment: other, Oldest: true},
+			{},
+			{Oldest: true},
+			{Statuses: []event.Status{event.Failed}},
+			{Environment: other, Oldest: true},
+			{Meta: []readmodel.MetaFilter{{Path: []string{"change", "id"}, Value: "c0"}}},
+			{Meta: []readmodel.MetaFilter{{Path: []string{"change", "id"}, Value: "c1"}}, By: "hand 1", Oldest: true},
 		} {
 			for _, p := range startsOf(known, random) {
 				for n := range 2 { // pages, one after the other

@@ -3,8 +3,10 @@ CREATE TABLE IF NOT EXISTS builds{{.Suffix}}{{.OnCluster}}
 (
     {{template "run"}},
     version_id        UUID,
+    begun_ms          Int64 CODEC(Delta, ZSTD(1)), -- when it started, as far as that is known
     INDEX by_id      id         TYPE bloom_filter(0.01) GRANULARITY 1,
-    INDEX by_version version_id TYPE bloom_filter(0.01) GRANULARITY 1
+    INDEX by_version version_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX by_extra   extra_leaves TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, id)

@@ -17,4 +17,4 @@ CREATE TABLE IF NOT EXISTS dep_by_env{{.Suffix}}{{.OnCluster}}
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, environment_id, product_id, inc, id)
-SETTINGS index_granularity = 1024, {{.Merges}}, {{.Window}}
+SETTINGS index_granularity = 256, {{.Scattered}}, {{.Merges}}, {{.Window}}
