@@ -145,12 +145,12 @@ func (b *bench) openReads(ctx context.Context, s shape, events int) (r *readServ
 		return r, fmt.Errorf("start the engine: %w", err)
 	}
 	auth := srv.Auth()
-	cfg := chmodel.Config{DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database}
+	cfg := chmodel.Config{DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database, Alone: true}
 	if r.model, err = chmodel.Open(ctx, cfg, logger); err != nil {
 		return r, err
 	}
 	r.stops = append(r.stops, r.model.Close)
-	cfg.HotBytes = -1 // every read is the first one of its account
+	cfg.HotBytes, cfg.Alone = -1, false // every read is the first one of its account
 	forgetful, err := chmodel.Open(ctx, cfg, logger)
 	if err != nil {
 		return r, err

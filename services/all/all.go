@@ -101,7 +101,7 @@ func openClickHouse(cfg Config, secrecy compose.Secrecy, logger *slog.Logger) (*
 	auth, reads := srv.Auth(), srv.ReadAuth()
 	model, err := chmodel.Open(context.Background(), chmodel.Config{
 		DialContext: srv.DialContext, User: auth.User, Password: auth.Password, Database: auth.Database,
-		Reader: &chmodel.Login{User: reads.User, Password: reads.Password},
+		Reader: &chmodel.Login{User: reads.User, Password: reads.Password}, Alone: true,
 	}, logger)
 	return model, srv, err
 }

@@ -85,6 +85,11 @@ type Config struct {
 	// Writers is how many connections one Writer inserts on. Default: 3.
 	Writers int
 
+	// Alone says that nobody but writers of this model stores into the database, so
+	// that how far the tables are need not be asked of them before each read: that
+	// costs the server 1.2 ms of processor time, a SELECT 1 of it 0.7 ms.
+	Alone bool
+
 	// HotBytes bounds what is kept in memory of accounts that are asked about again.
 	// Negative: nothing is kept. Default: 256 MiB.
 	HotBytes int64
@@ -181,6 +186,7 @@ type Model struct {
 	active atomic.Uint32
 	hot    *hot
 	hints  hints
+	known  told
 }
 
 // Place names the database, alike in every process that was given its address; ""

@@ -67,7 +67,7 @@ func open(tb testing.TB, srv *chserver.Server, change ...func(*chmodel.Config)) 
 func TestModelKeepsTheContract(t *testing.T) {
 	srv := chservertest.Start(t)
 	readmodeltest.Run(t, func(t *testing.T) (readmodel.Sink, readmodel.Reader) {
-		m, w := open(t, srv)
+		m, w := open(t, srv, func(c *chmodel.Config) { c.Alone = true })
 		return w, m
 	})
 }

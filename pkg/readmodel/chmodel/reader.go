@@ -124,12 +124,28 @@ func (m *Model) AsOf(ctx context.Context) ([]readmodel.Progress, error) {
 	return m.now().asOf(ctx)
 }
 
-// asOf asks how far the tables are, for the caller and for what is kept.
+// asOf tells how far the tables are, for the caller and for what is kept.
 func (q question) asOf(ctx context.Context) ([]readmodel.Progress, error) {
 	asking := q.Model.hot.seen.asking()
-	progress, err := q.progress(ctx, q.version)
+	progress, err := q.told(ctx)
 	if err == nil {
 		q.Model.hot.seen.learn(q.version, asking, progress)
+	}
+	return progress, err
+}
+
+// told asks how far the tables are, unless this model wrote all that there is.
+func (q question) told(ctx context.Context) ([]readmodel.Progress, error) {
+	known := &q.Model.known
+	if q.cfg.Alone {
+		if progress, ok := known.of(q.version); ok {
+			return progress, nil
+		}
+	}
+	stores := known.asking()
+	progress, err := q.progress(ctx, q.version)
+	if err == nil {
+		known.learn(q.version, stores, progress)
 	}
 	return progress, err
 }

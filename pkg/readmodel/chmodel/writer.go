@@ -198,7 +198,12 @@ func (w *Writer) send(ctx context.Context, c *columns, upTo readmodel.Progress, 
 	if upTo.Stream == "" {
 		return nil
 	}
-	return classify(ctx, "store progress", w.insert(ctx, "checkpoint", w.checkpoint(upTo)))
+	if err := w.insert(ctx, "checkpoint", w.checkpoint(upTo)); err != nil {
+		w.model.known.failed()
+		return classify(ctx, "store progress", err)
+	}
+	w.model.known.stored(w.version, upTo)
+	return nil
 }
 
 // mended is what is added to the name of a stream in the row that tells which
