@@ -21,6 +21,10 @@ type Statement struct {
 // by several goroutines at once.
 func Watch(m *Model, f func(Statement)) { m.conn = &watched{m.conn, f} }
 
+// JudgeAgainAfter says after how many questions an account that was too large is
+// looked at again.
+func JudgeAgainAfter(m *Model, questions int) { m.hot.again = questions }
+
 type watched struct {
 	driver.Conn
 

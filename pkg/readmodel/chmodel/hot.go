@@ -63,6 +63,7 @@ const (
 // hot is what is kept of accounts.
 type hot struct {
 	limit int
+	again int // judgedAgain, but for tests
 	seen  seen
 
 	mu    sync.Mutex
@@ -71,7 +72,7 @@ type hot struct {
 }
 
 func newHot(limit int64) *hot {
-	h := &hot{limit: int(limit)}
+	h := &hot{limit: int(limit), again: judgedAgain}
 	h.lru, _ = simplelru.NewLRU(maxHotAccounts, func(_ string, w *warm) { // the size is positive
 		h.bytes -= w.size
 		w.size = 0
@@ -90,9 +91,23 @@ type warm struct {
 	turn  chan struct{} // holds a token while somebody reads
 	state atomic.Pointer[state]
 	asked [partCount]atomic.Bool // once
-	large [partCount]atomic.Bool // it is not kept
+	large [partCount]passes      // it is not kept
 	size  int                    // 0 when it was dropped; h.mu guards it
 }
+
+// judgedAgain is for how many questions an account counts as too large. Copies of its
+// rows may have been merged by then, other tables may be read, or the store may be less
+// busy than when it took too long; counting costs as much as one of the questions.
+const judgedAgain = 1000
+
+// passes counts the questions for which something is not kept.
+type passes struct{ left atomic.Int64 }
+
+func (p *passes) begin(h *hot) { p.left.Store(int64(h.again)) }
+func (p *passes) are() bool    { return p.left.Load() > 0 }
+
+// pass tells whether a question is one of them.
+func (p *passes) pass() bool { return p.are() && p.left.Add(-1) >= 0 }
 
 func (h *hot) find(account string) *warm {
 	h.mu.Lock()
@@ -125,10 +140,10 @@ func (h *hot) keep(account string, w *warm, s *state) {
 		return
 	}
 	if size > h.limit/hotShare {
-		w.large[matrixParts].Store(true)
+		w.large[matrixParts].begin(h)
 		if s.grid == nil {
-			w.large[nameParts].Store(true)
-			w.large[meaningParts].Store(true)
+			w.large[nameParts].begin(h)
+			w.large[meaningParts].begin(h)
 		}
 		w.state.Store(nil)
 		h.resize(w, warmBytes+len(account))
@@ -307,7 +322,7 @@ func (q question) hot(ctx context.Context, account string, want part) (*state, e
 		return nil, nil
 	}
 	w := h.find(account)
-	if w.large[want].Load() || !w.state.Load().has(want) && !w.asked[want].Swap(true) {
+	if w.large[want].pass() || !w.state.Load().has(want) && !w.asked[want].Swap(true) {
 		return nil, nil
 	}
 	progress, era, ok := h.seen.of(q.version)
@@ -328,7 +343,7 @@ func (q question) hot(ctx context.Context, account string, want part) (*state, e
 	case <-ctx.Done():
 		return nil, classify(ctx, "wait for others who read the same", ctx.Err())
 	}
-	if progress, era, ok = h.seen.of(q.version); !ok || w.large[want].Load() {
+	if progress, era, ok = h.seen.of(q.version); !ok || w.large[want].are() {
 		return nil, nil
 	}
 	s := w.state.Load()
@@ -401,7 +416,7 @@ func (q question) missing(ctx context.Context, account string, w *warm, s *state
 	}
 	tooLarge := func(p part, err error) (*missing, error) {
 		if err == nil || tooDear(err) {
-			w.large[p].Store(true)
+			w.large[p].begin(q.Model.hot)
 			return nil, nil
 		}
 		return nil, err
@@ -455,7 +470,7 @@ func (q question) missing(ctx context.Context, account string, w *warm, s *state
 		return tooLarge(want, err)
 	}
 	if len(products) > hotNames || len(environments) > hotNames {
-		w.large[matrixParts].Store(true)
+		w.large[matrixParts].begin(q.Model.hot)
 		return tooLarge(nameParts, nil)
 	}
 	if s.edges == nil {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/google/go-cmp/cmp"
@@ -478,5 +479,93 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 	}
 	if _, bytes := m.Hot(); bytes > limit {
 		t.Errorf("%d bytes are kept", bytes)
+	}
+}
+
+// cellsOf gives a success of each of so many products of an account, and an event of it.
+func cellsOf(account string, products int, p event.Position) *readmodel.Rows {
+	rows := &readmodel.Rows{Events: []readmodel.EventRow{{Account: account, Position: p, ID: ulid.MustNew(uint64(p.Offset), nil), Type: "deployment.completed", ReceivedAt: epoch, EffectiveAt: epoch}}}
+	environment := event.EnvironmentIDOf(account, "production")
+	rows.Environments = []readmodel.EnvironmentRow{{Account: account, Position: p, Environment: event.Environment{ID: environment, Name: "production", CreatedAt: epoch}}}
+	for i := range products {
+		name := fmt.Sprint("p", i)
+		product := event.ProductIDOf(account, name)
+		rows.Products = append(rows.Products, readmodel.ProductRow{Account: account, Position: p, Product: event.Product{ID: product, Name: name, CreatedAt: epoch}})
+		rec := event.Record{
+			Kind: event.Deployment, Account: account, ProductID: product, EnvironmentID: environment, ID: ulid.MustNew(uint64(i+1), nil),
+			Version: "1", VersionID: event.VersionIDOf(account, product, "1"), Status: event.Completed, CreatedAt: epoch, CompletedAt: epoch,
+		}
+		rows.Cells = append(rows.Cells, readmodel.Cell{Record: rec, EffectiveAt: epoch, ReceivedAt: epoch, Position: p})
+	}
+	return rows
+}
+
+// keeps asks for the matrix of an account, and tells whether the last one came from
+// memory: by then it asks how far the tables are and nothing else.
+func keeps(t *testing.T, m *chmodel.Model, account string, questions int) bool {
+	t.Helper()
+	var statements int64
+	for range questions {
+		ctx, count := countStatements(t.Context())
+		got, err := m.Matrix(ctx, account, readmodel.MatrixFilter{}, readmodel.Page{Limit: 500})
+		if err != nil || len(got.Items) == 0 {
+			t.Fatal(len(got.Items), err)
+		}
+		statements = count()
+	}
+	return statements <= 1
+}
+
+// cellBytes is what a cell takes, whatever it points to.
+const cellBytes = int64(unsafe.Sizeof(readmodel.Cell{}))
+
+// A busy account has many copies of each cell that are not merged yet: they are
+// no reason not to keep it.
+func TestCopiesOfACellThatAreNotMergedAreNotCountedAsCells(t *testing.T) {
+	const products, copies, account = 200, 12, "acme"
+	srv := chservertest.Start(t)
+	// A third of it, which one account may take, is four times what its cells take, and a third of what their copies do.
+	m, w := open(t, srv, func(c *chmodel.Config) { c.HotBytes = 3 * 4 * products * cellBytes })
+	if err := m.DeferMerges(t.Context(), m.Active()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range copies {
+		p := event.Position{Stream: "t0", Offset: event.At(uint64(i+1), 0)}
+		if err := w.Store(t.Context(), cellsOf(account, products, p), readmodel.Progress{Stream: p.Stream, Offset: p.Offset}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !keeps(t, m, account, 3) {
+		t.Error("an account whose cells were stored again and again is not kept")
+	}
+}
+
+// What was too large once is looked at again: other tables may be smaller.
+func TestAnAccountThatWasTooLargeIsJudgedAgain(t *testing.T) {
+	const many, few, account, again = 400, 20, "acme", 5
+	srv := chservertest.Start(t)
+	m, w := open(t, srv, func(c *chmodel.Config) { c.HotBytes = 3 * many / 2 * cellBytes })
+	chmodel.JudgeAgainAfter(m, again)
+	p := event.Position{Stream: "t0", Offset: event.At(1, 0)}
+	upTo := readmodel.Progress{Stream: p.Stream, Offset: p.Offset}
+	if err := w.Store(t.Context(), cellsOf(account, many, p), upTo); err != nil {
+		t.Fatal(err)
+	}
+	if keeps(t, m, account, 2*again) {
+		t.Fatal("an account is kept that is too large")
+	}
+	if err := m.EnsureVersion(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	second := m.Writer(2)
+	t.Cleanup(func() { _ = second.Close() })
+	if err := second.Store(t.Context(), cellsOf(account, few, p), upTo); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Activate(t.Context(), 2, 1); err != nil {
+		t.Fatal(err)
+	}
+	if !keeps(t, m, account, 2*again) {
+		t.Error("an account that was too large once is never kept")
 	}
 }
