@@ -357,7 +357,7 @@ func (r *Report) printSides(b *strings.Builder) {
 		if s.Allocs > 0 {
 			allocs = fmt.Sprintf("%7.0f", s.Allocs)
 		}
-		fmt.Fprintf(b, "  %4d %-24s %8.0f req/s  ratio %5.2f │ p50 %7.2f  p99 %7.2f  p99.9 %7.2f  max %8.1f │ CPU %6.1f + %6.1f  allocations %s │ %s\n",
+		fmt.Fprintf(b, "  %4d %-30s %8.0f req/s  ratio %5.2f │ p50 %7.2f  p99 %7.2f  p99.9 %7.2f  max %8.1f │ CPU %6.1f + %6.1f  allocations %s │ %s\n",
 			s.Connections, s.Name, s.PerSecond, s.Ratio, s.P50, s.P99, s.P999, s.Max, s.CPUMicros, s.ChildrenCPUMicros, allocs, s.About)
 	}
 	for _, why := range r.LeftOut {

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	hdr "github.com/HdrHistogram/hdrhistogram-go"
@@ -152,6 +153,15 @@ func cpuOf(pid int) used {
 }
 
 func (s *server) children() []int { return childrenOf(s.cmd.Process.Pid) }
+
+// signalChildren sends a signal to every process that s started.
+func (s *server) signalChildren(signal syscall.Signal) error {
+	var errs []error
+	for _, pid := range s.children() {
+		errs = append(errs, syscall.Kill(pid, signal))
+	}
+	return errors.Join(errs...)
+}
 
 // childrenOf gives the processes below one, at any depth.
 func childrenOf(pid int) (pids []int) {

@@ -301,6 +301,7 @@ func (b *bench) allSides(ctx context.Context) (err error) {
 		name, about string
 		*server
 		ledger *ledger
+		held   bool // its ClickHouse is stopped while it is measured
 		rounds []sample
 		allocs []float64
 	}
@@ -331,16 +332,20 @@ func (b *bench) allSides(ctx context.Context) (err error) {
 		}
 		all = append(all, &contender{name: s.name, about: s.about, server: side})
 	}
-	for _, v := range []struct{ name, about, env string }{
-		{"shipledger", "all checks on, durable, no budgets", "SHIPLEDGER_RATE_LIMIT=off"},
-		{"shipledger with budgets", "the same, and budgets so large that nobody is refused", "SHIPLEDGER_RATE_LIMIT=on"},
+	for i, v := range []struct {
+		name, about, budgets string
+		held                 bool
+	}{
+		{"shipledger", "all checks on, durable, no budgets", "off", false},
+		{"shipledger with budgets", "the same, and budgets so large that nobody is refused", "on", false},
+		{"shipledger, nothing projected", "no budgets, and ClickHouse is stopped meanwhile: ingest where the projection has processors of its own", "off", true},
 	} {
-		l, err := startMeasured(ctx, b.Binary, filepath.Join(b.dir, "side-"+v.env), v.env,
+		l, err := startMeasured(ctx, b.Binary, filepath.Join(b.dir, "side-shipledger-"+strconv.Itoa(i)), "SHIPLEDGER_RATE_LIMIT="+v.budgets,
 			"SHIPLEDGER_RATE_INGESTION="+unlimitedRate, "SHIPLEDGER_RATE_ACCOUNT_INGESTION="+unlimitedRate, "SHIPLEDGER_RATE_READ="+unlimitedRate)
 		if err != nil {
 			return err
 		}
-		all = append(all, &contender{name: v.name, about: v.about, server: &l.server, ledger: l})
+		all = append(all, &contender{name: v.name, about: v.about, server: &l.server, ledger: l, held: v.held})
 	}
 	for _, connections := range b.SideConnections {
 		ratios := make([][]float64, len(all))
@@ -355,8 +360,14 @@ func (b *bench) allSides(ctx context.Context) (err error) {
 					key = c.ledger.apiKey
 				}
 				before := c.mallocs(ctx)
-				s, n, err := b.sideRound(ctx, c.server, key, connections)
-				if err != nil {
+				if c.held {
+					err = c.signalChildren(syscall.SIGSTOP)
+				}
+				s, n, roundErr := b.sideRound(ctx, c.server, key, connections)
+				if c.held {
+					err = errors.Join(err, c.signalChildren(syscall.SIGCONT))
+				}
+				if err = errors.Join(err, roundErr); err != nil {
 					return fmt.Errorf("%s: %w", c.name, err)
 				}
 				c.rounds = append(c.rounds, s)
