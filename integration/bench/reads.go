@@ -105,7 +105,7 @@ type readServer struct {
 	rows    readmodel.Rows
 	events  int
 
-	read, statements atomic.Uint64
+	cost chmodel.Cost
 }
 
 func (r *readServer) close() error {
@@ -252,10 +252,7 @@ func (r *readServer) listen(ctx context.Context, spec *httpapi.Spec, service *qu
 		return "", err
 	}
 	counted := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		ctx := clickhouse.Context(req.Context(),
-			clickhouse.WithProgress(func(p *clickhouse.Progress) { r.read.Add(p.Rows) }),
-			clickhouse.WithProfileInfo(func(*clickhouse.ProfileInfo) { r.statements.Add(1) }))
-		api.ServeHTTP(w, req.WithContext(ctx))
+		api.ServeHTTP(w, req.WithContext(chmodel.WithCost(req.Context(), &r.cost)))
 	})
 	listening := make(chan net.Addr, 1)
 	server := &httpapi.Server{Addr: "127.0.0.1:0", Handler: counted, Grace: time.Second, Listening: func(a net.Addr) { listening <- a }}
@@ -560,8 +557,8 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 				return out, err
 			}
 		}
-		r.read.Store(0)
-		r.statements.Store(0)
+		r.cost.Rows.Store(0)
+		r.cost.Statements.Store(0)
 		before := cpuOf(os.Getpid())
 		var took time.Duration
 		size, pages := 0, 0
@@ -593,7 +590,7 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 		cpu.process, cpu.children = cpu.process+spent.process, cpu.children+spent.children
 		out.Samples++
 		out.Bytes, out.Pages = max(out.Bytes, size), pages
-		read, statements = read+r.read.Load(), statements+r.statements.Load()
+		read, statements = read+r.cost.Rows.Load(), statements+r.cost.Statements.Load()
 	}
 	out.Times, out.P90 = times(h), float64(h.ValueAtQuantile(90))/1000
 	out.RowsRead, out.Statements = float64(read)/float64(out.Samples), float64(statements)/float64(out.Samples)

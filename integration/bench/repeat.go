@@ -77,13 +77,13 @@ func (b *bench) repeat(ctx context.Context, r *readServer, path string, have, wr
 	var ours, theirs []sample
 	var statements float64
 	for range b.Rounds {
-		r.statements.Store(0)
+		r.cost.Statements.Store(0)
 		s, n, refused, err := repeatOn(ctx, addr, request, b.Round)
 		if err != nil {
 			return row, err
 		}
 		row.Refused += refused
-		ours, statements = append(ours, s), statements+float64(r.statements.Load())*1000/float64(max(n, 1))/float64(b.Rounds)
+		ours, statements = append(ours, s), statements+float64(r.cost.Statements.Load())*1000/float64(max(n, 1))/float64(b.Rounds)
 		if s, _, _, err = repeatOn(ctx, bare, request, b.Round); err != nil {
 			return row, err
 		}

@@ -116,6 +116,21 @@ type Cell struct {
 	Position    event.Position
 }
 
+// Shown gives what the matrix of a past moment has of a cell: what it shows, and
+// where the success stands.
+func (c *Cell) Shown() Cell {
+	r := &c.Record
+	out := Cell{EffectiveAt: c.EffectiveAt, Position: c.Position, Record: event.Record{
+		Kind: r.Kind, ID: r.ID, Account: r.Account, ProductID: r.ProductID, ProductName: r.ProductName, ProductIncarnation: r.ProductIncarnation,
+		EnvironmentID: r.EnvironmentID, EnvironmentName: r.EnvironmentName, EnvironmentIncarnation: r.EnvironmentIncarnation,
+		VersionID: r.VersionID, Version: r.Version, Status: r.Status,
+	}}
+	for _, a := range [...]event.Attribute{event.SCMSHA, event.BuildNumber, event.URL, event.By} {
+		out.Record.Attributes[a] = r.Attributes[a]
+	}
+	return out
+}
+
 // An Attempt is a run that has not succeeded: started, failed or aborted. Key:
 // account and position; of a cell's attempts the latest At, then the highest
 // offset counts. It shows beside a cell only while it is newer than the cell's
@@ -306,7 +321,7 @@ type MatrixItem struct {
 // MatrixCell is what is live of a product in an environment.
 type MatrixCell struct {
 	Environment event.EnvironmentID
-	Live        *Cell        // nil where nothing ever succeeded
+	Live        *Cell        // nil where nothing ever succeeded; of a past moment what Shown gives
 	LastAttempt *LastAttempt // newer than Live and not a success, else nil
 }
 

@@ -45,9 +45,12 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 		if items[i], err = row.Memo.Made(func() ([]byte, error) {
 			item := matrixItemOf(row, names)
 			scratch = item.append(scratch[:0])
-			return bytes.Clone(scratch), nil
+			return scratch, nil // a memo clones it
 		}); err != nil {
 			return err
+		}
+		if row.Memo == nil {
+			items[i] = bytes.Clone(items[i])
 		}
 	}
 	return read.answer(w, fill(frame, items))

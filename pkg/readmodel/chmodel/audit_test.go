@@ -3,22 +3,21 @@ package chmodel_test
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 )
 
 // countRows gives a context whose questions add up how many rows they read.
 func countRows(ctx context.Context) (context.Context, func() uint64) {
-	var read atomic.Uint64 // questions are put side by side
-	return clickhouse.Context(ctx, clickhouse.WithProgress(func(p *clickhouse.Progress) { read.Add(p.Rows) })), read.Load
+	var cost chmodel.Cost
+	return chmodel.WithCost(ctx, &cost), cost.Rows.Load
 }
 
 func TestPageOfEventsDoesNotReadTheAccount(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -319,4 +320,121 @@ func sizes(b *testing.B, srv *chserver.Server, m *chmodel.Model) {
 		}
 		b.Logf("%s: %d rows in %d parts, %.1f bytes each, %.2f of them of indexes", table, n, parts, bytes, indexes)
 	}
+}
+
+// The past of an account of 1,000 products in 10 environments, each deployed to every
+// three days, over 60 days: as dense as the account of a thousand products and five
+// million deployments in two years. An operation is the whole matrix in two pages.
+func BenchmarkPast(b *testing.B) {
+	const products, environments, days, account = 1000, 10, 60, "past"
+	srv := chservertest.Start(b)
+	m, w := open(b, srv)
+	random := rand.New(rand.NewPCG(3, 4))
+	var rows readmodel.Rows
+	for i := range products {
+		name := fmt.Sprintf("service-%03d", i)
+		rows.Products = append(rows.Products, readmodel.ProductRow{Account: account, Product: event.Product{ID: event.ProductIDOf(account, name), Name: name}})
+	}
+	for i := range environments {
+		name := fmt.Sprintf("env-%d", i)
+		rows.Environments = append(rows.Environments, readmodel.EnvironmentRow{Account: account, Environment: event.Environment{ID: event.EnvironmentIDOf(account, name), Name: name}})
+	}
+	known, offset := rows, event.Offset(0)
+	const runs = products * environments * days / 3
+	begin := epoch.Add(-days * 24 * time.Hour)
+	store := func() {
+		if err := w.Store(b.Context(), &rows, readmodel.Progress{Stream: "t0", Offset: offset, Time: epoch}); err != nil {
+			b.Fatal(err)
+		}
+		rows.Reset()
+	}
+	for i := range runs {
+		product, environment := known.Products[random.IntN(products)], known.Environments[random.IntN(environments)]
+		at := begin.Add(time.Duration(i) * (days * 24 * time.Hour / runs)).Truncate(time.Millisecond)
+		rec := event.Record{
+			Kind: event.Deployment, Account: account, ProductID: product.ID, EnvironmentID: environment.ID, Version: fmt.Sprintf("1.%d.0", i/1000),
+			Status: event.Started, CreatedAt: at, StartedAt: at,
+		}
+		rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
+		_ = rec.ID.SetTime(uint64(at.UnixMilli()))
+		binary.BigEndian.PutUint64(rec.ID[8:], random.Uint64())
+		rec.Attributes[event.SCMSHA] = fmt.Sprintf("%016x%016x%08x", random.Uint64(), random.Uint64(), random.Uint32())
+		rec.Attributes[event.BuildNumber] = strconv.Itoa(i / 100)
+		rec.Attributes[event.By] = "user-" + strconv.Itoa(random.IntN(50))
+		rec.Attributes[event.URL] = "https://ci.example.com/" + strconv.Itoa(i)
+		offset++
+		rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: at, ReceivedAt: at.Add(time.Second), Position: event.Position{Stream: "t0", Offset: offset}})
+		offset++
+		rec.CompletedAt, rec.Status = at.Add(time.Minute+time.Duration(random.IntN(300_000))*time.Millisecond), event.Completed
+		p, received := event.Position{Stream: "t0", Offset: offset}, rec.CompletedAt.Add(time.Second)
+		if random.IntN(20) == 0 {
+			rec.Status = event.Failed
+			rows.Attempts = append(rows.Attempts, readmodel.Attempt{Record: rec, At: rec.CompletedAt, ReceivedAt: received, Position: p})
+		} else {
+			rows.Cells = append(rows.Cells, readmodel.Cell{Record: rec, EffectiveAt: rec.CompletedAt, ReceivedAt: received, Position: p})
+		}
+		if i%20_000 == 0 {
+			store()
+		}
+	}
+	store()
+	conn := connectTo(b, srv, m)
+	for _, table := range []string{"cells", "past_attempts", "cell_periods"} {
+		if err := conn.Exec(b.Context(), "OPTIMIZE TABLE "+table+"_v1"); err != nil {
+			b.Fatal(err)
+		}
+		var n, bytes uint64
+		if err := conn.QueryRow(b.Context(), "SELECT sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase() AND table = {table:String}",
+			clickhouse.Named("table", table+"_v1")).Scan(&n, &bytes); err != nil {
+			b.Fatal(err)
+		}
+		b.Logf("%s: %d rows of %d events, %.1f bytes a row, %.1f an event", table, n, offset, float64(bytes)/float64(n), float64(bytes)/float64(offset))
+	}
+	past := func() time.Time { return epoch.Add(-time.Duration(random.Int64N(int64(days / 2 * 24 * time.Hour)))) }
+	for name, ask := range map[string]func(*testing.B){
+		"Matrix": func(b *testing.B) {
+			f, after, cells := readmodel.MatrixFilter{At: past()}, "", 0
+			for page := range 2 {
+				got, err := m.Matrix(b.Context(), account, f, readmodel.Page{After: after, Limit: products / 2})
+				if err != nil || len(got.Items) != products/2 || got.More == (page == 1) {
+					b.Fatal(len(got.Items), err)
+				}
+				after = got.Items[len(got.Items)-1].Key()
+				for i := range got.Items {
+					cells += len(got.Items[i].Cells)
+				}
+			}
+			if cells < products*environments*9/10 {
+				b.Fatal(cells)
+			}
+		},
+		"Diff": func(b *testing.B) {
+			from := past()
+			if _, err := m.Changes(b.Context(), account, readmodel.ChangeFilter{From: from, To: from.Add(10 * 24 * time.Hour)}, readmodel.Page{Limit: 500}); err != nil {
+				b.Fatal(err)
+			}
+		},
+	} {
+		b.Run(name, func(b *testing.B) {
+			for range 3 {
+				ask(b)
+			}
+			goBefore, engineBefore := ownCPU(b), engineTime(b)
+			for b.Loop() {
+				ask(b)
+			}
+			b.ReportMetric(float64((ownCPU(b)-goBefore).Microseconds())/1e3/float64(b.N), "go-ms/op")
+			b.ReportMetric(float64(engineTime(b)-engineBefore)*10/float64(b.N), "engine-ms/op")
+		})
+	}
+}
+
+// ownCPU gives the processor time of this process.
+func ownCPU(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -6,7 +6,7 @@
 // active_version names, held in an atomic, so that all tables flip together:
 //
 //	projector ── Writer(7) ──▶ *_v7, then checkpoint      ch-go: native columns
-//	query ─────── Model ─────▶ *_v<Active>                clickhouse-go: bound parameters
+//	query ─────── Model ─────▶ *_v<Active>                clickhouse-go: bound parameters; ch-go where rows are many
 //	Model.Run ───────────────▶ active_version, twice a second
 //
 // Every table collapses by key, so storing rows again changes no answer.
@@ -80,7 +80,7 @@ type Config struct {
 	StoreTimeout time.Duration
 	// FollowInterval is the time between two looks at the active version. Default: 500 ms.
 	FollowInterval time.Duration
-	// MaxReaders bounds the connections that ask. Default: 32.
+	// MaxReaders bounds the connections that ask; they are two at least. Default: 32.
 	MaxReaders int
 	// Writers is how many connections one Writer inserts on. Default: 3.
 	Writers int
@@ -187,6 +187,8 @@ type Model struct {
 	hot    *hot
 	hints  hints
 	known  told
+
+	native columnReader
 }
 
 // Place names the database, alike in every process that was given its address; ""
@@ -213,6 +215,7 @@ func Open(_ context.Context, cfg Config, logger *slog.Logger) (*Model, error) {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
 	m.conn = conn
+	m.native = &natives{newPool(columnReaders(m.cfg.MaxReaders), m.dialReader), m.cfg.MaxQueryMemory}
 	if m.slow, err = clickhouse.Open(m.slowOptions()); err != nil {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
@@ -220,7 +223,13 @@ func Open(_ context.Context, cfg Config, logger *slog.Logger) (*Model, error) {
 }
 
 // Close closes the connections that ask. Writers are closed on their own.
-func (m *Model) Close() error { return errors.Join(m.conn.Close(), m.slow.Close()) }
+func (m *Model) Close() error {
+	m.native.close()
+	return errors.Join(m.conn.Close(), m.slow.Close())
+}
+
+// columnReaders is how many of the connections that ask do so for whole columns.
+func columnReaders(all int) int { return max(1, all/4) }
 
 func (m *Model) options() *clickhouse.Options {
 	return &clickhouse.Options{
@@ -230,8 +239,8 @@ func (m *Model) options() *clickhouse.Options {
 		TLS:          m.cfg.TLS,
 		DialTimeout:  m.cfg.DialTimeout,
 		ReadTimeout:  m.cfg.QueryTimeout,
-		MaxOpenConns: m.cfg.MaxReaders,
-		MaxIdleConns: m.cfg.MaxReaders,
+		MaxOpenConns: max(1, m.cfg.MaxReaders-columnReaders(m.cfg.MaxReaders)),
+		MaxIdleConns: max(1, m.cfg.MaxReaders-columnReaders(m.cfg.MaxReaders)),
 		Settings: clickhouse.Settings{
 			"max_memory_usage": strconv.FormatInt(m.cfg.MaxQueryMemory, 10),
 		},
@@ -249,9 +258,22 @@ func (m *Model) readerOptions() *clickhouse.Options {
 
 // dial makes a connection for inserts and DDL.
 func (m *Model) dial(ctx context.Context, database string) (*ch.Client, error) {
+	return m.dialAs(ctx, Login{m.cfg.User, m.cfg.Password}, database, m.cfg.StoreTimeout)
+}
+
+// dialReader makes a connection that asks.
+func (m *Model) dialReader(ctx context.Context) (*ch.Client, error) {
+	as := Login{m.cfg.User, m.cfg.Password}
+	if m.cfg.Reader != nil {
+		as = *m.cfg.Reader
+	}
+	return m.dialAs(ctx, as, m.cfg.Database, m.cfg.QueryTimeout)
+}
+
+func (m *Model) dialAs(ctx context.Context, as Login, database string, patience time.Duration) (*ch.Client, error) {
 	options := ch.Options{
-		User: m.cfg.User, Password: m.cfg.Password, Database: database, TLS: m.cfg.TLS,
-		DialTimeout: m.cfg.DialTimeout, HandshakeTimeout: m.cfg.DialTimeout, ReadTimeout: m.cfg.StoreTimeout,
+		User: as.User, Password: as.Password, Database: database, TLS: m.cfg.TLS,
+		DialTimeout: m.cfg.DialTimeout, HandshakeTimeout: m.cfg.DialTimeout, ReadTimeout: patience,
 	}
 	if dial := m.cfg.dialer(); dial != nil {
 		options.TLS = nil

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"sync/atomic"
 
+	"github.com/ClickHouse/ch-go/proto"
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
@@ -19,7 +20,27 @@ type Statement struct {
 
 // Watch tells f of every statement of m, once its rows are read. f may be called
 // by several goroutines at once.
-func Watch(m *Model, f func(Statement)) { m.conn = &watched{m.conn, f} }
+func Watch(m *Model, f func(Statement)) {
+	m.conn, m.native = &watched{m.conn, f}, &watchedColumns{m.native, f}
+}
+
+type watchedColumns struct {
+	columnReader
+
+	done func(Statement)
+}
+
+func (w *watchedColumns) query(ctx context.Context, sql string, p params, columns proto.Results, block func()) error {
+	s := Statement{SQL: sql, Args: p.args()}
+	if m := comment.FindStringSubmatch(sql); m != nil {
+		s.Doing = m[1]
+	}
+	var cost Cost
+	err := w.columnReader.query(WithCost(ctx, &cost), sql, p, columns, block)
+	s.Rows = cost.Rows.Load()
+	w.done(s)
+	return err
+}
 
 // JudgeAgainAfter says after how many questions an account that was too large is
 // looked at again.

@@ -263,9 +263,12 @@ func (g *grid) size() int {
 	return size
 }
 
-// matrix draws a page of the current matrix.
+// matrix draws a page of the matrix, of the current one or of that of then.
 func (s *state) matrix(f readmodel.MatrixFilter, p readmodel.Page) readmodel.Matrix {
 	var out readmodel.Matrix
+	if s == nil {
+		return out
+	}
 	columns := s.edges.columns
 	in := map[event.EnvironmentID]bool{}
 	if f.Narrowed() {
@@ -295,7 +298,7 @@ func (s *state) matrix(f readmodel.MatrixFilter, p readmodel.Page) readmodel.Mat
 			}
 			item.Drift = drifts(item.Cells)
 		}
-		if f.DriftOnly && !item.Drift {
+		if f.DriftOnly && !item.Drift || len(item.Cells) == 0 && !f.Existed(item.Product.CreatedAt) {
 			continue
 		}
 		if len(out.Items) >= p.Limit || len(out.Items) > 0 && cells+len(item.Cells) > readmodel.MatrixCells {

@@ -238,6 +238,7 @@ type state struct {
 	edges    *edges
 	meanings map[meaningOf]meant // nil: not read
 	grid     *grid
+	past     *past
 }
 
 type meaningOf struct {
@@ -307,7 +308,7 @@ func (s *state) size() int {
 	if s.grid != nil {
 		size += s.grid.size()
 	}
-	return size
+	return size + s.past.size()
 }
 
 // perEntry is what an entry of a map takes beside its key and value, about.
@@ -361,7 +362,7 @@ func (q question) hot(ctx context.Context, account string, want part) (*state, e
 // renew brings what is kept of an account to a progress, and reads a part that is
 // missing; nil where it is too large.
 func (q question) renew(ctx context.Context, account string, w *warm, s *state, era uint64, progress []readmodel.Progress, want part) (*state, error) {
-	next := &state{version: q.version, era: era, at: progress}
+	next := &state{version: q.version, era: era, at: progress, past: &past{took: func(bytes int) { q.Model.hot.grew(w, bytes) }}}
 	var news *news
 	if s != nil && s.version == q.version && s.era == era && s.goesOn(progress) {
 		var err error
@@ -369,6 +370,9 @@ func (q question) renew(ctx context.Context, account string, w *warm, s *state, 
 			return nil, err
 		}
 		next.edges, next.meanings, next.grid = s.edges, s.meanings, s.grid
+	}
+	if s != nil && next.has(nameParts) && news == nil {
+		next.past = s.past
 	}
 	missing, err := q.missing(ctx, account, w, next, want)
 	if err != nil || missing == nil {

@@ -93,11 +93,9 @@ var plans = map[string]map[string]way{
 	"count cells":                         {"current": {keys: byAccount + " product_id", all: true}, "attempts": {keys: byAccount + " product_id", all: true}},
 	"compare the matrix":                  {"cells": {keys: byCell}},
 	"find the cells":                      {"current": {keys: byAccount + " product_id"}, "attempts": {keys: byAccount + " product_id"}},
-	"read what was live lately":           {"cells": {keys: "account period product_id"}},
-	"read what was tried lately":          {"past_attempts": {keys: "account period product_id"}},
-	"find what was live":                  {"cell_periods": {keys: "account period product_id"}, "cells": {keys: "account period product_id"}, "past_attempts": {keys: "account period product_id"}},
-	"read cells":                          {"cells": {keys: "account period product_id environment_id"}, "past_attempts": {keys: "account period product_id environment_id"}, "current": {keys: byAccount + " product_id"}, "attempts": {keys: byAccount + " product_id"}},
-	"read what was live":                  {"cells": {keys: "account period product_id environment_id"}},
+	"find what was lately":                {"cells": {keys: "account period product_id"}, "past_attempts": {keys: "account period product_id"}, "cell_periods": {keys: "account period succeeded product_id"}},
+	"find what has not changed":           {"current": {keys: byAccount + " product_id"}, "attempts": {keys: byAccount + " product_id"}},
+	"find what was before":                {"cell_periods": {keys: "account period succeeded product_id"}},
 	"read the history of a cell":          {"cells": {keys: byCell + " inc"}},
 	"find the owner of an object":         {"deployments": {skips: true}}, // of any account
 	"read progress":                       {"checkpoint": {all: true}},    // a row of each stream and version
@@ -109,7 +107,6 @@ var names = way{keys: byAccount, all: true}
 
 // apart are statements that no question leads to here.
 var apart = map[string]string{
-	"read missing cells":               "of a row that is being stored; TestModelKeepsTheContract meets it",
 	"read the quarantine":              "a writer's, of what was set aside",
 	"count what is set aside":          "a rebuild's",
 	"count parts":                      "a rebuild's",
@@ -345,7 +342,7 @@ func doings(t *testing.T) []string {
 }
 
 // asks are the functions that are told what a statement is for.
-var asks = map[string]bool{"ask": true, "askOn": true, "list": true, "one": true, "marks": true}
+var asks = map[string]bool{"ask": true, "askOn": true, "list": true, "one": true, "read": true, "look": true}
 
 func called(f ast.Expr) string {
 	switch f := f.(type) {

@@ -26,12 +26,15 @@ type params map[string]any
 
 // ask runs a question and hands each row to scan.
 func (m *Model) ask(ctx context.Context, doing, sql string, p params, scan func(scanner) error) error {
-	// The limit stands in the statement itself: the driver puts a time of its own
-	// over the setting of a connection wherever the context has a deadline.
-	// The comment tells an operator who looks at what runs what it is for.
-	sql += " SETTINGS max_execution_time = " + strconv.FormatFloat(max(m.cfg.MaxQueryTime, time.Millisecond).Seconds(), 'f', -1, 64) +
+	return askOn(ctx, m.conn, m.cfg.QueryTimeout, doing, sql+m.limited(doing), p, scan)
+}
+
+// limited ends a statement. The limit stands in the statement itself: the driver puts
+// a time of its own over the setting of a connection wherever the context has a
+// deadline. The comment tells an operator who looks at what runs what it is for.
+func (m *Model) limited(doing string) string {
+	return " SETTINGS max_execution_time = " + strconv.FormatFloat(max(m.cfg.MaxQueryTime, time.Millisecond).Seconds(), 'f', -1, 64) +
 		", log_comment = '" + doing + "'"
-	return askOn(ctx, m.conn, m.cfg.QueryTimeout, doing, sql, p, scan)
 }
 
 func (p params) args() []any {
@@ -1002,6 +1005,9 @@ func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFi
 	if q.state.grid != nil && !f.Past() {
 		return q.state.matrix(f, p), nil
 	}
+	if then, err := q.then(ctx, account, f, p); err != nil || then != nil {
+		return then.matrix(f, p), err
+	}
 	environments, products, err := q.margins(ctx, account, f, readmodel.Page{After: p.After, Limit: p.Limit + 1})
 	if err != nil {
 		return readmodel.Matrix{}, err
@@ -1155,7 +1161,7 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 	if f.DriftOnly {
 		versions := "SELECT product_id, version AS live FROM current_vN FINAL WHERE account = {account:String}"
 		if f.Past() {
-			versions = "SELECT product_id, environment_id, inc, argMax(version, (at_ms, pos)) AS live FROM " + past(f, b) + " WHERE true"
+			versions = "SELECT product_id, environment_id, inc, argMax(version, (at_ms, pos)) AS live FROM " + successesBefore(f, b) + " WHERE true"
 		}
 		versions += ` AND (product_id, ` + productOf + `) IN ` + livingProducts + `
 			AND (environment_id, ` + environmentOf + `) IN (SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted` + createdBy(f, b) + `)`
@@ -1187,17 +1193,23 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 	where, b := " AND product_id IN {products:Array(UUID)}", params{"account": account, "products": ids}
 	where += inColumns(f, columns, b)
 	if f.Past() && f.KnownAt.IsZero() {
-		return q.pastCells(ctx, account, where, b, f.At)
+		return q.pastCells(ctx, account, where, b, f.At.UnixMilli(), len(products)*len(columns))
 	}
 	if !f.Past() {
 		return q.currentCells(ctx, account, where, b, len(products)*len(columns))
 	}
 	where += notAfter(f, b)
-	current, tried := newest(cellSelection, "cells_vN", where), newest(attemptSelection, "past_attempts_vN", where)
+	current, tried := newest(shownSelection, "cells_vN", where), newest(attemptSelection, "past_attempts_vN", where)
 	group, both := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
-		live, err = list(both, q, "read the matrix: cells", current, b, func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) })
-		return err
+	group.Go(func() error {
+		columns := newCellColumns(newestCells)
+		return q.read(both, "read the matrix: cells", current, b, columns.results(shownSelection), func() {
+			first := len(live)
+			live = append(live, make([]readmodel.Cell, columns.rows())...)
+			for i := range columns.rows() {
+				columns.shown(i, account, &live[first+i])
+			}
+		})
 	})
 	group.Go(func() (err error) {
 		attempts, err = list(both, q, "read the matrix: attempts", tried, b, scanAttempt)
@@ -1215,9 +1227,9 @@ func createdBy(f readmodel.MatrixFilter, b params) string {
 	return " AND created_ms <= {known:Int64}"
 }
 
-// past are the successes of an account among which the newest of each cell was
+// successesBefore are the successes of an account among which the newest of each cell was
 // live at the moment of f: as few as may be, or all where it asks what was known.
-func past(f readmodel.MatrixFilter, b params) string {
+func successesBefore(f readmodel.MatrixFilter, b params) string {
 	const columns = "SELECT product_id, environment_id, inc, version, at_ms, pos FROM "
 	if !f.KnownAt.IsZero() {
 		return "(" + columns + "cells_vN WHERE account = {account:String}" + notAfter(f, b) + ")"

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
@@ -19,7 +20,30 @@ import (
 
 type lowCardinality = *proto.ColLowCardinality[string]
 
-func newLowCardinality() lowCardinality { return new(proto.ColStr).LowCardinality() }
+func newLowCardinality() lowCardinality { return proto.NewLowCardinality[string](&dictionary{}) }
+
+// dictionary are the values of a column that has few. Of a block that is read each
+// is made a string once, not once a row.
+type dictionary struct {
+	proto.ColStr
+
+	values []string
+}
+
+// DecodeColumn implements proto.ColResult.
+func (d *dictionary) DecodeColumn(r *proto.Reader, rows int) error {
+	if err := d.ColStr.DecodeColumn(r, rows); err != nil {
+		return err
+	}
+	d.values = d.values[:0]
+	for i := range rows {
+		d.values = append(d.values, d.ColStr.Row(i))
+	}
+	return nil
+}
+
+// Row implements proto.ColumnOf, of a block that was read.
+func (d *dictionary) Row(i int) string { return d.values[i] }
 
 func inc(rec *event.Record) uint32 {
 	return uint32(rec.ProductIncarnation)<<16 | uint32(rec.EnvironmentIncarnation)
@@ -63,6 +87,16 @@ func isLowerHex(s string) bool {
 		}
 	}
 	return true
+}
+
+// row gives a SHA that was read.
+func (c *commit) row(i int) string {
+	if digest := c.digest.Row(i); [20]byte(digest) != noDigest {
+		var text [40]byte
+		hex.Encode(text[:], digest)
+		return string(text[:])
+	}
+	return c.text.Row(i)
 }
 
 func (c *commit) input() proto.Input {
@@ -290,8 +324,15 @@ func (c *byEnvironmentColumns) input() proto.Input {
 	}
 }
 
-// cellColumns are those of current and attempts and, with a period, of cells and
-// past_attempts.
+// cellTable says which of the columns of cells a table has.
+type cellTable int
+
+const (
+	newestCells cellTable = iota // current and attempts
+	everyCell                    // cells and past_attempts: with the period, and nothing that chooses
+	cellPeriods                  // both, and only what the matrix shows; time and place are in ver
+)
+
 type cellColumns struct {
 	account, version, buildNumber, url  proto.ColStr
 	product, environment                proto.ColUUID
@@ -299,20 +340,21 @@ type cellColumns struct {
 	at, received                        proto.ColInt64
 	created, started, completed         proto.ColInt64
 	id                                  proto.ColFixedStr16
-	ver                                 proto.ColUInt128
 	stream, status, by, byEmail, byName lowCardinality
 	pos                                 proto.ColUInt64
 	sha                                 commit
 	mismatch                            proto.ColBool
 
-	withPeriod bool // those that keep the past
-	period     proto.ColInt32
+	table     cellTable
+	ver       proto.ColUInt128
+	period    proto.ColInt32
+	succeeded proto.ColBool
 }
 
-func newCellColumns(withPeriod bool) *cellColumns {
+func newCellColumns(table cellTable) *cellColumns {
 	return &cellColumns{
 		stream: newLowCardinality(), status: newLowCardinality(), by: newLowCardinality(),
-		byEmail: newLowCardinality(), byName: newLowCardinality(), sha: newCommit(), withPeriod: withPeriod,
+		byEmail: newLowCardinality(), byName: newLowCardinality(), sha: newCommit(), table: table,
 	}
 }
 
@@ -322,36 +364,50 @@ func byMoment(at time.Time, p event.Position) proto.UInt128 {
 	return proto.UInt128{High: uint64(at.UnixMilli()) + 1<<63, Low: uint64(p.Offset)}
 }
 
-// byOffset orders rows by place in the log.
-func byOffset(p event.Position) proto.UInt128 { return proto.UInt128{Low: uint64(p.Offset)} }
+func (c *cellColumns) appendCell(r *readmodel.Cell) {
+	c.append(&r.Record, r.EffectiveAt, r.ReceivedAt, r.Position, true)
+}
 
-func (c *cellColumns) append(rec *event.Record, at, received time.Time, p event.Position, ver proto.UInt128) {
+func (c *cellColumns) appendAttempt(r *readmodel.Attempt) {
+	c.append(&r.Record, r.At, r.ReceivedAt, r.Position, false)
+}
+
+func (c *cellColumns) append(rec *event.Record, at, received time.Time, p event.Position, succeeded bool) {
 	c.account.Append(rec.Account)
 	c.product.Append(uuid.UUID(rec.ProductID))
 	c.environment.Append(uuid.UUID(rec.EnvironmentID))
 	c.inc.Append(inc(rec))
-	c.at.Append(at.UnixMilli())
-	c.received.Append(received.UnixMilli())
 	c.id.Append(rec.ID)
-	c.ver.Append(ver)
 	c.stream.Append(p.Stream)
-	c.pos.Append(uint64(p.Offset))
 	c.version.Append(rec.Version)
 	c.status.Append(rec.Status.String())
-	c.created.Append(rec.CreatedAt.UnixMilli())
-	c.started.Append(rec.StartedAt.UnixMilli())
-	c.completed.Append(rec.CompletedAt.UnixMilli())
 	a := &rec.Attributes
+	if c.table == cellPeriods && !succeeded {
+		a = &event.Attributes{} // the matrix shows none of an attempt
+	}
 	c.sha.append(a[event.SCMSHA])
 	c.buildNumber.Append(a[event.BuildNumber])
 	c.url.Append(a[event.URL])
 	c.by.Append(a[event.By])
+	if c.table != everyCell {
+		c.ver.Append(byMoment(at, p))
+	}
+	if c.table != newestCells {
+		c.period.Append(periodOf(at.UnixMilli()))
+	}
+	if c.table == cellPeriods {
+		c.succeeded.Append(succeeded)
+		return
+	}
+	c.at.Append(at.UnixMilli())
+	c.pos.Append(uint64(p.Offset))
+	c.received.Append(received.UnixMilli())
+	c.created.Append(rec.CreatedAt.UnixMilli())
+	c.started.Append(rec.StartedAt.UnixMilli())
+	c.completed.Append(rec.CompletedAt.UnixMilli())
 	c.byEmail.Append(a[event.ByEmail])
 	c.byName.Append(a[event.ByName])
 	c.mismatch.Append(rec.SHAMismatch)
-	if c.withPeriod {
-		c.period.Append(periodOf(at.UnixMilli()))
-	}
 }
 
 func (c *cellColumns) input() proto.Input {
@@ -360,32 +416,84 @@ func (c *cellColumns) input() proto.Input {
 		{Name: "product_id", Data: &c.product},
 		{Name: "environment_id", Data: &c.environment},
 		{Name: "inc", Data: &c.inc},
-		{Name: "at_ms", Data: &c.at},
-		{Name: "received_ms", Data: &c.received},
 		{Name: "id", Data: &c.id},
-		{Name: "ver", Data: &c.ver},
 		{Name: "stream", Data: c.stream},
-		{Name: "pos", Data: &c.pos},
 		{Name: "version", Data: &c.version},
 		{Name: "status", Data: c.status},
-		{Name: "created_ms", Data: &c.created},
-		{Name: "started_ms", Data: &c.started},
-		{Name: "completed_ms", Data: &c.completed},
 		{Name: "build_number", Data: &c.buildNumber},
 		{Name: "url", Data: &c.url},
 		{Name: "done_by", Data: c.by},
+	}, c.sha.input()...)
+	if c.table != everyCell {
+		in = append(in, proto.InputColumn{Name: "ver", Data: &c.ver})
+	}
+	if c.table != newestCells {
+		in = append(in, proto.InputColumn{Name: "period", Data: &c.period})
+	}
+	if c.table == cellPeriods {
+		return append(in, proto.InputColumn{Name: "succeeded", Data: &c.succeeded})
+	}
+	return append(in, proto.Input{
+		{Name: "at_ms", Data: &c.at},
+		{Name: "pos", Data: &c.pos},
+		{Name: "received_ms", Data: &c.received},
+		{Name: "created_ms", Data: &c.created},
+		{Name: "started_ms", Data: &c.started},
+		{Name: "completed_ms", Data: &c.completed},
 		{Name: "done_by_email", Data: c.byEmail},
 		{Name: "done_by_name", Data: c.byName},
 		{Name: "sha_mismatch", Data: &c.mismatch},
-	}, c.sha.input()...)
-	if c.withPeriod {
-		in = append(in, proto.InputColumn{Name: "period", Data: &c.period})
-	}
-	return in
+	}...)
 }
 
-// period is the length of what the past is cut into. In one of ten days a cell that
-// is deployed to daily has as many rows as it has periods in a quarter.
+// results gives the columns that a selection names, to be read into.
+func (c *cellColumns) results(selection string) proto.Results {
+	columns := map[string]proto.ColResult{"succeeded": &c.succeeded}
+	for _, column := range c.input() {
+		columns[column.Name], _ = column.Data.(proto.ColResult) // every one is
+	}
+	var out proto.Results
+	for name := range strings.SplitSeq(selection, ",") {
+		name = strings.TrimSpace(name)
+		out = append(out, proto.ResultColumn{Name: name, Data: columns[name]})
+	}
+	return out
+}
+
+// rows is how many a block has that was read.
+func (c *cellColumns) rows() int { return len(c.product) }
+
+func (c *cellColumns) spot(i int) spot { return spot{c.product[i], c.environment[i], c.inc[i]} }
+
+func (c *cellColumns) mark(i int) mark { return mark{c.at[i], c.pos[i]} }
+
+// shown fills in what shownSelection names.
+func (c *cellColumns) shown(i int, account string, out *readmodel.Cell) {
+	rec, a := &out.Record, &out.Record.Attributes
+	rec.Kind, rec.Account = event.Deployment, account
+	rec.ProductID, rec.EnvironmentID = event.ProductID(c.product[i]), event.EnvironmentID(c.environment[i])
+	rec.ProductIncarnation, rec.EnvironmentIncarnation = uint16(c.inc[i]>>16), uint16(c.inc[i])
+	rec.ID, rec.Version = c.id[i], c.version.Row(i)
+	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
+	rec.Status, _ = event.StatusOf(c.status.Row(i))
+	out.EffectiveAt = moment(c.at[i])
+	out.Position = event.Position{Stream: c.stream.Row(i), Offset: event.Offset(c.pos[i])}
+	a[event.SCMSHA], a[event.BuildNumber] = c.sha.row(i), c.buildNumber.Row(i)
+	a[event.URL], a[event.By] = c.url.Row(i), c.by.Row(i)
+}
+
+// attempt fills in what attemptSelection names.
+func (c *cellColumns) attempt(i int, out *attempt) {
+	out.identity = c.spot(i).identity()
+	out.ID, out.Version, out.At = c.id[i], c.version.Row(i), moment(c.at[i])
+	out.Status, _ = event.StatusOf(c.status.Row(i))
+	out.Position = event.Position{Stream: c.stream.Row(i), Offset: event.Offset(c.pos[i])}
+}
+
+// period is the length of what the past is cut into. Of a cell that is deployed to
+// every third day a past moment reads about two rows of its own period, of successes
+// and as many of attempts, and few cells have none in the one before. Of five or seven
+// days the later looks cost more than that.
 const period = 10 * 24 * time.Hour
 
 // periodOf gives the period that a moment in milliseconds lies in, counted from 1970.
@@ -400,50 +508,6 @@ func periodOf(ms int64) int32 {
 
 // periodBegin gives the first millisecond of a period.
 func periodBegin(n int32) int64 { return int64(n) * period.Milliseconds() }
-
-type periodColumns struct {
-	account, version     proto.ColStr
-	product, environment proto.ColUUID
-	period               proto.ColInt32
-	inc                  proto.ColUInt32
-	succeeded            proto.ColBool
-	at                   proto.ColInt64
-	ver                  proto.ColUInt128
-	stream               lowCardinality
-	pos                  proto.ColUInt64
-}
-
-func newPeriodColumns() *periodColumns { return &periodColumns{stream: newLowCardinality()} }
-
-func (c *periodColumns) append(rec *event.Record, at time.Time, p event.Position, succeeded bool) {
-	c.account.Append(rec.Account)
-	c.period.Append(periodOf(at.UnixMilli()))
-	c.product.Append(uuid.UUID(rec.ProductID))
-	c.environment.Append(uuid.UUID(rec.EnvironmentID))
-	c.inc.Append(inc(rec))
-	c.succeeded.Append(succeeded)
-	c.at.Append(at.UnixMilli())
-	c.ver.Append(byMoment(at, p))
-	c.stream.Append(p.Stream)
-	c.pos.Append(uint64(p.Offset))
-	c.version.Append(rec.Version)
-}
-
-func (c *periodColumns) input() proto.Input {
-	return proto.Input{
-		{Name: "account", Data: &c.account},
-		{Name: "period", Data: &c.period},
-		{Name: "product_id", Data: &c.product},
-		{Name: "environment_id", Data: &c.environment},
-		{Name: "inc", Data: &c.inc},
-		{Name: "succeeded", Data: &c.succeeded},
-		{Name: "at_ms", Data: &c.at},
-		{Name: "ver", Data: &c.ver},
-		{Name: "stream", Data: c.stream},
-		{Name: "pos", Data: &c.pos},
-		{Name: "version", Data: &c.version},
-	}
-}
 
 // nameColumns are those that products and environments share.
 type nameColumns struct {
@@ -606,6 +670,9 @@ func scanRun(s scanner, kind event.Kind, account string) (readmodel.RunRow, erro
 const cellSelection = `product_id, environment_id, inc, at_ms, received_ms, id, stream, pos, version, status, created_ms, started_ms, completed_ms,
 	scm_sha, scm_sha_text, build_number, url, done_by, done_by_email, done_by_name, sha_mismatch`
 
+// shownSelection is what readmodel.Cell.Shown leaves.
+const shownSelection = `product_id, environment_id, inc, at_ms, id, stream, pos, version, status, scm_sha, scm_sha_text, build_number, url, done_by`
+
 func scanCell(s scanner, account string) (readmodel.Cell, error) {
 	var c readmodel.Cell
 	rec, a := &c.Record, &c.Record.Attributes
@@ -642,12 +709,6 @@ func scanAttempt(s scanner) (attempt, error) {
 	a.At = moment(at)
 	a.Status, _ = event.StatusOf(status)
 	return a, err
-}
-
-// attemptOf tells of a row that was read whole what the matrix shows.
-func attemptOf(c *readmodel.Cell) attempt {
-	r := &c.Record
-	return attempt{identityOf(r), readmodel.LastAttempt{ID: r.ID, Version: r.Version, Status: r.Status, At: c.EffectiveAt, Position: c.Position}}
 }
 
 // What people wrote of a product may be long; most questions need its name only.

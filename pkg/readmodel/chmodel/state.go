@@ -2,7 +2,6 @@ package chmodel
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -121,11 +120,11 @@ func (q question) changes(ctx context.Context, account string, f readmodel.Chang
 		environments[i], columnByID[columns[i].ID] = uuid.UUID(columns[i].ID), columns[i]
 	}
 	first, second := f.Side(false), f.Side(true)
-	rows, err := []occupants(nil), errUnderWay
+	var rows []occupants
+	var err error
 	if f.KnownAt.IsZero() {
 		rows, err = q.occupantsAt(ctx, account, ids, environments, untilMS(first.At), untilMS(second.At), f.BetweenEnvironments())
-	}
-	if errors.Is(err, errUnderWay) {
+	} else {
 		rows, err = q.occupantsKnown(ctx, account, ids, environments, untilMS(first.At), untilMS(second.At), f)
 	}
 	if err != nil {
@@ -171,12 +170,10 @@ func (q question) changes(ctx context.Context, account string, f readmodel.Chang
 // one table.
 func (q question) occupantsKnown(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, f readmodel.ChangeFilter) ([]occupants, error) {
 	b := params{"account": account, "products": products, "environments": environments, "first": first, "second": second}
-	where, having := "", "HAVING a.2 != b.2"
+	b["known"] = f.KnownAt.UnixMilli()
+	having := "HAVING a.2 != b.2"
 	if f.BetweenEnvironments() {
 		having = "" // their cells stand in different rows
-	}
-	if !f.KnownAt.IsZero() {
-		where, b["known"] = " AND received_ms <= {known:Int64}", f.KnownAt.UnixMilli()
 	}
 	return list(ctx, q, "compare the matrix", `
 		SELECT product_id, environment_id, inc,
@@ -185,7 +182,7 @@ func (q question) occupantsKnown(ctx context.Context, account string, products, 
 			a.1, a.2, a.3, b.1, b.2, b.3
 		FROM cells_vN
 		WHERE account = {account:String} AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}
-			AND at_ms <= greatest({first:Int64}, {second:Int64})`+where+`
+			AND at_ms <= greatest({first:Int64}, {second:Int64}) AND received_ms <= {known:Int64}
 		GROUP BY product_id, environment_id, inc `+having, b, func(s scanner) (o occupants, err error) {
 		var none []any
 		err = s.Scan(&o.product, &o.environment, &o.inc, &none, &none, (*[16]byte)(&o.id[0]), &o.version[0], &o.at[0], (*[16]byte)(&o.id[1]), &o.version[1], &o.at[1])

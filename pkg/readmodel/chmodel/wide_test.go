@@ -3,16 +3,15 @@ package chmodel_test
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/oklog/ulid/v2"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
 )
 
 // An account with many more environments than a page has room for is read page
@@ -71,14 +70,13 @@ func TestAWideMatrixIsReadByPages(t *testing.T) {
 		if cells != whole || seen != products || pages+1 < whole/readmodel.MatrixCells {
 			t.Errorf("%s: %d cells of %d products on %d pages", name, cells, seen, pages+1)
 		}
-		var read atomic.Uint64
-		ctx := clickhouse.Context(t.Context(), clickhouse.WithProgress(func(p *clickhouse.Progress) { read.Add(p.Rows) }))
-		page, err := m.Matrix(ctx, account, f, readmodel.Page{Limit: 5})
+		var cost chmodel.Cost
+		page, err := m.Matrix(chmodel.WithCost(t.Context(), &cost), account, f, readmodel.Page{Limit: 5})
 		if err != nil || len(page.Items) != 5 {
 			t.Fatalf("%s: %d products, %v", name, len(page.Items), err)
 		}
-		t.Logf("%s: 5 products of %d cells read %d rows", name, whole, read.Load())
-		if n := read.Load(); n > whole/2 {
+		t.Logf("%s: 5 products of %d cells read %d rows", name, whole, cost.Rows.Load())
+		if n := cost.Rows.Load(); n > whole/2 {
 			t.Errorf("%s: a page of 5 products read %d rows of an account of %d cells", name, n, whole)
 		}
 	}

@@ -36,7 +36,7 @@ var insertSettings = []ch.Setting{
 type Writer struct {
 	model   *Model
 	version uint32
-	conns   chan *ch.Client // nil ones are not connected
+	conns   *pool
 
 	mu      sync.Mutex // of the columns
 	columns *columns
@@ -59,17 +59,14 @@ type block struct {
 
 // Writer returns a Writer of a version of the tables, which EnsureVersion made.
 func (m *Model) Writer(version uint32) *Writer {
-	w := &Writer{model: m, version: version, conns: make(chan *ch.Client, m.cfg.Writers), columns: newColumns()}
-	for range m.cfg.Writers {
-		w.conns <- nil
-	}
-	return w
+	dial := func(ctx context.Context) (*ch.Client, error) { return m.dial(ctx, m.cfg.Database) }
+	return &Writer{model: m, version: version, conns: newPool(m.cfg.Writers, dial), columns: newColumns()}
 }
 
 func newColumns() *columns {
 	events, deployments, byEnv, builds := newEventColumns(), newRunColumns(false), newByEnvironmentColumns(), newRunColumns(true)
-	cells, current, pastAttempts, attempts := newCellColumns(true), newCellColumns(false), newCellColumns(true), newCellColumns(false)
-	periods := newPeriodColumns()
+	cells, current, pastAttempts, attempts := newCellColumns(everyCell), newCellColumns(newestCells), newCellColumns(everyCell), newCellColumns(newestCells)
+	periods := newCellColumns(cellPeriods)
 	products, environments := newNameColumns(), newEnvironmentColumns()
 	versions, names, releases, quarantine := newVersionColumns(), newMeaningColumns(), newReleaseColumns(), newQuarantineColumns()
 	c := &columns{quarantine: quarantine}
@@ -78,29 +75,13 @@ func newColumns() *columns {
 		{"deployments", deployments.input(), func(rows *readmodel.Rows) { each(rows.Deployments, deployments.append) }},
 		{"events", events.input(), func(rows *readmodel.Rows) { each(rows.Events, events.append) }},
 		{"builds", builds.input(), func(rows *readmodel.Rows) { each(rows.Builds, builds.append) }},
-		{"cells", cells.input(), func(rows *readmodel.Rows) {
-			each(rows.Cells, func(c *readmodel.Cell) {
-				cells.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byOffset(c.Position))
-			})
-		}},
-		{"current", current.input(), func(rows *readmodel.Rows) {
-			each(rows.Cells, func(c *readmodel.Cell) {
-				current.append(&c.Record, c.EffectiveAt, c.ReceivedAt, c.Position, byMoment(c.EffectiveAt, c.Position))
-			})
-		}},
-		{"past_attempts", pastAttempts.input(), func(rows *readmodel.Rows) {
-			each(rows.Attempts, func(a *readmodel.Attempt) {
-				pastAttempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byOffset(a.Position))
-			})
-		}},
-		{"attempts", attempts.input(), func(rows *readmodel.Rows) {
-			each(rows.Attempts, func(a *readmodel.Attempt) {
-				attempts.append(&a.Record, a.At, a.ReceivedAt, a.Position, byMoment(a.At, a.Position))
-			})
-		}},
+		{"cells", cells.input(), func(rows *readmodel.Rows) { each(rows.Cells, cells.appendCell) }},
+		{"current", current.input(), func(rows *readmodel.Rows) { each(rows.Cells, current.appendCell) }},
+		{"past_attempts", pastAttempts.input(), func(rows *readmodel.Rows) { each(rows.Attempts, pastAttempts.appendAttempt) }},
+		{"attempts", attempts.input(), func(rows *readmodel.Rows) { each(rows.Attempts, attempts.appendAttempt) }},
 		{"cell_periods", periods.input(), func(rows *readmodel.Rows) {
-			each(rows.Cells, func(c *readmodel.Cell) { periods.append(&c.Record, c.EffectiveAt, c.Position, true) })
-			each(rows.Attempts, func(a *readmodel.Attempt) { periods.append(&a.Record, a.At, a.Position, false) })
+			each(rows.Cells, periods.appendCell)
+			each(rows.Attempts, periods.appendAttempt)
 		}},
 		{"dep_by_env", byEnv.input(), func(rows *readmodel.Rows) { each(rows.Deployments, byEnv.append) }},
 		{"versions", versions.input(), func(rows *readmodel.Rows) { each(rows.Versions, versions.append) }},
@@ -136,12 +117,7 @@ func (w *Writer) Version() uint32 { return w.version }
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for range cap(w.conns) {
-		if c := <-w.conns; c != nil {
-			_ = c.Close() // nothing is lost: every insert was answered
-		}
-		w.conns <- nil
-	}
+	w.conns.close() // nothing is lost: every insert was answered
 	return nil
 }
 
@@ -243,49 +219,20 @@ func (w *Writer) checkpoint(p readmodel.Progress) proto.Input {
 	}
 }
 
-// insert sends one block. A connection that was idle may have died with the
-// server it led to, so there is a second try on a new one: storing twice is harmless.
+// insert sends one block, on a second connection where one that was idle is broken:
+// storing twice is harmless.
 func (w *Writer) insert(ctx context.Context, table string, input proto.Input) error {
-	var c *ch.Client
-	select {
-	case c = <-w.conns:
-	case <-ctx.Done():
-		return ctx.Err()
+	query := ch.Query{Body: input.Into(table), Input: input, Settings: insertSettings}
+	c, err := w.conns.take(ctx)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.model.cfg.StoreTimeout)
 	defer cancel()
-	idle := c != nil && !c.IsClosed()
-	if !idle {
-		c = nil
-	}
-	c, err := w.insertOn(ctx, c, table, input)
-	if idle && broken(err) && ctx.Err() == nil {
-		c, err = w.insertOn(ctx, nil, table, input)
-	}
-	w.conns <- c
-	if err != nil {
+	if err := w.conns.use(ctx, c, query, func() bool { return true }); err != nil {
 		return fmt.Errorf("insert into %s: %w", table, err)
 	}
 	return nil
-}
-
-// insertOn gives back the connection to keep, nil for none.
-func (w *Writer) insertOn(ctx context.Context, c *ch.Client, table string, input proto.Input) (*ch.Client, error) {
-	if c == nil {
-		var err error
-		if c, err = w.model.dial(ctx, w.model.cfg.Database); err != nil {
-			return nil, err
-		}
-	}
-	// The driver waits for the server's word though nobody wants the answer any more, and
-	// the server for the block that is not sent any more.
-	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-	err := c.Do(ctx, ch.Query{Body: input.Into(table), Input: input, Settings: insertSettings})
-	if err != nil { // also after an answer: the protocol may be half-way through a block
-		_ = c.Close()
-		return nil, err
-	}
-	return c, nil
 }
 
 // Progress implements readmodel.Sink.

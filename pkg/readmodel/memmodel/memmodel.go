@@ -480,6 +480,10 @@ func (t *tables) cell(key cellKey, f readmodel.MatrixFilter) readmodel.MatrixCel
 	}
 	if out.Live != nil {
 		t.dress(&out.Live.Record)
+		if f.Past() {
+			shown := out.Live.Shown()
+			out.Live = &shown
+		}
 	}
 	for _, a := range t.attempts[key] {
 		if !by(f.At, a.At) || !by(f.KnownAt, a.ReceivedAt) {

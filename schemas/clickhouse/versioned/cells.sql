@@ -5,6 +5,6 @@ CREATE TABLE IF NOT EXISTS cells{{.Suffix}}{{.OnCluster}}
     {{template "cell"}},
     period         Int32 -- as in cell_periods
 )
-ENGINE = {{replacing "ver"}}
+ENGINE = {{replacing ""}}
 ORDER BY (account, period, product_id, environment_id, inc, at_ms, stream, pos)
 SETTINGS index_granularity = 128, {{.Scattered}}, {{.Merges}}, {{.Window}}

@@ -2,7 +2,8 @@
 -- late event of an old success does not displace a newer one.
 CREATE TABLE IF NOT EXISTS current{{.Suffix}}{{.OnCluster}}
 (
-    {{template "cell"}}
+    {{template "cell"}},
+    ver            UInt128 CODEC(ZSTD(1))
 )
 ENGINE = {{replacing "ver"}}
 ORDER BY (account, product_id, environment_id, inc)

@@ -1,0 +1,110 @@
+package chmodel_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+)
+
+// Each week has a success of each product; what is asked for lies between them, far
+// before the first, far behind the last, and on the border of a period.
+func TestThePastIsFoundHoweverFarBackItLies(t *testing.T) {
+	const products, weeks, account = 5, 60, "it's \\ a\tname"
+	m, w := open(t, chservertest.Start(t))
+	var rows readmodel.Rows
+	offset := event.Offset(0)
+	begin := epoch.AddDate(-3, 0, 0)
+	at := func(product, n int) time.Time {
+		return begin.Add(time.Duration(n*(product*product+1)) * 7 * 24 * time.Hour)
+	}
+	for n := range weeks {
+		for i := range products {
+			offset++
+			liveIn(&rows, account, fmt.Sprintf("product%d", i), fmt.Sprint(n), event.Position{Stream: "t0", Offset: offset})
+			c := &rows.Cells[len(rows.Cells)-1]
+			c.EffectiveAt = at(i, n)
+			c.Record.CompletedAt = c.EffectiveAt
+		}
+	}
+	if err := w.Store(t.Context(), &rows, readmodel.Progress{Stream: "t0", Offset: offset, Time: epoch}); err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []time.Time{
+		begin.Add(-time.Millisecond), begin, begin.Add(time.Millisecond), begin.AddDate(0, 0, 20), begin.AddDate(0, 5, 3), begin.AddDate(1, 0, 0),
+		begin.AddDate(1, 2, 0), begin.AddDate(2, 0, 0), begin.AddDate(2, 6, 1), epoch, epoch.AddDate(20, 0, 0), time.UnixMilli(0), time.UnixMilli(-1),
+	} {
+		for _, limit := range []int{1, 100} { // of what a page has, and of all
+			for after, i := "", 0; i < products; i += limit {
+				got, err := m.Matrix(t.Context(), account, readmodel.MatrixFilter{At: when}, readmodel.Page{After: after, Limit: limit})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for j := range got.Items {
+					item := &got.Items[j]
+					after = item.Key()
+					product := i + j
+					want := ""
+					for n := range weeks {
+						if !at(product, n).After(when) {
+							want = fmt.Sprint(n)
+						}
+					}
+					live := ""
+					if len(item.Cells) > 0 {
+						live = item.Cells[0].Live.Record.Version
+					}
+					if live != want {
+						t.Errorf("%s at %s by %d: version %q is live, want %q", item.Product.Name, when, limit, live, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// The pages of a matrix at one moment are read once, until the account has newer events.
+func TestThePagesOfAPastMomentAreReadOnce(t *testing.T) {
+	m, w, upTo := keeping(t, 0, 2, 20)
+	f := readmodel.MatrixFilter{At: epoch.AddDate(0, 0, 1)}
+	ask := func(after string) (statements uint64, page readmodel.Matrix) {
+		t.Helper()
+		if _, err := m.AsOf(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var cost chmodel.Cost
+		page, err := m.Matrix(readmodel.AfterAsOf(chmodel.WithCost(context.WithoutCancel(t.Context()), &cost)), "account0", f, readmodel.Page{After: after, Limit: 10})
+		if err != nil || len(page.Items) != 10 {
+			t.Fatal(len(page.Items), err)
+		}
+		return cost.Statements.Load(), page
+	}
+	for range 3 { // names are kept, and then the cells of now
+		ask("")
+	}
+	store := func(account, version string) {
+		t.Helper()
+		upTo.Offset++
+		var rows readmodel.Rows
+		liveIn(&rows, account, "product013", version, event.Position{Stream: "t0", Offset: upTo.Offset})
+		rows.Products, rows.Environments = nil, nil
+		if err := w.Store(t.Context(), &rows, upTo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store("account1", "2")
+	_, first := ask("")
+	after := first.Items[9].Key()
+	if n, _ := ask(after); n != 0 {
+		t.Errorf("the second page took %d statements", n)
+	}
+	store("account0", "3")
+	if n, page := ask(after); n == 0 || page.Items[3].Cells[0].Live.Record.Version != "3" {
+		t.Errorf("after an event %d statements, and %+v", n, page.Items[3].Cells[0].Live.Record.Version)
+	}
+}
