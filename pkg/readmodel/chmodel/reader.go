@@ -139,7 +139,7 @@ func (q question) asOf(ctx context.Context) ([]readmodel.Progress, error) {
 
 // told asks how far the tables are, unless this model wrote all that there is.
 func (q question) told(ctx context.Context) ([]readmodel.Progress, error) {
-	known := &q.Model.known
+	known := &q.known
 	if q.cfg.Alone {
 		if progress, ok := known.of(q.version); ok {
 			return progress, nil
