@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -18,7 +19,9 @@ import (
 // own, which like every log never forgets. It implements lifecycle.Service.
 //
 // With each checkpoint it keeps the roots of the subtrees, so that it goes on
-// where it was and reads every frame once, whenever it starts.
+// where it was and reads every frame once, whenever it starts. It reads a little
+// every few seconds, and rests meanwhile: all that ten minutes at 5,000 events a
+// second leave, read at once, kept those who write waiting for 13 s.
 type Keeper struct {
 	logs   map[string]eventlog.Reader // by short name
 	kept   eventlog.Log
@@ -31,6 +34,7 @@ type Keeper struct {
 	last   uint64 // sequence in kept
 	trees  map[string]*Tree
 	notes  map[string][]string
+	signed map[string]uint64 // frames under the last checkpoint
 }
 
 // record is what is kept of a checkpoint.
@@ -43,13 +47,20 @@ type record struct {
 // defaultEvery is for a keeper that is not told how often.
 const defaultEvery = 10 * time.Minute
 
+// How the log is read between checkpoints.
+const (
+	followEvery  = 5 * time.Second
+	portion      = 256 // frames
+	restPerWhile = 3   // a rest is so many times as long as the reading before
+)
+
 // NewKeeper returns a keeper of the checkpoints of logs, made at most once in
 // every while a log grows; 0 means every ten minutes.
 func NewKeeper(logs map[string]eventlog.Reader, kept eventlog.Log, signer *Signer, every time.Duration, logger *slog.Logger) *Keeper {
 	if every <= 0 {
 		every = defaultEvery
 	}
-	return &Keeper{logs: logs, kept: kept, signer: signer, every: every, logger: logger, trees: map[string]*Tree{}, notes: map[string][]string{}}
+	return &Keeper{logs: logs, kept: kept, signer: signer, every: every, logger: logger}
 }
 
 // Signer gives what signs.
@@ -58,48 +69,103 @@ func (k *Keeper) Signer() *Signer { return k.signer }
 // Run makes checkpoints until ctx is done. It is ready at once.
 func (k *Keeper) Run(ctx context.Context, ready func()) error {
 	ready()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(k.every):
+	for due := time.Now().Add(k.every); ctx.Err() == nil; {
+		rest(ctx, min(followEvery, time.Until(due)))
+		err := k.follow(ctx, due)
+		if err == nil && !time.Now().Before(due) {
+			due = time.Now().Add(k.every)
+			err = k.each(func(stream string, _ eventlog.Reader) error { return k.sign(ctx, stream) })
 		}
-		if err := k.Checkpoint(ctx); err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			k.logger.WarnContext(ctx, "no checkpoint of the log", "err", err)
+			rest(ctx, followEvery)
 		}
 	}
+	return nil
+}
+
+func rest(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// follow reads what the logs have grown by, bit by bit, until a checkpoint is due.
+func (k *Keeper) follow(ctx context.Context, due time.Time) error {
+	for more := true; more && ctx.Err() == nil; {
+		began := time.Now()
+		more = false
+		err := k.each(func(stream string, log eventlog.Reader) error {
+			read, err := k.grow(ctx, stream, log, portion)
+			more = more || read == portion
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if more && !time.Now().Before(due) {
+			break // what was read so far is signed
+		}
+		rest(ctx, restPerWhile*time.Since(began))
+	}
+	return ctx.Err()
 }
 
 // Checkpoint signs how far the logs are now.
 func (k *Keeper) Checkpoint(ctx context.Context) error {
+	return k.each(func(stream string, log eventlog.Reader) error {
+		if _, err := k.grow(ctx, stream, log, math.MaxInt); err != nil {
+			return err
+		}
+		return k.sign(ctx, stream)
+	})
+}
+
+// each does something with every log, one at a time.
+func (k *Keeper) each(do func(stream string, log eventlog.Reader) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for stream, log := range k.logs {
-		if err := k.advance(ctx, stream, log); err != nil {
-			k.loaded = false // what is kept is read anew
+		if err := do(stream, log); err != nil {
 			return fmt.Errorf("checkpoint of %s: %w", stream, err)
 		}
 	}
 	return nil
 }
 
-func (k *Keeper) advance(ctx context.Context, stream string, log eventlog.Reader) error {
+// grow adds frames to a tree, so many at most, and tells how many.
+func (k *Keeper) grow(ctx context.Context, stream string, log eventlog.Reader, most int) (read int, err error) {
 	if err := k.load(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	tree := k.trees[stream]
 	if tree == nil {
 		tree = &Tree{}
 		k.trees[stream] = tree
 	}
-	before := tree.Size()
-	for r, err := range log.Read(ctx, before) {
+	if last, err := log.Last(ctx); err != nil || last <= tree.Size() {
+		return 0, err
+	}
+	for r, err := range log.Read(ctx, tree.Size()) {
 		if err != nil {
-			return err
+			return read, err
 		}
 		tree.Add(Leaf(stream, &r), nil)
+		if read++; read == most {
+			break
+		}
 	}
-	if tree.Size() == before {
+	return read, ctx.Err()
+}
+
+// sign keeps a checkpoint of how far a tree is.
+func (k *Keeper) sign(ctx context.Context, stream string) error {
+	if err := k.load(ctx); err != nil {
+		return err
+	}
+	tree := k.trees[stream]
+	if tree == nil || tree.Size() <= k.signed[stream] {
 		return ctx.Err()
 	}
 	note, err := k.signer.Sign(Checkpoint{stream, tree.Size(), tree.Root()})
@@ -122,10 +188,12 @@ func (k *Keeper) advance(ctx context.Context, stream string, log eventlog.Reader
 		return nil
 	}
 	if err != nil {
+		k.loaded = false // it may stand there all the same
 		return err
 	}
 	k.last = seq
 	k.notes[stream] = append(k.notes[stream], note)
+	k.signed[stream] = tree.Size()
 	return nil
 }
 
@@ -136,7 +204,7 @@ func (k *Keeper) load(ctx context.Context) error {
 	if k.loaded {
 		return nil
 	}
-	k.last, k.trees, k.notes = 0, map[string]*Tree{}, map[string][]string{}
+	k.last, k.trees, k.notes, k.signed = 0, map[string]*Tree{}, map[string][]string{}, map[string]uint64{}
 	for r, err := range k.kept.Read(ctx, 0) {
 		if err != nil {
 			return fmt.Errorf("read the kept checkpoints: %w", err)
@@ -153,7 +221,7 @@ func (k *Keeper) load(ctx context.Context) error {
 		}
 		k.notes[rec.Stream] = append(k.notes[rec.Stream], rec.Note)
 		if tree, ok := grown(c, rec.Subtrees); ok {
-			k.trees[rec.Stream] = tree
+			k.trees[rec.Stream], k.signed[rec.Stream] = tree, tree.Size()
 		}
 	}
 	k.loaded = true

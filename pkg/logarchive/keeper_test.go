@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/eventlog/memlog"
@@ -100,4 +102,39 @@ func TestALogThatWasChangedBehindItsCheckpointsIsFound(t *testing.T) {
 	if len(got) == 0 || !strings.Contains(got[0], "stream t0") || !strings.Contains(got[0], "frames 5 to 8 are not those that were signed") {
 		t.Errorf("got %q", got)
 	}
+}
+
+// A keeper reads a log that grows a little at a time, long before a checkpoint is
+// due, and signs what it has read when one is.
+func TestALogIsReadInPortionsBetweenCheckpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, t0 := logs(t, 0)
+		kept, read := memlog.New(), 0
+		k := logarchive.NewKeeper(map[string]eventlog.Reader{"c": c, "t0": counting{t0, &read}}, kept, signer(t, 1), time.Minute, slog.New(slog.DiscardHandler))
+		running, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- k.Run(running, func() {}) }()
+		const frames = 700 // more than two portions
+		fill(t, t0, frames)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if last, err := kept.Last(t.Context()); read != frames || last != 0 || err != nil {
+			t.Errorf("after half of the time %d of %d frames are read, and %d checkpoints kept, %v", read, frames, last, err)
+		}
+		time.Sleep(31 * time.Second)
+		synctest.Wait()
+		last, err := kept.Last(t.Context())
+		if read != frames || last == 0 || err != nil {
+			t.Errorf("%d frames are read, and %d checkpoints kept, %v", read, last, err)
+		}
+		time.Sleep(2 * time.Minute) // nothing grows
+		synctest.Wait()
+		if again, err := kept.Last(t.Context()); again != last || err != nil {
+			t.Errorf("%d checkpoints of what has not grown, %v", again-last, err)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
