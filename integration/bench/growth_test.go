@@ -54,3 +54,20 @@ func TestLedgersAreNamedByEventsAndAccounts(t *testing.T) {
 		}
 	}
 }
+
+func TestASoakIsToldByTheMediansOfItsQuarters(t *testing.T) {
+	s := &bench.Soak{PerSecond: 5000, Minutes: 30}
+	for i := range 12 {
+		s.Samples = append(s.Samples, bench.SoakSample{Minute: float64(i), Times: bench.Times{P50: float64(i), P99: 10}, Parts: 100})
+	}
+	s.Samples[7].P99 = 900
+	var out bytes.Buffer
+	if err := (&bench.Report{Soak: s}).Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"p50 4.0 → 10.0 ms", "p99 10.0 → 10.0 ms (the worst ten seconds 900, in minute 7.0)", "parts 100.0 → 100.0"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("it does not tell %q:\n%s", want, out.String())
+		}
+	}
+}

@@ -1,8 +1,10 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -375,11 +377,17 @@ func (r *Report) printSides(b *strings.Builder) {
 			overBatch, o.Maximum, o.Offered, o.Accepted, o.Ratio, o.Refused, o.WithoutRetryAfter, o.Refusals.P50, o.Refusals.P99, o.Answers.P50, o.Answers.P99, o.Lost, o.RecoverySeconds)
 	}
 	r.printSizes(b)
-	if s := r.Soak; s != nil && len(s.Samples) > 0 {
-		first, last := s.Samples[len(s.Samples)/4], s.Samples[len(s.Samples)-1]
-		fmt.Fprintf(b, "\nHalf of the maximum, %.0f events/s, for %.0f minutes: from the first quarter on to the end\n", s.PerSecond, s.Minutes)
-		fmt.Fprintf(b, "  p50 %.2f → %.2f ms, p99 %.1f → %.1f ms, memory %.0f → %.0f MB, ClickHouse %.0f → %.0f MB, goroutines %.0f → %.0f, parts %d → %d\n",
-			first.P50, last.P50, first.P99, last.P99, first.MemoryMB, last.MemoryMB, first.EngineMB, last.EngineMB, first.Goroutines, last.Goroutines, first.Parts, last.Parts)
+	if s := r.Soak; s != nil && len(s.Samples) >= 4 {
+		early, late := s.quarters()
+		both := func(value func(SoakSample) float64) string {
+			return fmt.Sprintf("%.1f → %.1f", medianOf(early, value), medianOf(late, value))
+		}
+		worst := slices.MaxFunc(s.Samples, func(a, b SoakSample) int { return cmp.Compare(a.P99, b.P99) })
+		fmt.Fprintf(b, "\nHalf of the maximum, %.0f events/s, for %.0f minutes: medians of ten seconds each, of the second quarter and of the last\n", s.PerSecond, s.Minutes)
+		fmt.Fprintf(b, "  p50 %s ms, p99 %s ms (the worst ten seconds %.0f, in minute %.1f), memory %s MB, heap %s MB, ClickHouse %s MB, goroutines %s, parts %s\n",
+			both(func(x SoakSample) float64 { return x.P50 }), both(func(x SoakSample) float64 { return x.P99 }), worst.P99, worst.Minute,
+			both(func(x SoakSample) float64 { return x.MemoryMB }), both(func(x SoakSample) float64 { return x.HeapMB }), both(func(x SoakSample) float64 { return x.EngineMB }),
+			both(func(x SoakSample) float64 { return x.Goroutines }), both(func(x SoakSample) float64 { return float64(x.Parts) }))
 		for _, fault := range s.Faults {
 			fmt.Fprintf(b, "  FAULT: %s\n", fault)
 		}

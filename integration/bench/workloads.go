@@ -349,12 +349,11 @@ func (b *bench) soak(ctx context.Context) (err error) {
 
 // judge compares the last quarter of the samples with the second one.
 func (s *Soak) judge() {
-	n := len(s.Samples) / 4
-	if n == 0 {
+	early, late := s.quarters()
+	if len(early) == 0 {
 		s.Faults = append(s.Faults, "it was too short to be judged")
 		return
 	}
-	early, late := s.Samples[n:2*n], s.Samples[len(s.Samples)-n:]
 	for _, of := range []struct {
 		name  string
 		most  float64
@@ -370,6 +369,12 @@ func (s *Soak) judge() {
 			s.Faults = append(s.Faults, fmt.Sprintf("%s grew from %.1f to %.1f", of.name, before, after))
 		}
 	}
+}
+
+// quarters gives the second and the last quarter of the samples.
+func (s *Soak) quarters() (early, late []SoakSample) {
+	n := len(s.Samples) / 4
+	return s.Samples[n : 2*n], s.Samples[len(s.Samples)-n:]
 }
 
 func medianOf(samples []SoakSample, value func(SoakSample) float64) float64 {
