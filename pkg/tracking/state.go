@@ -105,6 +105,9 @@ func NewState() *State {
 	}
 }
 
+// Closed gives the number of runs that are closed, which are remembered for ever.
+func (s *State) Closed() int { return s.closed.n }
+
 // LastTime gives the receipt time of the last event applied.
 func (s *State) LastTime() time.Time { return s.lastTime }
 

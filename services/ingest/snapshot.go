@@ -16,11 +16,13 @@ import (
 	"github.com/shipledger/shipledger/pkg/tracking"
 )
 
-// When a snapshot is written: a log of ten million events and more is then
-// folded from one that is at most so many events old, which takes 2 s. Writing
-// less often costs a start, writing more often the disk.
+// When a snapshot is written: a log of ten million events is then folded from one
+// that is at most half a million events old, which takes 4 s. Writing less often
+// costs a start, writing more often the disk: a snapshot grows with the runs that
+// were ever closed, so that the larger it is the more events are between two.
 const (
-	snapshotEvents = 200_000          // since the last one began
+	snapshotEvents = 200_000          // since the last one began, at least
+	snapshotShare  = 20               // and one in so many of the runs that it holds
 	snapshotApart  = time.Minute      // between two, at least
 	snapshotAtStop = 10_000           // events that make one worth it when the process stops
 	snapshotBudget = 10 * time.Second // for that last one
@@ -53,6 +55,12 @@ type keeper struct {
 	events  int           // since the last snapshot began
 	began   time.Time     // when it did
 	writing chan struct{} // closed when the one that is being written is; nil: none was begun
+	hurry   chan struct{} // closed when somebody waits for it
+}
+
+// due tells whether a snapshot that holds so many closed runs is worth it.
+func (k *keeper) due(closed int, now time.Time) bool {
+	return k.events >= max(k.every, closed/snapshotShare) && now.Sub(k.began) >= k.apart
 }
 
 func (k *keeper) busy() bool {
@@ -151,7 +159,7 @@ func (c *Committer) restoreFrom(ctx context.Context, name string, seq uint64) er
 // way of requests.
 func (c *Committer) snapshot(ctx context.Context) {
 	k := &c.snapshots
-	if k.store == nil || k.events < k.every || c.clock().Sub(k.began) < k.apart || k.busy() {
+	if k.store == nil || !k.due(c.state.Closed(), c.clock()) || k.busy() {
 		return
 	}
 	c.beginSnapshot(ctx)
@@ -170,17 +178,17 @@ func (c *Committer) beginSnapshot(ctx context.Context) {
 		c.logger.ErrorContext(ctx, "no snapshot of the state", "err", err)
 		return
 	}
-	state, done := c.state.Freeze(), make(chan struct{})
-	k.writing = done
+	state, done, hurry := c.state.Freeze(), make(chan struct{}), make(chan struct{})
+	k.writing, k.hurry = done, hurry
 	go func() { // Run waits for it
 		defer close(done)
-		if err := writeSnapshot(ctx, k.store, state, a); err != nil {
+		if err := writeSnapshot(ctx, k.store, state, a, hurry); err != nil {
 			c.logger.WarnContext(ctx, "a snapshot of the state was not written; the next start takes longer", "stream", a.Stream, "sequence", a.Sequence, "err", err)
 		}
 	}()
 }
 
-func writeSnapshot(ctx context.Context, store Snapshots, state *tracking.State, a about) error {
+func writeSnapshot(ctx context.Context, store Snapshots, state *tracking.State, a about, hurry <-chan struct{}) error {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return err
@@ -189,7 +197,7 @@ func writeSnapshot(ctx context.Context, store Snapshots, state *tracking.State, 
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		to.CloseWithError(state.WriteSnapshot(to, text)) // nil is an end as it should be
+		to.CloseWithError(state.WriteSnapshot(&unhurried{to: to, hurry: hurry, began: time.Now()}, text)) // nil is an end as it should be
 	}()
 	err = store.Put(ctx, snapshotName(a.Stream, tracking.SnapshotVersion, a.Sequence), content)
 	_ = content.Close() // lets the writer go where not all was read
@@ -198,6 +206,34 @@ func writeSnapshot(ctx context.Context, store Snapshots, state *tracking.State, 
 		return err
 	}
 	return pruneSnapshots(ctx, store, a.Stream)
+}
+
+// A snapshot shares the disk with the log, whose frames wait until what was written
+// before them is on it: one of 150 MB, written as fast as it goes, kept requests waiting
+// for half a second. So there are rests, so many times as long as the writing.
+const (
+	snapshotRests = 9
+	unrested      = 1 << 20 // bytes
+)
+
+// unhurried is a writer that rests until somebody waits for it.
+type unhurried struct {
+	to    io.Writer
+	hurry <-chan struct{}
+	n     int       // bytes since the last rest,
+	began time.Time // which ended then
+}
+
+func (u *unhurried) Write(p []byte) (n int, err error) {
+	n, err = u.to.Write(p)
+	if u.n += n; u.n >= unrested && err == nil {
+		select {
+		case <-time.After(snapshotRests * time.Since(u.began)):
+		case <-u.hurry:
+		}
+		u.n, u.began = 0, time.Now()
+	}
+	return n, err
 }
 
 // pruneSnapshots removes those of a stream that nobody will read: all but the
@@ -231,10 +267,12 @@ func (c *Committer) lastSnapshot(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, snapshotBudget)
 	defer cancel()
 	if k.writing != nil {
+		close(k.hurry)
 		<-k.writing
 	}
 	if k.store != nil && c.synced && k.events >= k.atStop {
 		c.beginSnapshot(ctx)
+		close(k.hurry)
 		<-k.writing
 	}
 }
