@@ -2,6 +2,7 @@ package event
 
 import (
 	"crypto/sha1" //nolint:gosec // what version 5 is made of (RFC 9562)
+	"encoding/hex"
 	"strings"
 
 	"github.com/google/uuid"
@@ -31,7 +32,12 @@ func derive(parts ...string) uuid.UUID {
 		}
 		b = append(b, p...)
 	}
-	sum := sha1.Sum(b)
+	return version5(b)
+}
+
+// version5 makes the id of a text that begins with its namespace.
+func version5(text []byte) uuid.UUID {
+	sum := sha1.Sum(text)
 	id := uuid.UUID(sum[:16])
 	id[6] = id[6]&0x0f | 5<<4 // version 5
 	id[8] = id[8]&0x3f | 0x80 // RFC 9562
@@ -50,12 +56,33 @@ func EnvironmentIDOf(account, name string) EnvironmentID {
 
 // VersionIDOf derives the id of a version of a product.
 func VersionIDOf(account string, product ProductID, version string) VersionID {
-	return VersionID(derive("version", account, product.String(), version))
+	var stack [256]byte
+	b := append(append(stack[:0], namespace[:]...), "version\x00"...)
+	b = append(append(b, account...), 0)
+	b = append(product.AppendTo(b), 0)
+	return VersionID(version5(append(b, version...)))
 }
 
 func (id ProductID) String() string     { return uuid.UUID(id).String() }
 func (id EnvironmentID) String() string { return uuid.UUID(id).String() }
 func (id VersionID) String() string     { return uuid.UUID(id).String() }
+
+// AppendTo appends what String gives.
+func (id ProductID) AppendTo(dst []byte) []byte { return appendUUID(dst, id) }
+
+// AppendTo appends what String gives.
+func (id EnvironmentID) AppendTo(dst []byte) []byte { return appendUUID(dst, id) }
+
+// AppendTo appends what String gives.
+func (id VersionID) AppendTo(dst []byte) []byte { return appendUUID(dst, id) }
+
+func appendUUID(dst []byte, id [16]byte) []byte {
+	dst = append(hex.AppendEncode(dst, id[:4]), '-')
+	dst = append(hex.AppendEncode(dst, id[4:6]), '-')
+	dst = append(hex.AppendEncode(dst, id[6:8]), '-')
+	dst = append(hex.AppendEncode(dst, id[8:10]), '-')
+	return hex.AppendEncode(dst, id[10:])
+}
 
 // Class is what an environment is for. It drives the order of columns and what
 // counts as earlier; the zero Class is "other" and takes no part (contract 10).

@@ -16,13 +16,12 @@ import (
 // answer, this takes 0.9 µs and none; a test holds the two to the same bytes.
 func AppendRun(dst []byte, r *event.Record, eventID ulid.ULID) []byte {
 	w := answerWriter{dst}
-	id := r.ID.String()
-	w.text(`{"id":`, id)
+	w.id(`{"id":"`, r.ID)
 	if r.Kind == event.Build {
-		w.text(`,"build_id":`, id)
-		w.text(`,"event_id":`, eventID.String())
-		w.text(`,"product_id":`, r.ProductID.String())
-		w.text(`,"version_id":`, r.VersionID.String())
+		w.id(`,"build_id":"`, r.ID)
+		w.id(`,"event_id":"`, eventID)
+		w.dst = append(r.ProductID.AppendTo(append(w.dst, `,"product_id":"`...)), '"')
+		w.dst = append(r.VersionID.AppendTo(append(w.dst, `,"version_id":"`...)), '"')
 		w.text(`,"product_name":`, r.ProductName)
 		w.text(`,"version":`, r.Version)
 		w.text(`,"status":`, r.Status.String())
@@ -33,11 +32,11 @@ func AppendRun(dst []byte, r *event.Record, eventID ulid.ULID) []byte {
 		w.textOrNull(`,"build_url":`, r.Attributes[event.URL])
 		return append(w.dst, '}')
 	}
-	w.text(`,"deployment_id":`, id)
-	w.text(`,"event_id":`, eventID.String())
-	w.text(`,"product_id":`, r.ProductID.String())
-	w.text(`,"version_id":`, r.VersionID.String())
-	w.text(`,"environment_id":`, r.EnvironmentID.String())
+	w.id(`,"deployment_id":"`, r.ID)
+	w.id(`,"event_id":"`, eventID)
+	w.dst = append(r.ProductID.AppendTo(append(w.dst, `,"product_id":"`...)), '"')
+	w.dst = append(r.VersionID.AppendTo(append(w.dst, `,"version_id":"`...)), '"')
+	w.dst = append(r.EnvironmentID.AppendTo(append(w.dst, `,"environment_id":"`...)), '"')
 	w.text(`,"product_name":`, r.ProductName)
 	w.text(`,"version":`, r.Version)
 	w.text(`,"environment_name":`, r.EnvironmentName)
@@ -58,6 +57,14 @@ func AppendRun(dst []byte, r *event.Record, eventID ulid.ULID) []byte {
 }
 
 type answerWriter struct{ dst []byte }
+
+func (w *answerWriter) id(key string, id ulid.ULID) {
+	w.dst = append(w.dst, key...)
+	n := len(w.dst)
+	w.dst = slices.Grow(w.dst, ulid.EncodedSize)[:n+ulid.EncodedSize]
+	_ = id.MarshalTextTo(w.dst[n:]) // fails where there is no room
+	w.dst = append(w.dst, '"')
+}
 
 func (w *answerWriter) text(key, value string) {
 	w.dst, _ = jsontext.AppendQuote(append(w.dst, key...), value)

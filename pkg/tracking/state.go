@@ -162,8 +162,9 @@ func remove[K comparable, V any](s *State, m map[K]V, k K) {
 
 // Apply folds an event. Events must come in the order of the log.
 func (s *State) Apply(r event.Recorded) {
-	old := s.lastTime
-	s.undo(func() { s.lastTime = old })
+	if old := s.lastTime; !old.Equal(r.Time) { // the events of a frame have one
+		s.undo(func() { s.lastTime = old })
+	}
 	s.lastTime = r.Time
 	switch p := r.Payload.(type) {
 	case *event.Product:

@@ -84,6 +84,7 @@ type Committer struct {
 // it is answered when all are.
 type group struct {
 	items []item
+	one   [1]item // what items is of where there is one: most requests hold one event
 	left  int
 	done  chan struct{}
 	// alive tells whether the credential still holds, right before the commit
@@ -179,7 +180,10 @@ func (p *Places) Release() {
 // the order of the commands. When ctx ends first the commands may be committed all
 // the same.
 func (p *Places) Submit(ctx context.Context, commands []tracking.Input, alive func() error) ([]Result, error) {
-	g := &group{items: make([]item, len(commands)), left: len(commands), done: make(chan struct{}), alive: alive}
+	g := &group{left: len(commands), done: make(chan struct{}), alive: alive}
+	if g.items = g.one[:]; len(commands) != 1 {
+		g.items = make([]item, len(commands))
+	}
 	for i, cmd := range commands {
 		g.items[i].group, g.items[i].command = g, cmd
 	}
