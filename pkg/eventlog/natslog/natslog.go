@@ -24,8 +24,14 @@ var _ eventlog.Log = (*Log)(nil)
 
 const contentType = "Content-Type"
 
-// maxBuffered bounds what a reader holds of a stream, in bytes.
-const maxBuffered = 16 << 20
+// What a reader asks for at a time. It asks again when half of these messages are
+// left, so it holds twice the bytes at the most, 16 MiB. Bounded by bytes alone the
+// library makes room for a million messages: 8 MB of pointers for each reader, which
+// every garbage collection looks through.
+const (
+	pulledMessages = 4096
+	pulledBytes    = 8 << 20
+)
 
 // Config says which stream a log is.
 type Config struct {
@@ -283,10 +289,11 @@ func (l *Log) messages(ctx context.Context, cfg jetstream.OrderedConsumerConfig,
 	if err != nil {
 		return err
 	}
-	messages, err := c.Messages(jetstream.PullMaxBytes(maxBuffered))
+	messages, err := c.Messages(jetstream.PullMaxMessagesWithBytesLimit(pulledMessages, pulledBytes))
 	if err != nil {
 		return err
 	}
+	defer l.forget(ctx, c)
 	defer messages.Stop()
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx))
@@ -302,6 +309,24 @@ func (l *Log) messages(ctx context.Context, cfg jetstream.OrderedConsumerConfig,
 			return err
 		}
 	}
+}
+
+// forgetTimeout is how long the server is asked to forget a consumer. Where it does not
+// answer, it forgets it by itself, five minutes later.
+const forgetTimeout = time.Second
+
+// forget lets the server forget the consumer of a reader that has ended. Until then it
+// stands beside the stream, and the reading for signed checkpoints makes one for every
+// portion. What they cost is not settled: beside 0, 10, 100 and 500 of them a frame took
+// 250, 280, 245 and 305 µs of processor time, in one run on a busy machine.
+func (l *Log) forget(ctx context.Context, c jetstream.Consumer) {
+	info := c.CachedInfo()
+	if info == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetTimeout)
+	defer cancel()
+	_ = l.stream.DeleteConsumer(ctx, info.Name) // nothing depends on it
 }
 
 // ReadSubject implements eventlog.SubjectReader. The server picks the frames, so

@@ -1,8 +1,10 @@
 package natslog_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"testing"
 	"time"
@@ -69,6 +71,44 @@ func TestLogOutlivesItsServer(t *testing.T) {
 	log = open(t, js, natslog.Track(0, 1))
 	if last, err := log.Last(t.Context()); last != 3 || err != nil {
 		t.Errorf("last = %d, %v; want 3", last, err)
+	}
+}
+
+// Whoever reads often, as checkpoints of the log are made, would otherwise leave hundreds.
+func TestAReaderLeavesNoConsumerBehind(t *testing.T) {
+	js, _ := start(t, t.TempDir())
+	log := open(t, js, natslog.Track(0, 1))
+	for i := range uint64(3) {
+		if _, err := log.AppendFrame(t.Context(), eventlog.Frame{ID: fmt.Sprint(i), Body: []byte("[]")}, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for _, c := range []struct {
+		name   string
+		frames iter.Seq2[eventlog.Recorded, error]
+		take   func() (more bool)
+	}{
+		{"reads to the end", log.Read(t.Context(), 0), func() bool { return true }},
+		{"breaks off", log.Read(t.Context(), 0), func() bool { return false }},
+		{"follows until it is told to stop", log.Follow(ctx, 0), func() bool { cancel(); return true }},
+	} {
+		for _, err := range c.frames {
+			if err != nil {
+				t.Fatalf("who %s: %v", c.name, err)
+			}
+			if !c.take() {
+				break
+			}
+		}
+	}
+	stream, err := js.Stream(t.Context(), natslog.Track(0, 1).Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.CachedInfo().State.Consumers; n != 0 {
+		t.Errorf("the server has %d consumers after all readers ended, want none", n)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -39,13 +40,39 @@ func (o *Objects) List(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
+// An object is read for so long at most, and for so much longer for each byte of it:
+// a megabyte a second is less than any disk or network gives that a log could live on.
+const (
+	readObject  = 10 * time.Second
+	readSlowest = time.Microsecond
+)
+
 // Open reads an object.
 func (o *Objects) Open(ctx context.Context, name string) (io.ReadCloser, error) {
-	r, err := o.store.Get(ctx, name)
+	info, err := o.store.GetInfo(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("read the object %s: %w", name, err)
 	}
-	return r, nil
+	// The driver would end after five seconds what has no deadline, to the last byte.
+	ctx, cancel := context.WithTimeout(ctx, readObject+time.Duration(info.Size)*readSlowest) //nolint:gosec // far below the largest
+	r, err := o.store.Get(ctx, name)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("read the object %s: %w", name, err)
+	}
+	return &openObject{r, cancel}, nil
+}
+
+// openObject lives until it is closed.
+type openObject struct {
+	jetstream.ObjectResult
+	cancel context.CancelFunc
+}
+
+// Close implements io.Closer.
+func (o *openObject) Close() error {
+	defer o.cancel()
+	return o.ObjectResult.Close()
 }
 
 // Put stores an object. One of the same name is replaced.
