@@ -179,19 +179,6 @@ type lastAttempt struct {
 	At           *time.Time `json:"at"`
 }
 
-// matrixItemOf shows the cells that ever had a success (contract 15).
-func matrixItemOf(row *readmodel.MatrixItem, names map[event.EnvironmentID]string) matrixItem {
-	item := matrixItem{ProductID: row.Product.ID.String(), ProductName: row.Product.Name, Drift: row.Drift, Cells: []matrixCell{}}
-	for i := range row.Cells {
-		c := &row.Cells[i]
-		if c.Live == nil {
-			continue
-		}
-		item.Cells = append(item.Cells, matrixCellOf(c, names[c.Environment]))
-	}
-	return item
-}
-
 // matrixCellOf shows a cell in which something is live.
 func matrixCellOf(c *readmodel.MatrixCell, environment string) matrixCell {
 	r := &c.Live.Record

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
@@ -27,10 +26,7 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	if m.More {
 		after = m.Items[len(m.Items)-1].Key()
 	}
-	names := make(map[event.EnvironmentID]string, len(m.Environments))
-	for i := range m.Environments {
-		names[m.Environments[i].ID] = m.Environments[i].Name
-	}
+	in := newMatrixWriter(m.Environments)
 	frame, err := marshal(matrix{
 		Environments: show(m.Environments, matrixColumnOf),
 		List:         httpapi.NewList[matrixItem](r, nil, after, httpapi.AsOf{}),
@@ -43,8 +39,7 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	for i := range m.Items {
 		row := &m.Items[i]
 		if items[i], err = row.Memo.Made(func() ([]byte, error) {
-			item := matrixItemOf(row, names)
-			scratch = item.append(scratch[:0])
+			scratch = in.append(scratch[:0], row)
 			return scratch, nil // a memo clones it
 		}); err != nil {
 			return err

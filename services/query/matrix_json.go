@@ -1,56 +1,80 @@
 package query
 
 import (
+	"encoding/hex"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/oklog/ulid/v2"
 
-	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-// append writes the item as marshal does, which a test holds it to. A matrix is
-// thousands of cells: by reflection one takes 2.2 µs, which was a fifth of what a
-// process does for it.
-func (m *matrixItem) append(b []byte) []byte {
-	b = appendText(append(b, `{"product_id":`...), m.ProductID)
-	b = appendText(append(b, `,"product_name":`...), m.ProductName)
+// matrixWriter writes rows of the matrix as marshal does with a matrixItem, which a
+// test holds it to. A matrix is thousands of cells: by reflection one takes 2.2 µs,
+// by way of a matrixCell with its dozen texts 1.7, and so half of that.
+type matrixWriter struct {
+	heads map[event.EnvironmentID][]byte // how the cells of an environment begin
+}
+
+func newMatrixWriter(columns []readmodel.EnvironmentRow) matrixWriter {
+	heads := make(map[event.EnvironmentID][]byte, len(columns))
+	for i := range columns {
+		e := &columns[i]
+		head := appendUUID([]byte(`{"environment_id":`), e.ID)
+		heads[e.ID] = appendText(append(head, `,"environment_name":`...), e.Name)
+	}
+	return matrixWriter{heads}
+}
+
+// append writes the cells that ever had a success (contract 15).
+func (m matrixWriter) append(b []byte, row *readmodel.MatrixItem) []byte {
+	b = appendUUID(append(b, `{"product_id":`...), row.Product.ID)
+	b = appendText(append(b, `,"product_name":`...), row.Product.Name)
 	b = append(b, `,"drift":`...)
-	if m.Drift {
+	if row.Drift {
 		b = append(b, "true"...)
 	} else {
 		b = append(b, "false"...)
 	}
 	b = append(b, `,"cells":[`...)
-	for i := range m.Cells {
-		if i > 0 {
+	first := true
+	for i := range row.Cells {
+		if row.Cells[i].Live == nil {
+			continue
+		}
+		if !first {
 			b = append(b, ',')
 		}
-		b = m.Cells[i].append(b)
+		first = false
+		b = m.appendCell(b, &row.Cells[i])
 	}
 	return append(b, "]}"...)
 }
 
-func (c *matrixCell) append(b []byte) []byte {
-	b = appendText(append(b, `{"environment_id":`...), c.EnvironmentID)
-	b = appendText(append(b, `,"environment_name":`...), c.EnvironmentName)
-	b = appendText(append(b, `,"version":`...), c.Version)
-	b = appendText(append(b, `,"version_id":`...), c.VersionID)
-	b = appendText(append(b, `,"deployment_id":`...), c.DeploymentID)
-	b = appendMoment(append(b, `,"deployed_at":`...), c.DeployedAt)
-	b = appendSome(append(b, `,"deployed_by":`...), c.DeployedBy)
-	b = appendText(append(b, `,"status":`...), c.Status)
-	b = appendSome(append(b, `,"scm_sha":`...), c.SCMSHA)
-	b = appendSome(append(b, `,"build_number":`...), c.BuildNumber)
-	b = appendSome(append(b, `,"deploy_url":`...), c.DeployURL)
+func (m matrixWriter) appendCell(b []byte, c *readmodel.MatrixCell) []byte {
+	r := &c.Live.Record
+	a := &r.Attributes
+	b = append(b, m.heads[c.Environment]...)
+	b = appendText(append(b, `,"version":`...), r.Version)
+	b = appendUUID(append(b, `,"version_id":`...), r.VersionID)
+	b = appendULID(append(b, `,"deployment_id":`...), r.ID)
+	b = appendMoment(append(b, `,"deployed_at":`...), c.Live.EffectiveAt)
+	b = appendSome(append(b, `,"deployed_by":`...), a[event.By])
+	b = appendText(append(b, `,"status":`...), r.Status.String())
+	b = appendSome(append(b, `,"scm_sha":`...), a[event.SCMSHA])
+	b = appendSome(append(b, `,"build_number":`...), a[event.BuildNumber])
+	b = appendSome(append(b, `,"deploy_url":`...), a[event.URL])
 	b = append(b, `,"last_attempt":`...)
-	a := c.LastAttempt
-	if a == nil {
+	t := c.LastAttempt
+	if t == nil {
 		return append(b, "null}"...)
 	}
-	b = appendText(append(b, `{"deployment_id":`...), a.DeploymentID)
-	b = appendText(append(b, `,"version":`...), a.Version)
-	b = appendText(append(b, `,"status":`...), a.Status)
-	b = appendMoment(append(b, `,"at":`...), a.At)
+	b = appendULID(append(b, `{"deployment_id":`...), t.ID)
+	b = appendText(append(b, `,"version":`...), t.Version)
+	b = appendText(append(b, `,"status":`...), t.Status.String())
+	b = appendMoment(append(b, `,"at":`...), t.At)
 	return append(b, "}}"...)
 }
 
@@ -60,16 +84,31 @@ func appendText(b []byte, s string) []byte {
 }
 
 // appendSome writes null for "".
-func appendSome(b []byte, s httpapi.Text) []byte {
+func appendSome(b []byte, s string) []byte {
 	if s == "" {
 		return append(b, "null"...)
 	}
-	return appendText(b, string(s))
+	return appendText(b, s)
 }
 
-func appendMoment(b []byte, t *time.Time) []byte {
-	if t == nil {
+func appendUUID[ID ~[16]byte](b []byte, id ID) []byte {
+	b = hex.AppendEncode(append(b, '"'), id[:4])
+	for i := 4; i < 10; i += 2 {
+		b = hex.AppendEncode(append(b, '-'), id[i:i+2])
+	}
+	return append(hex.AppendEncode(append(b, '-'), id[10:]), '"')
+}
+
+func appendULID(b []byte, id ulid.ULID) []byte {
+	var text [ulid.EncodedSize]byte
+	_ = id.MarshalTextTo(text[:]) // there is room
+	return append(append(append(b, '"'), text[:]...), '"')
+}
+
+// appendMoment writes null for none.
+func appendMoment(b []byte, t time.Time) []byte {
+	if t.IsZero() {
 		return append(b, "null"...)
 	}
-	return append(t.AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
+	return append(t.UTC().AppendFormat(append(b, '"'), time.RFC3339Nano), '"')
 }

@@ -4,38 +4,63 @@ import (
 	"testing"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"pgregory.net/rapid"
 
-	"github.com/shipledger/shipledger/pkg/httpapi"
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
 // A row of the matrix is written by hand as it would be by the library.
 func TestMatrixItemIsWrittenAsTheLibraryDoes(t *testing.T) {
 	text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "1.2.3", "<a>&\u2028\"\\\x00\x7f", "a\xffb", "é😀"}))
-	moment := rapid.Custom(func(t *rapid.T) *time.Time {
-		times := []time.Time{{}, time.UnixMilli(0), time.UnixMilli(1_790_000_000_123), time.UnixMilli(-60_000_000_000_000), time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600))}
-		return httpapi.Moment(rapid.SampledFrom(times).Draw(t, "time"))
+	moment := rapid.SampledFrom([]time.Time{{}, time.UnixMilli(0), time.UnixMilli(1_790_000_000_123), time.UnixMilli(-60_000_000_000_000), time.Date(2026, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600))})
+	id := rapid.Custom(func(t *rapid.T) (id [16]byte) {
+		copy(id[:], rapid.SliceOfN(rapid.Byte(), len(id), len(id)).Draw(t, "bytes"))
+		return id
 	})
-	some := func(t *rapid.T, label string) httpapi.Text { return httpapi.Text(text.Draw(t, label)) }
+	status := rapid.SampledFrom([]event.Status{event.Started, event.Completed, event.Failed, event.Aborted})
 	rapid.Check(t, func(t *rapid.T) {
-		item := matrixItem{ProductID: text.Draw(t, "id"), ProductName: text.Draw(t, "name"), Drift: rapid.Bool().Draw(t, "drift"), Cells: []matrixCell{}}
+		var columns []readmodel.EnvironmentRow
+		names := map[event.EnvironmentID]string{}
+		row := readmodel.MatrixItem{Drift: rapid.Bool().Draw(t, "drift")}
+		row.Product.ID, row.Product.Name = event.ProductID(id.Draw(t, "id")), text.Draw(t, "name")
 		for range rapid.IntRange(0, 3).Draw(t, "cells") {
-			c := matrixCell{
-				EnvironmentID: text.Draw(t, "environment id"), EnvironmentName: text.Draw(t, "environment"), Version: text.Draw(t, "version"),
-				VersionID: text.Draw(t, "version id"), DeploymentID: text.Draw(t, "deployment"), DeployedAt: moment.Draw(t, "at"), DeployedBy: some(t, "by"),
-				Status: text.Draw(t, "status"), SCMSHA: some(t, "sha"), BuildNumber: some(t, "number"), DeployURL: some(t, "url"),
+			e := event.Environment{ID: event.EnvironmentID(id.Draw(t, "environment id")), Name: text.Draw(t, "environment")}
+			columns, names[e.ID] = append(columns, readmodel.EnvironmentRow{Environment: e}), e.Name
+			c := readmodel.MatrixCell{Environment: e.ID}
+			if rapid.IntRange(0, 4).Draw(t, "live") > 0 {
+				c.Live = &readmodel.Cell{EffectiveAt: moment.Draw(t, "at")}
+				r := &c.Live.Record
+				r.ID, r.Version, r.VersionID, r.Status = id.Draw(t, "deployment"), text.Draw(t, "version"), event.VersionID(id.Draw(t, "version id")), status.Draw(t, "status")
+				for _, a := range []event.Attribute{event.By, event.SCMSHA, event.BuildNumber, event.URL} {
+					r.Attributes[a] = text.Draw(t, "attribute")
+				}
 			}
 			if rapid.Bool().Draw(t, "attempted") {
-				c.LastAttempt = &lastAttempt{text.Draw(t, "deployment"), text.Draw(t, "version"), text.Draw(t, "status"), moment.Draw(t, "at")}
+				c.LastAttempt = &readmodel.LastAttempt{ID: ulid.ULID(id.Draw(t, "deployment")), Version: text.Draw(t, "version"), Status: status.Draw(t, "status"), At: moment.Draw(t, "at")}
 			}
-			item.Cells = append(item.Cells, c)
+			row.Cells = append(row.Cells, c)
 		}
-		want, err := marshal(item)
+		want, err := marshal(matrixItemOf(&row, names))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := item.append(nil); string(got) != string(want) {
+		if got := newMatrixWriter(columns).append(nil, &row); string(got) != string(want) {
 			t.Fatalf("it is written\n%s\nwant\n%s", got, want)
 		}
 	})
+}
+
+// matrixItemOf is what a row shows: the cells that ever had a success (contract 15).
+func matrixItemOf(row *readmodel.MatrixItem, names map[event.EnvironmentID]string) matrixItem {
+	item := matrixItem{ProductID: row.Product.ID.String(), ProductName: row.Product.Name, Drift: row.Drift, Cells: []matrixCell{}}
+	for i := range row.Cells {
+		c := &row.Cells[i]
+		if c.Live == nil {
+			continue
+		}
+		item.Cells = append(item.Cells, matrixCellOf(c, names[c.Environment]))
+	}
+	return item
 }

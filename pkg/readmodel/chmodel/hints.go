@@ -30,7 +30,6 @@ type hint struct {
 	all     bool          // and it was the whole list
 	refused int           // windows in a row that held too much
 	asked   int           // pages since then
-	rare    bool          // a week holds few that an index finds
 }
 
 // keptHints is for how many lists there are hints: two megabytes or so.
@@ -82,15 +81,6 @@ func (h *hints) change(shape string, f func(*hint)) {
 
 func (h *hints) refused(shape string) { h.change(shape, func(h *hint) { h.refused++ }) }
 
-func (h *hints) rare(shape string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	got := h.of[shape]
-	return got != nil && got.rare
-}
-
-func (h *hints) setRare(shape string, rare bool) { h.change(shape, func(h *hint) { h.rare = rare }) }
-
 // learn takes down what a page tells, and whether it was read whole.
 func (h *hints) learn(shape string, rows []readmodel.RunRow, p readmodel.Page, whole bool) {
 	h.change(shape, func(h *hint) {
@@ -115,14 +105,20 @@ func spanOf(a, b ulid.ULID) time.Duration {
 }
 
 // hintable tells whether runs that match lie close enough for a page to be read in
-// one window.
+// one window. Of a product few may match what its key does not tell.
 func hintable(table string, f *readmodel.RunFilter, p readmodel.Page) bool {
-	return table != byEnvironmentTable && !searches(f) && !ofVersion(table, f) && f.Changed == 0 && p.Limit > 0
+	return (table != byEnvironmentTable || settled(table, f)) && !searches(f) && !ofVersion(table, f) && f.Changed == 0 && p.Limit > 0
+}
+
+// ofCell tells that a list is of one cell, which is a short range of the key.
+func ofCell(table string, f *readmodel.RunFilter) bool {
+	return table == byEnvironmentTable && f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{})
 }
 
 // near gives a window that holds a page and little more, where something is known
-// of how close the runs lie; false where nothing is.
-func (q question) near(ctx context.Context, account, table string, oldest bool, p readmodel.Page, shape string, unfiltered bool) (window, bool, error) {
+// of how close the runs lie; false where nothing is. Of a cell all is little.
+func (q question) near(ctx context.Context, account, table string, f *readmodel.RunFilter, p readmodel.Page, shape string, unfiltered bool) (window, bool, error) {
+	oldest := f.Oldest
 	w := window{to: topID, oldest: oldest}
 	if p.After != "" {
 		id, err := readmodel.ParseRunKey(p.After)
@@ -147,6 +143,9 @@ func (q question) near(ctx context.Context, account, table string, oldest bool, 
 	case p.After == "" && h.known:
 		w.from = h.edge
 	case p.After != "" && h.each > 0:
+		w.stretch()
+	case ofCell(table, f):
+		w.last = true
 		w.stretch()
 	case unfiltered:
 		return q.probe(ctx, account, table, w, p.Limit)
@@ -196,18 +195,31 @@ func (q question) probe(ctx context.Context, account, table string, w window, li
 }
 
 // mostWhole is how many rows, of whole granules, a window may hold that is read
-// whole. A thousand cost the engine about as much as finding the ids in a week.
-const mostWhole = 8192
+// whole. A thousand cost the engine about as much as finding the ids in a week. Of a
+// product more are worth it: the rows of a page lie nearer than in deployments, where
+// they would be read one by one.
+const (
+	mostWhole       = 8192
+	mostWholeByCell = 4 * mostWhole
+)
 
 // errTooMany says that a window holds too much to be read whole.
 var errTooMany = errors.New("too many rows")
 
 // wholePage reads the rows of a window in one statement. The engine knows from
 // the key how many that will be, and refuses before it reads.
-func (q question) wholePage(ctx context.Context, kind event.Kind, account, where string, b params, oldest bool) (page, error) {
-	limited := clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"max_rows_to_read": max(mostWhole, 8*int(b["limit"].(uint32)))})) //nolint:forcetypeassert // runs made it
-	rows, err := list(limited, q, "read a page of runs",
-		"SELECT "+runSelection+" FROM "+kind.String()+"s_vN FINAL WHERE "+where+inOrder(oldest)+" LIMIT {limit:UInt32}", b,
+func (q question) wholePage(ctx context.Context, kind event.Kind, account, table, where string, b params, oldest bool) (page, error) {
+	most := mostWhole
+	if table == byEnvironmentTable {
+		most = mostWholeByCell
+	}
+	settings := clickhouse.Settings{"max_rows_to_read": max(most, 8*int(b["limit"].(uint32)))} //nolint:forcetypeassert // runs made it
+	if table == byEnvironmentTable {
+		// Its index is over a column of the key, so that copies of a row are skipped together.
+		settings["use_skip_indexes_if_final_exact_mode"] = 0
+	}
+	rows, err := list(clickhouse.Context(ctx, clickhouse.WithSettings(settings)), q, "read a page of runs",
+		"SELECT "+runSelection+" FROM "+table+" FINAL WHERE "+where+inOrder(oldest)+" LIMIT {limit:UInt32}", b,
 		func(s scanner) (readmodel.RunRow, error) { return scanRun(s, kind, account) })
 	if code, _ := serverCode(err); code == tooManyRows {
 		return page{}, errTooMany
@@ -215,13 +227,8 @@ func (q question) wholePage(ctx context.Context, kind event.Kind, account, where
 	if err != nil || len(rows) == 0 {
 		return page{}, err
 	}
-	of := make([]identity, len(rows))
-	for i := range rows {
-		of[i] = identityOf(&rows[i].Record)
-	}
-	n, err := q.namesOf(ctx, account, of)
 	found := page{ids: len(rows), last: rows[len(rows)-1].Record.ID}
-	found.rows = n.living(rows)
+	found.rows, err = q.dressed(ctx, account, rows)
 	return found, err
 }
 

@@ -465,7 +465,7 @@ func (q question) missing(ctx context.Context, account string, w *warm, s *state
 			return err
 		})
 		group.Go(func() (err error) {
-			out.attempts, err = list(all, q, "read the attempts of an account", "SELECT "+attemptSelection+" FROM attempts_vN FINAL WHERE account = {account:String}",
+			out.attempts, err = list(all, q, "read the attempts of an account", "SELECT "+shownSelection+" FROM attempts_vN FINAL WHERE account = {account:String}",
 				params{"account": account}, scanAttempt)
 			return err
 		})
@@ -594,7 +594,7 @@ func (q question) news(ctx context.Context, account string, s *state, progress [
 			return err
 		})
 		group.Go(func() (err error) {
-			out.attempts, err = list(all, q, "read newer attempts", "SELECT "+attemptSelection+" FROM attempts_vN WHERE account = {account:String}"+where, b, scanAttempt)
+			out.attempts, err = list(all, q, "read newer attempts", "SELECT "+shownSelection+" FROM attempts_vN WHERE account = {account:String}"+where, b, scanAttempt)
 			return err
 		})
 	}

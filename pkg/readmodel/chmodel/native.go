@@ -109,7 +109,7 @@ type columnReader interface {
 }
 
 func (n *natives) query(ctx context.Context, sql string, p params, columns proto.Results, block func()) error {
-	parameters, err := p.native()
+	parameters, err := p.native(sql)
 	if err != nil {
 		return err
 	}
@@ -136,10 +136,14 @@ func (n *natives) query(ctx context.Context, sql string, p params, columns proto
 	return n.use(ctx, c, q, func() bool { return !started })
 }
 
-// native gives the parameters as the protocol has them: values as in TSV, quoted.
-func (p params) native() ([]proto.Parameter, error) {
+// native gives the parameters that a statement names as the protocol has them: values
+// as in TSV, quoted.
+func (p params) native(sql string) ([]proto.Parameter, error) {
 	out := make([]proto.Parameter, 0, len(p))
 	for name, value := range p {
+		if !strings.Contains(sql, "{"+name+":") {
+			continue
+		}
 		var text string
 		switch v := value.(type) {
 		case string:

@@ -1,6 +1,7 @@
 package chmodel
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"math"
@@ -22,8 +23,8 @@ import (
 //  1. Every row of the moment's own period, as far as the moment, and the newest of
 //     each cell in the period before. Of busy accounts few cells are left.
 //  2. A cell whose newest success is not after the moment is answered by current.
-//  3. The newest of each cell in the period before that, then in three, in nine, and
-//     in all that are left.
+//  3. The newest of each cell, of both kinds at once, in the two periods before those, or in
+//     five where many cells are left, then in fifteen, and in all that are left.
 //
 // What is read is all that is shown, so that nothing is looked up a second time. Of the
 // rows of a cell the newest is chosen here: the engine takes longer to group or sort
@@ -33,9 +34,10 @@ import (
 // Of 10,000 cells that are deployed to every three days (BenchmarkPast) the whole matrix
 // took the engine 305 ms of processor time in pages of half of the products, when
 // two periods of ten days were read by row and what was missing looked up in two steps,
-// and this process 107. Now it is 86 and 51. A statement costs the engine 2 to 3 ms,
-// and 40 ns more for each value, whatever the granules, so that there are few columns and
-// few looks.
+// and this process 107. By columns it was 86 and 51; as dense as of 10 M events, with the
+// JSON and its reader, 93 and 98 in 6.2 statements. There it is 66 and 88 in 3.7, of which a
+// statement that finds next to nothing costs 4, whatever the granules: of 128, 1,024 and
+// 8,192 rows the same.
 
 // spot is a cell of one incarnation.
 type spot struct {
@@ -146,24 +148,41 @@ type looker interface {
 	newest(ctx context.Context, of []spot) error
 	// keep takes the newest row of a cell that is kept in memory.
 	keep(c spot, kept gridCell)
-	// earlier looks into other periods, for some cells.
-	earlier(ctx context.Context, p periods, of []spot) error
+	// earlier takes row i of those that a look into other periods has brought.
+	earlier(columns *cellColumns, i int)
 }
 
 // lookBack is what is asked of a moment, in milliseconds.
 type lookBack struct {
 	question
-	ms   int64
-	live looker
-	more looker // for attempts; nil: they are not wanted
+	selection string
+	where     string // of cells, beside their account
+	params    params
+	ms        int64
+	live      looker
+	more      looker // for attempts; nil: they are not wanted
 }
 
 // periods are what one look searches, both of them included.
 type periods struct{ first, last int32 }
 
-// earlier gives the looks into the time before those of lately.
-func earlier(own int32) []periods {
-	return []periods{{own - 2, own - 2}, {own - 5, own - 3}, {own - 14, own - 6}, {math.MinInt32, own - 15}}
+// The looks into the time before that of lately: of a cell that is deployed to every
+// third day two periods leave nothing, and one that is not is asked for in few
+// statements, as its rows are few.
+const (
+	firstLook, wideFirstLook = 2, 5
+	secondLook               = 15
+	manyOpen                 = 20 // one cell in so many
+)
+
+// earlier gives those looks, where of so many cells as many are open.
+func earlier(own int32, open, cells int) []periods {
+	second := own - 1 - firstLook
+	if open*manyOpen > cells {
+		second = own - 1 - wideFirstLook
+	}
+	third := second - secondLook
+	return []periods{{second, own - 2}, {third, second - 1}, {math.MinInt32, third - 1}}
 }
 
 // rest finds what was not found lately of cells of which it is known how they stand.
@@ -196,16 +215,59 @@ func (l *lookBack) rest(ctx context.Context, cells []standing) error {
 	} else if err := l.both(ctx, unchanged, func(ctx context.Context, by looker, of []spot) error { return by.newest(ctx, of) }); err != nil {
 		return err
 	}
-	for _, p := range earlier(own) {
-		if open = l.still(open, begin); len(open[attempted])+len(open[succeeded]) == 0 {
+	open = l.still(open, begin)
+	for _, p := range earlier(own, len(open[succeeded]), len(cells)) {
+		if len(open[attempted])+len(open[succeeded]) == 0 {
 			break
 		}
-		if err := l.both(ctx, open, func(ctx context.Context, by looker, of []spot) error { return by.earlier(ctx, p, of) }); err != nil {
+		if err := l.earlier(ctx, p, open); err != nil {
 			return err
 		}
-		begin = periodBegin(p.first)
+		open = l.still(open, periodBegin(p.first))
 	}
 	return nil
+}
+
+// earlier looks into other periods for cells, of both kinds at once: one that has no
+// success lately mostly has no attempt either.
+func (l *lookBack) earlier(ctx context.Context, p periods, open [2][]spot) error {
+	b := maps.Clone(l.params)
+	b["first"], b["last"] = p.first, p.last
+	kinds, selection, of := "= true", l.selection, open[succeeded]
+	switch {
+	case len(of) == 0:
+		kinds, of = "= false", open[attempted]
+	case len(open[attempted]) > 0:
+		kinds, of = "IN (true, false)", union(of, open[attempted])
+	}
+	selection += ", succeeded"
+	columns := spareColumns.Get().(*cellColumns) //nolint:forcetypeassert // nothing else is put there
+	defer spareColumns.Put(columns)
+	return l.read(ctx, "find what was before", "SELECT "+selection+" FROM cell_periods_vN WHERE account = {account:String}"+l.where+`
+		AND period BETWEEN {first:Int32} AND {last:Int32} AND succeeded `+kinds+only(of, b), b, columns.results(selection), func() {
+		for i := range columns.rows() {
+			if columns.succeeded[i] {
+				l.live.earlier(columns, i)
+			} else {
+				l.more.earlier(columns, i)
+			}
+		}
+	})
+}
+
+// union gives the cells that are in either list, each once.
+func union(a, b []spot) []spot {
+	in := make(map[spot]bool, len(a))
+	for _, c := range a {
+		in[c] = true
+	}
+	out := slices.Clip(a)
+	for _, c := range b {
+		if !in[c] {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // still leaves those open of which more may stand before begin. An attempt before
@@ -251,10 +313,11 @@ type lookup[R any] struct {
 	where     string // of cells, beside their account
 	params    params
 	ms        int64
-	fill      func(columns *cellColumns, i int, out *R)
+	fill      func(columns *cellColumns, i int, out *R) error
 	copy      func(c spot, kept gridCell, out *R)
 
 	at    map[spot]int // in rows
+	bad   error        // of a row that is not as it is written
 	marks []mark
 	rows  []R
 }
@@ -295,30 +358,31 @@ func (l *lookup[R]) look(ctx context.Context, doing, sql string) error {
 			if i+1 < n && columns.spot(i+1) == c && columns.mark(i+1).after(m) { // those of a cell mostly come in order
 				continue
 			}
-			if row := l.row(c, m); row != nil {
-				l.fill(columns, i, row)
-			}
+			l.take(columns, i, c, m)
 		}
 	})
+}
+
+// take takes row i, of a cell, unless a newer one is there.
+func (l *lookup[R]) take(columns *cellColumns, i int, c spot, m mark) {
+	if row := l.row(c, m); row != nil {
+		if err := l.fill(columns, i, row); err != nil {
+			l.bad = err
+		}
+	}
 }
 
 func (l *lookup[R]) from(table string) string {
 	return "SELECT " + l.selection + " FROM " + table + " WHERE account = {account:String}" + l.where
 }
 
-// snapshots asks for the newest rows of periods.
-func (l *lookup[R]) snapshots(p periods) string {
-	l.params["first"], l.params["last"], l.params["succeeded"] = p.first, p.last, l.kind == succeeded
-	return l.from("cell_periods_vN") + " AND period BETWEEN {first:Int32} AND {last:Int32} AND succeeded = {succeeded:Bool}"
-}
-
 // lately implements looker.
 func (l *lookup[R]) lately(ctx context.Context) error {
 	own := periodOf(l.ms)
-	l.params["own"], l.params["at"] = own, l.ms
+	l.params["own"], l.params["before"], l.params["at"], l.params["succeeded"] = own, own-1, l.ms, l.kind == succeeded
 	every := [2]string{attempted: "past_attempts_vN", succeeded: "cells_vN"}[l.kind]
 	return l.look(ctx, "find what was lately", l.from(every)+` AND period = {own:Int32} AND at_ms <= {at:Int64}
-		UNION ALL `+l.snapshots(periods{own - 1, own - 1}))
+		UNION ALL `+l.from("cell_periods_vN")+" AND period = {before:Int32} AND succeeded = {succeeded:Bool}")
 }
 
 // newest implements looker. The newest may have become a newer one since: then it
@@ -326,7 +390,7 @@ func (l *lookup[R]) lately(ctx context.Context) error {
 func (l *lookup[R]) newest(ctx context.Context, of []spot) error {
 	l.params["at"] = l.ms
 	table := [2]string{attempted: "attempts_vN", succeeded: "current_vN"}[l.kind]
-	return l.look(ctx, "find what has not changed", l.from(table)+" AND at_ms <= {at:Int64}"+l.only(of))
+	return l.look(ctx, "find what has not changed", l.from(table)+" AND at_ms <= {at:Int64}"+only(of, l.params))
 }
 
 // keep implements looker.
@@ -346,21 +410,21 @@ func (l *lookup[R]) keep(c spot, kept gridCell) {
 }
 
 // earlier implements looker.
-func (l *lookup[R]) earlier(ctx context.Context, p periods, of []spot) error {
-	return l.look(ctx, "find what was before", l.snapshots(p)+l.only(of))
+func (l *lookup[R]) earlier(columns *cellColumns, i int) {
+	l.take(columns, i, columns.spot(i), columns.mark(i))
 }
 
 // fewCells is how many are named one by one.
 const fewCells = 1000
 
 // only narrows a statement to cells.
-func (l *lookup[R]) only(cells []spot) string {
+func only(cells []spot, b params) string {
 	if len(cells) > fewCells {
 		products := map[event.ProductID]bool{}
 		for _, c := range cells {
 			products[event.ProductID(c.product)] = true
 		}
-		l.params["open"] = uuids(products)
+		b["open"] = uuids(products)
 		return " AND product_id IN {open:Array(UUID)}"
 	}
 	list := []byte{'['}
@@ -372,7 +436,7 @@ func (l *lookup[R]) only(cells []spot) string {
 		list = append(append(list, "','"...), c.environment.String()...)
 		list = append(list, "')"...)
 	}
-	l.params["open"] = string(append(list, ']')) // the drivers know no tuples
+	b["open"] = string(append(list, ']')) // the drivers know no tuples
 	return " AND (product_id, environment_id) IN {open:Array(Tuple(UUID, UUID))}"
 }
 
@@ -382,12 +446,12 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 	cells = min(cells, 2*usualCells)
 	live := &lookup[readmodel.Cell]{
 		question: q, kind: succeeded, selection: shownSelection, where: where, params: maps.Clone(b), ms: ms,
-		fill: func(columns *cellColumns, i int, out *readmodel.Cell) { columns.shown(i, account, out) },
+		fill: func(columns *cellColumns, i int, out *readmodel.Cell) error { return columns.shown(i, account, out) },
 		copy: func(_ spot, kept gridCell, out *readmodel.Cell) { *out = kept.live.Shown() },
 		at:   make(map[spot]int, cells), rows: make([]readmodel.Cell, 0, cells), // a row is large: growing would copy it
 	}
 	tried := &lookup[attempt]{
-		question: q, kind: attempted, selection: attemptSelection, where: where, params: maps.Clone(b), ms: ms,
+		question: q, kind: attempted, selection: shownSelection, where: where, params: maps.Clone(b), ms: ms,
 		fill: (*cellColumns).attempt,
 		copy: func(c spot, kept gridCell, out *attempt) { *out = attempt{c.identity(), *kept.attempt} },
 		at:   make(map[spot]int, cells), rows: make([]attempt, 0, cells),
@@ -398,7 +462,10 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 		return err
 	})
 	if err == nil {
-		err = (&lookBack{q, ms, live, tried}).rest(ctx, known)
+		err = (&lookBack{q, shownSelection, where, b, ms, live, tried}).rest(ctx, known)
+	}
+	if err == nil {
+		err = cmp.Or(live.bad, tried.bad)
 	}
 	return live.rows, tried.rows, err
 }
@@ -497,11 +564,13 @@ type occupant struct {
 func (q question) occupantsAt(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, all bool) ([]occupants, error) {
 	const where = " AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}"
 	b := params{"account": account, "products": products, "environments": environments}
+	const selection = "product_id, environment_id, inc, at_ms, pos, id, version"
 	at := func(ms int64) *lookup[occupant] {
 		return &lookup[occupant]{
-			question: q, kind: succeeded, selection: "product_id, environment_id, inc, at_ms, pos, id, version", where: where, params: maps.Clone(b), ms: ms,
-			fill: func(columns *cellColumns, i int, out *occupant) {
+			question: q, kind: succeeded, selection: selection, where: where, params: maps.Clone(b), ms: ms,
+			fill: func(columns *cellColumns, i int, out *occupant) error {
 				*out = occupant{columns.id[i], columns.version.Row(i), columns.at[i]}
+				return nil
 			},
 			copy: func(_ spot, kept gridCell, out *occupant) {
 				*out = occupant{kept.live.Record.ID, kept.live.Record.Version, kept.live.EffectiveAt.UnixMilli()}
@@ -518,7 +587,9 @@ func (q question) occupantsAt(ctx context.Context, account string, products, env
 	var lately, rest []func(context.Context) error
 	for _, l := range moments {
 		lately = append(lately, l.lately)
-		rest = append(rest, func(ctx context.Context) error { return (&lookBack{q, l.ms, l, nil}).rest(ctx, known) })
+		rest = append(rest, func(ctx context.Context) error {
+			return (&lookBack{q, selection, where, b, l.ms, l, nil}).rest(ctx, known)
+		})
 	}
 	err := together(ctx, append(lately, func(ctx context.Context) (err error) {
 		known, err = q.standings(ctx, where, b)

@@ -95,6 +95,12 @@ func (q question) ask(ctx context.Context, doing, sql string, p params, scan fun
 	return q.Model.ask(ctx, doing, strings.ReplaceAll(sql, "_vN", suffix(q.version)), p, scan)
 }
 
+// askSlowly runs a question over whole tables that nobody waits for: on one thread,
+// and for as long as a comparison may take.
+func (q question) askSlowly(ctx context.Context, doing, sql string, p params, scan func(scanner) error) error {
+	return askOn(ctx, q.slow, compareTimeout, doing, strings.ReplaceAll(sql, "_vN", suffix(q.version))+" SETTINGS log_comment = '"+doing+"'", p, scan)
+}
+
 // list asks for rows.
 func list[R any](ctx context.Context, q question, doing, sql string, p params, scan func(scanner) (R, error)) ([]R, error) {
 	var out []R
@@ -393,7 +399,7 @@ func (q question) begin(ctx context.Context, account, table string, f readmodel.
 		w.after(id)
 	}
 	switch {
-	case f.Product != (event.ProductID{}) && f.Environment != (event.EnvironmentID{}) && table == byEnvironmentTable, ofRuns(&f), ofVersion(table, &f):
+	case ofCell(table, &f), ofRuns(&f), ofVersion(table, &f):
 		w.last = true // one cell is a short range of the key as it is, and an index finds a run
 	case f.Product != (event.ProductID{}) && f.Version != "" && table == byEnvironmentTable: // and so is one product, where few of its rows match
 		w.last = true
@@ -452,7 +458,7 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 	var whole bool
 	var err error
 	if hinted {
-		w, whole, err = q.near(ctx, account, table, f.Oldest, p, shape, len(b) == 1)
+		w, whole, err = q.near(ctx, account, table, &f, p, shape, len(b) == 1)
 	}
 	if err == nil && !whole {
 		w, err = q.begin(ctx, account, table, f, p)
@@ -472,7 +478,7 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 		b["from"], b["to"], b["limit"] = ulidHex(w.from), ulidHex(w.to), uint32(want)
 		var found page
 		if whole {
-			found, err = q.wholePage(ctx, kind, account, where+within+onlyLiving, b, f.Oldest)
+			found, err = q.wholePage(ctx, kind, account, table, where+within+onlyLiving, b, f.Oldest)
 			if errors.Is(err, errTooMany) { // more than it seemed; the ids alone are cheap to find
 				q.hints.refused(shape)
 				if whole = false; len(out) == 0 {
@@ -754,13 +760,20 @@ func (q question) runsOf(ctx context.Context, kind event.Kind, account string, i
 		return nil, err
 	}
 	if len(of) == 0 {
-		for i := range rows {
-			of = append(of, identityOf(&rows[i].Record))
-		}
-		var err error
-		if n, err = q.namesOf(ctx, account, of); err != nil {
-			return nil, err
-		}
+		return q.dressed(ctx, account, rows)
+	}
+	return n.living(rows), nil
+}
+
+// dressed gives the rows of the living, with the names of now.
+func (q question) dressed(ctx context.Context, account string, rows []readmodel.RunRow) ([]readmodel.RunRow, error) {
+	of := make([]identity, len(rows))
+	for i := range rows {
+		of[i] = identityOf(&rows[i].Record)
+	}
+	n, err := q.namesOf(ctx, account, of)
+	if err != nil {
+		return nil, err
 	}
 	return n.living(rows), nil
 }
@@ -1199,17 +1212,19 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 		return q.currentCells(ctx, account, where, b, len(products)*len(columns))
 	}
 	where += notAfter(f, b)
-	current, tried := newest(shownSelection, "cells_vN", where), newest(attemptSelection, "past_attempts_vN", where)
+	current, tried := newest(shownSelection, "cells_vN", where), newest(shownSelection, "past_attempts_vN", where)
 	group, both := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		columns := newCellColumns(newestCells)
-		return q.read(both, "read the matrix: cells", current, b, columns.results(shownSelection), func() {
+		var bad error
+		err := q.read(both, "read the matrix: cells", current, b, columns.results(shownSelection), func() {
 			first := len(live)
 			live = append(live, make([]readmodel.Cell, columns.rows())...)
 			for i := range columns.rows() {
-				columns.shown(i, account, &live[first+i])
+				bad = cmp.Or(columns.shown(i, account, &live[first+i]), bad)
 			}
 		})
+		return cmp.Or(err, bad)
 	})
 	group.Go(func() (err error) {
 		attempts, err = list(both, q, "read the matrix: attempts", tried, b, scanAttempt)
@@ -1269,7 +1284,7 @@ func (q question) currentCells(ctx context.Context, account, where string, b par
 		})
 	})
 	group.Go(func() (err error) {
-		attempts, err = list(both, q, "read the matrix: attempts", "SELECT "+attemptSelection+" FROM attempts_vN FINAL WHERE account = {account:String}"+where, b, scanAttempt)
+		attempts, err = list(both, q, "read the matrix: attempts", "SELECT "+shownSelection+" FROM attempts_vN FINAL WHERE account = {account:String}"+where, b, scanAttempt)
 		return err
 	})
 	return live, attempts, group.Wait()

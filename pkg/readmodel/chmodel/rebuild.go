@@ -3,6 +3,7 @@ package chmodel
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"math/big"
@@ -462,7 +463,7 @@ func (t *comparedTable) columns(ctx context.Context) (c columnList, err error) {
 			err := rows.Scan(&name, &kind)
 			c.names = append(c.names, name)
 			text := "toString(`" + name + "`)"
-			if strings.HasPrefix(kind, "FixedString") || name == restColumn { // bytes, not text
+			if strings.HasPrefix(kind, "FixedString") || slices.Contains(packed, name) { // bytes, not text
 				text = "hex(`" + name + "`)"
 			}
 			c.texts = append(c.texts, text)
@@ -490,15 +491,36 @@ func (c columnList) describe(values []string) map[string]string {
 		}
 		row[name] = v
 	}
-	if rest, err := hex.DecodeString(row[restColumn]); err == nil && len(rest) > 0 {
-		if id, err := ulid.ParseStrict(row["id"]); err == nil {
-			if shown, err := restColumns(id, string(rest)); err == nil {
-				maps.Copy(row, shown)
-			}
-		}
-	}
+	maps.Copy(row, hidden(row))
 	return row
 }
+
+// hidden gives what a row holds in a column with others.
+func hidden(row map[string]string) map[string]string {
+	id, asID := ulid.ParseStrict(row["id"])
+	rest, asHex := hex.DecodeString(row[restColumn])
+	shown, asShown := hex.DecodeString(row[shownColumn])
+	if errors.Join(asID, asHex, asShown) != nil || len(rest)+len(shown) == 0 {
+		return nil
+	}
+	var out map[string]string
+	var err error
+	switch {
+	case len(shown) == 0:
+		out, err = restColumns(id, string(rest))
+	case len(rest) == 0:
+		out, err = cellShownColumns(string(shown))
+	default:
+		out, err = cellRestColumns(id, string(shown), string(rest))
+	}
+	if err != nil {
+		return nil
+	}
+	return out
+}
+
+// packed are the columns that hold several things.
+var packed = []string{shownColumn, restColumn}
 
 func (t *comparedTable) difference(ctx context.Context, sides [2]map[string]string) (*replay.Difference, error) {
 	old, rebuilt := sides[0], sides[1]
@@ -511,16 +533,22 @@ func (t *comparedTable) difference(ctx context.Context, sides [2]map[string]stri
 		d.Key[k] = row[k]
 	}
 	for name := range row {
-		if old != nil && rebuilt != nil && old[name] != rebuilt[name] && name != restColumn {
+		if old != nil && rebuilt != nil && old[name] != rebuilt[name] && !slices.Contains(packed, name) {
 			d.Columns = append(d.Columns, name)
 		}
 	}
-	if len(d.Columns) == 0 && old[restColumn] != rebuilt[restColumn] { // in what a column of its own says otherwise
-		d.Columns = append(d.Columns, restColumn)
+	if len(d.Columns) == 0 { // in what a column of its own says otherwise
+		for _, name := range packed {
+			if old[name] != rebuilt[name] {
+				d.Columns = append(d.Columns, name)
+			}
+		}
 	}
 	slices.Sort(d.Columns)
-	delete(old, restColumn)
-	delete(rebuilt, restColumn)
+	for _, name := range packed {
+		delete(old, name)
+		delete(rebuilt, name)
+	}
 	pos, err := strconv.ParseUint(row["pos"], 10, 64)
 	if err != nil {
 		return d, nil //nolint:nilerr // a table without it says nothing about its event

@@ -89,16 +89,6 @@ func isLowerHex(s string) bool {
 	return true
 }
 
-// row gives a SHA that was read.
-func (c *commit) row(i int) string {
-	if digest := c.digest.Row(i); [20]byte(digest) != noDigest {
-		var text [40]byte
-		hex.Encode(text[:], digest)
-		return string(text[:])
-	}
-	return c.text.Row(i)
-}
-
 func (c *commit) input() proto.Input {
 	return proto.Input{{Name: "scm_sha", Data: &c.digest}, {Name: "scm_sha_text", Data: &c.text}}
 }
@@ -241,8 +231,11 @@ func appendExtra(dst []byte, extra map[string]event.Extra) []byte {
 	if len(extra) == 0 {
 		return dst
 	}
+	var stack [16]string // slices.Sorted takes six allocations for five names
+	names := slices.AppendSeq(stack[:0], maps.Keys(extra))
+	slices.Sort(names)
 	sep := byte('{')
-	for _, k := range slices.Sorted(maps.Keys(extra)) {
+	for _, k := range names {
 		dst = append(dst, sep)
 		dst, _ = jsontext.AppendQuote(dst, k) // replaces invalid UTF-8
 		dst = append(append(dst, ':'), extra[k].Value...)
@@ -280,17 +273,20 @@ func (c *runColumns) input() proto.Input {
 }
 
 type byEnvironmentColumns struct {
-	account, version     proto.ColStr
-	environment, product proto.ColUUID
-	inc                  proto.ColUInt32
-	id                   proto.ColFixedStr16
-	pos                  proto.ColUInt64
-	status, mode         lowCardinality
-	at, committed        proto.ColInt64
+	account, version, invokeID, extra, rest proto.ColStr
+	environment, product                    proto.ColUUID
+	inc                                     proto.ColUInt32
+	id                                      proto.ColFixedStr16
+	pos                                     proto.ColUInt64
+	status, mode                            lowCardinality
+	at, committed                           proto.ColInt64
+	sha                                     proto.ColFixedStr
+
+	scratch []byte
 }
 
 func newByEnvironmentColumns() *byEnvironmentColumns {
-	return &byEnvironmentColumns{status: newLowCardinality(), mode: newLowCardinality()}
+	return &byEnvironmentColumns{status: newLowCardinality(), mode: newLowCardinality(), sha: proto.ColFixedStr{Size: 20}}
 }
 
 func (c *byEnvironmentColumns) append(r *readmodel.RunRow) {
@@ -306,6 +302,13 @@ func (c *byEnvironmentColumns) append(r *readmodel.RunRow) {
 	c.at.Append(r.At().UnixMilli())
 	c.committed.Append(readmodel.CommitTime(rec).UnixMilli())
 	c.mode.Append(string(r.Author.Mode))
+	digest := digestOf(rec.Attributes[event.SCMSHA])
+	c.sha.Append(digest[:])
+	c.invokeID.Append(rec.Attributes[event.InvokeID])
+	c.scratch = appendExtra(c.scratch[:0], rec.Extra)
+	c.extra.AppendBytes(c.scratch)
+	c.scratch = appendRest(c.scratch[:0], r)
+	c.rest.AppendBytes(c.scratch)
 }
 
 func (c *byEnvironmentColumns) input() proto.Input {
@@ -321,6 +324,10 @@ func (c *byEnvironmentColumns) input() proto.Input {
 		{Name: "at_ms", Data: &c.at},
 		{Name: "commit_ms", Data: &c.committed},
 		{Name: "mode", Data: c.mode},
+		{Name: "scm_sha", Data: &c.sha},
+		{Name: "invoke_id", Data: &c.invokeID},
+		{Name: "extra", Data: &c.extra},
+		{Name: "rest", Data: &c.rest},
 	}
 }
 
@@ -334,28 +341,49 @@ const (
 )
 
 type cellColumns struct {
-	account, version, buildNumber, url  proto.ColStr
-	product, environment                proto.ColUUID
-	inc                                 proto.ColUInt32
-	at, received                        proto.ColInt64
-	created, started, completed         proto.ColInt64
-	id                                  proto.ColFixedStr16
-	stream, status, by, byEmail, byName lowCardinality
-	pos                                 proto.ColUInt64
-	sha                                 commit
-	mismatch                            proto.ColBool
+	account, version, display, rest proto.ColStr // display is the column shown
+	product, environment            proto.ColUUID
+	inc                             proto.ColUInt32
+	at, received                    proto.ColInt64
+	id                              proto.ColFixedStr16
+	stream                          lowCardinality
+	pos                             proto.ColUInt64
 
 	table     cellTable
 	ver       proto.ColUInt128
 	period    proto.ColInt32
 	succeeded proto.ColBool
+
+	scratch []byte
+	named   namedVersions
+}
+
+// namedVersions are the versions of the product that was read last. Cells come by
+// product, and those of one have few: each is hashed once.
+type namedVersions struct {
+	account string
+	product event.ProductID
+	names   []string
+	ids     []event.VersionID
+}
+
+func (v *namedVersions) of(account string, product event.ProductID, name string) (string, event.VersionID) {
+	const many = 64
+	if v.product != product || v.account != account || len(v.names) == many {
+		v.account, v.product, v.names, v.ids = account, product, v.names[:0], v.ids[:0]
+	}
+	for i, known := range v.names {
+		if known == name {
+			return known, v.ids[i]
+		}
+	}
+	id := event.VersionIDOf(account, product, name)
+	v.names, v.ids = append(v.names, name), append(v.ids, id)
+	return name, id
 }
 
 func newCellColumns(table cellTable) *cellColumns {
-	return &cellColumns{
-		stream: newLowCardinality(), status: newLowCardinality(), by: newLowCardinality(),
-		byEmail: newLowCardinality(), byName: newLowCardinality(), sha: newCommit(), table: table,
-	}
+	return &cellColumns{stream: newLowCardinality(), table: table}
 }
 
 // byMoment orders rows by time, then by place in the log. The time is shifted so
@@ -380,15 +408,8 @@ func (c *cellColumns) append(rec *event.Record, at, received time.Time, p event.
 	c.id.Append(rec.ID)
 	c.stream.Append(p.Stream)
 	c.version.Append(rec.Version)
-	c.status.Append(rec.Status.String())
-	a := &rec.Attributes
-	if c.table == cellPeriods && !succeeded {
-		a = &event.Attributes{} // the matrix shows none of an attempt
-	}
-	c.sha.append(a[event.SCMSHA])
-	c.buildNumber.Append(a[event.BuildNumber])
-	c.url.Append(a[event.URL])
-	c.by.Append(a[event.By])
+	c.scratch = appendCell(c.scratch[:0], rec, p.Stream, succeeded)
+	c.display.AppendBytes(c.scratch)
 	if c.table != everyCell {
 		c.ver.Append(byMoment(at, p))
 	}
@@ -402,16 +423,12 @@ func (c *cellColumns) append(rec *event.Record, at, received time.Time, p event.
 	c.at.Append(at.UnixMilli())
 	c.pos.Append(uint64(p.Offset))
 	c.received.Append(received.UnixMilli())
-	c.created.Append(rec.CreatedAt.UnixMilli())
-	c.started.Append(rec.StartedAt.UnixMilli())
-	c.completed.Append(rec.CompletedAt.UnixMilli())
-	c.byEmail.Append(a[event.ByEmail])
-	c.byName.Append(a[event.ByName])
-	c.mismatch.Append(rec.SHAMismatch)
+	c.scratch = appendCellRest(c.scratch[:0], rec, succeeded)
+	c.rest.AppendBytes(c.scratch)
 }
 
 func (c *cellColumns) input() proto.Input {
-	in := append(proto.Input{
+	in := proto.Input{
 		{Name: "account", Data: &c.account},
 		{Name: "product_id", Data: &c.product},
 		{Name: "environment_id", Data: &c.environment},
@@ -419,11 +436,8 @@ func (c *cellColumns) input() proto.Input {
 		{Name: "id", Data: &c.id},
 		{Name: "stream", Data: c.stream},
 		{Name: "version", Data: &c.version},
-		{Name: "status", Data: c.status},
-		{Name: "build_number", Data: &c.buildNumber},
-		{Name: "url", Data: &c.url},
-		{Name: "done_by", Data: c.by},
-	}, c.sha.input()...)
+		{Name: shownColumn, Data: &c.display},
+	}
 	if c.table != everyCell {
 		in = append(in, proto.InputColumn{Name: "ver", Data: &c.ver})
 	}
@@ -437,12 +451,7 @@ func (c *cellColumns) input() proto.Input {
 		{Name: "at_ms", Data: &c.at},
 		{Name: "pos", Data: &c.pos},
 		{Name: "received_ms", Data: &c.received},
-		{Name: "created_ms", Data: &c.created},
-		{Name: "started_ms", Data: &c.started},
-		{Name: "completed_ms", Data: &c.completed},
-		{Name: "done_by_email", Data: c.byEmail},
-		{Name: "done_by_name", Data: c.byName},
-		{Name: "sha_mismatch", Data: &c.mismatch},
+		{Name: restColumn, Data: &c.rest},
 	}...)
 }
 
@@ -467,27 +476,29 @@ func (c *cellColumns) spot(i int) spot { return spot{c.product[i], c.environment
 
 func (c *cellColumns) mark(i int) mark { return mark{c.at[i], c.pos[i]} }
 
-// shown fills in what shownSelection names.
-func (c *cellColumns) shown(i int, account string, out *readmodel.Cell) {
-	rec, a := &out.Record, &out.Record.Attributes
+// shown fills in what shownSelection names, and readmodel.Cell.Shown leaves.
+func (c *cellColumns) shown(i int, account string, out *readmodel.Cell) error {
+	rec := &out.Record
 	rec.Kind, rec.Account = event.Deployment, account
 	rec.ProductID, rec.EnvironmentID = event.ProductID(c.product[i]), event.EnvironmentID(c.environment[i])
 	rec.ProductIncarnation, rec.EnvironmentIncarnation = uint16(c.inc[i]>>16), uint16(c.inc[i])
-	rec.ID, rec.Version = c.id[i], c.version.Row(i)
-	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
-	rec.Status, _ = event.StatusOf(c.status.Row(i))
+	rec.ID = c.id[i]
 	out.EffectiveAt = moment(c.at[i])
-	out.Position = event.Position{Stream: c.stream.Row(i), Offset: event.Offset(c.pos[i])}
-	a[event.SCMSHA], a[event.BuildNumber] = c.sha.row(i), c.buildNumber.Row(i)
-	a[event.URL], a[event.By] = c.url.Row(i), c.by.Row(i)
+	display := openCell(c.display.Row(i))
+	stream, err := display.success(rec)
+	out.Position = event.Position{Stream: stream, Offset: event.Offset(c.pos[i])}
+	rec.Version, rec.VersionID = c.named.of(account, rec.ProductID, rec.Version)
+	return err
 }
 
-// attempt fills in what attemptSelection names.
-func (c *cellColumns) attempt(i int, out *attempt) {
+// attempt fills in what shownSelection names of an attempt.
+func (c *cellColumns) attempt(i int, out *attempt) error {
 	out.identity = c.spot(i).identity()
-	out.ID, out.Version, out.At = c.id[i], c.version.Row(i), moment(c.at[i])
-	out.Status, _ = event.StatusOf(c.status.Row(i))
-	out.Position = event.Position{Stream: c.stream.Row(i), Offset: event.Offset(c.pos[i])}
+	out.ID, out.At = c.id[i], moment(c.at[i])
+	display := openCell(c.display.Row(i))
+	out.Position.Stream, out.Version, out.Status = display.head()
+	out.Position.Offset = event.Offset(c.pos[i])
+	return display.err()
 }
 
 // period is the length of what the past is cut into. Of a cell that is deployed to
@@ -667,26 +678,24 @@ func scanRun(s scanner, kind event.Kind, account string) (readmodel.RunRow, erro
 	return r, err
 }
 
-const cellSelection = `product_id, environment_id, inc, at_ms, received_ms, id, stream, pos, version, status, created_ms, started_ms, completed_ms,
-	scm_sha, scm_sha_text, build_number, url, done_by, done_by_email, done_by_name, sha_mismatch`
+const cellSelection = "product_id, environment_id, inc, at_ms, received_ms, id, pos, shown, rest"
 
-// shownSelection is what readmodel.Cell.Shown leaves.
-const shownSelection = `product_id, environment_id, inc, at_ms, id, stream, pos, version, status, scm_sha, scm_sha_text, build_number, url, done_by`
+// shownSelection is for what the matrix shows of a success or an attempt.
+const shownSelection = "product_id, environment_id, inc, at_ms, id, pos, shown"
 
 func scanCell(s scanner, account string) (readmodel.Cell, error) {
 	var c readmodel.Cell
-	rec, a := &c.Record, &c.Record.Attributes
+	rec := &c.Record
 	rec.Kind, rec.Account = event.Deployment, account
 	var inc uint32
-	var at, received, created, started, completed int64
-	var status, digest, text string
-	err := s.Scan((*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID), &inc, &at, &received, (*[16]byte)(&rec.ID), &c.Position.Stream, (*uint64)(&c.Position.Offset), &rec.Version, &status, &created, &started, &completed,
-		&digest, &text, &a[event.BuildNumber], &a[event.URL], &a[event.By], &a[event.ByEmail], &a[event.ByName], &rec.SHAMismatch)
+	var at, received int64
+	var shown, rest string
+	err := s.Scan((*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID), &inc, &at, &received, (*[16]byte)(&rec.ID), (*uint64)(&c.Position.Offset), &shown, &rest)
+	if err == nil {
+		c.Position.Stream, err = readCell(shown, rest, rec)
+	}
 	rec.ProductIncarnation, rec.EnvironmentIncarnation = uint16(inc>>16), uint16(inc)
-	rec.Status, _ = event.StatusOf(status)
 	c.EffectiveAt, c.ReceivedAt = moment(at), moment(received)
-	rec.CreatedAt, rec.StartedAt, rec.CompletedAt = moment(created), moment(started), moment(completed)
-	a[event.SCMSHA] = shaOf(digest, text)
 	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
 	return c, err
 }
@@ -697,17 +706,19 @@ type attempt struct {
 	readmodel.LastAttempt
 }
 
-const attemptSelection = "product_id, environment_id, inc, at_ms, id, stream, pos, version, status"
-
 func scanAttempt(s scanner) (attempt, error) {
 	var a attempt
 	var inc uint32
 	var at int64
-	var status string
-	err := s.Scan((*uuid.UUID)(&a.product), (*uuid.UUID)(&a.environment), &inc, &at, (*[16]byte)(&a.ID), &a.Position.Stream, (*uint64)(&a.Position.Offset), &a.Version, &status)
+	var text string
+	err := s.Scan((*uuid.UUID)(&a.product), (*uuid.UUID)(&a.environment), &inc, &at, (*[16]byte)(&a.ID), (*uint64)(&a.Position.Offset), &text)
+	if err == nil {
+		shown := openCell(text)
+		a.Position.Stream, a.Version, a.Status = shown.head()
+		err = shown.err()
+	}
 	a.productIncarnation, a.environmentIncarnation = uint16(inc>>16), uint16(inc)
 	a.At = moment(at)
-	a.Status, _ = event.StatusOf(status)
 	return a, err
 }
 

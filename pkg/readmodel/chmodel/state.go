@@ -1,6 +1,7 @@
 package chmodel
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -201,6 +202,10 @@ func untilMS(t time.Time) int64 {
 // staysAtOnce is how many successes of a cell are read by one statement.
 const staysAtOnce = 500
 
+// firstStays is how much time a history of a cell is looked for in at first. Each
+// period of it is a granule somewhere else; what lies before is read at once.
+const firstStays = 24 * period
+
 // Stays implements readmodel.States.
 func (m *Model) Stays(ctx context.Context, account string, f readmodel.StayFilter, p readmodel.Page) ([]readmodel.Stay, error) {
 	b := params{"account": account, "product": f.Product.String(), "environment": f.Environment.String(), "limit": uint32(staysAtOnce)}
@@ -215,6 +220,12 @@ func (m *Model) Stays(ctx context.Context, account string, f readmodel.StayFilte
 		b["at"], b["pos"] = from.UnixMilli(), uint64(first)
 	}
 	q := m.now()
+	shape := strings.Join([]string{"cells", account, f.Product.String(), f.Environment.String()}, " ")
+	length, end := firstStays, cmp.Or(staying.Until, q.cfg.Now())
+	if h, ok := q.hints.get(shape); ok && h.each > 0 && h.each < lastWindow/time.Duration(2*max(p.Limit, 1)) {
+		length = h.each * time.Duration(p.Limit) * 5 / 4 // as long as it took lately, and a little
+	}
+	b["period"] = periodOf(end.Add(-length).UnixMilli())
 	inc, names, err := q.livingCell(ctx, account, f.Product, f.Environment)
 	if err != nil || names.products[f.Product].ID != f.Product || names.environments[f.Environment].ID != f.Environment {
 		return nil, err
@@ -224,11 +235,16 @@ func (m *Model) Stays(ctx context.Context, account string, f readmodel.StayFilte
 	if !f.KnownAt.IsZero() {
 		known, b["known"] = " AND received_ms <= {known:Int64}", f.KnownAt.UnixMilli()
 	}
+	periods, older := " AND period >= {period:Int32}", false
+	if p.After != "" {
+		periods += " AND period <= {upto:Int32}"
+		b["upto"] = periodOf(end.UnixMilli())
+	}
 	var out []readmodel.Stay
 	for {
 		cells, err := list(ctx, q, "read the history of a cell", "SELECT "+cellSelection+` FROM cells_vN
 			WHERE account = {account:String} AND product_id = {product:UUID} AND environment_id = {environment:UUID} AND inc = {inc:UInt32}`+
-			strings.Join([]string{known, where}, "")+`
+			strings.Join([]string{known, where, periods}, "")+`
 			ORDER BY at_ms DESC, pos DESC LIMIT 1 BY at_ms, stream, pos LIMIT {limit:UInt32}`,
 			b, func(s scanner) (readmodel.Cell, error) { return scanCell(s, account) })
 		if err != nil {
@@ -238,12 +254,19 @@ func (m *Model) Stays(ctx context.Context, account string, f readmodel.StayFilte
 			names.dress(&c.Record)
 			if stay, ok := staying.Add(c); ok {
 				if out = append(out, stay); len(out) >= p.Limit {
+					if p.After == "" {
+						q.hints.change(shape, func(h *hint) { h.each = max(end.Sub(c.EffectiveAt), period) / time.Duration(max(p.Limit, 1)) })
+					}
 					return out, nil
 				}
 			}
 		}
 		if len(cells) < staysAtOnce {
-			break
+			if older {
+				break
+			}
+			periods, older = " AND period < {period:Int32}", true
+			continue
 		}
 		last := &cells[len(cells)-1]
 		where = " AND (at_ms, pos) < ({at:Int64}, {pos:UInt64})"

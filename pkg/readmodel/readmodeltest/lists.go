@@ -112,6 +112,10 @@ func densities(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.
 			{Oldest: true},
 			{Statuses: []event.Status{event.Failed}},
 			{Environment: other, Oldest: true},
+			{Product: f.product()},
+			{Product: f.product(), Statuses: []event.Status{event.Failed}, Oldest: true},
+			{Product: f.product(), Environment: other},
+			{Product: f.product(), Environment: f.environment(), Oldest: true},
 			{Meta: []readmodel.MetaFilter{{Path: []string{"change", "id"}, Value: "c0"}}},
 			{Meta: []readmodel.MetaFilter{{Path: []string{"change", "id"}, Value: "c1"}}, By: "hand 1", Oldest: true},
 		} {

@@ -41,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.Reader
 	t.Run("an older success that comes late is not live", func(t *testing.T) { lateSuccess(t, open) })
 	t.Run("a past moment is as it was, and as it was known", func(t *testing.T) { pastMoments(t, open) })
 	t.Run("a cell lists what was live in it, and what changed", func(t *testing.T) { staysAndChanges(t, open) })
+	t.Run("a cell lists what was live in it however far back", func(t *testing.T) { longStays(t, open) })
 	t.Run("events of several streams make one list", func(t *testing.T) { auditAcrossStreams(t, open) })
 	t.Run("what operators decided is read by their account only", func(t *testing.T) { auditOfOperations(t, open) })
 	t.Run("a name means what the last event says", func(t *testing.T) { names(t, open) })

@@ -16,11 +16,7 @@ CREATE TABLE IF NOT EXISTS cell_periods{{.Suffix}}{{.OnCluster}}
     pos            UInt64 ALIAS toUInt64(bitAnd(ver, 18446744073709551615)),
     stream         LowCardinality(String),
     version        String CODEC(ZSTD(1)),
-    status         LowCardinality(String),
-    {{template "commit"}}, -- of an attempt nothing from here on
-    build_number   String CODEC(ZSTD(1)),
-    url            String CODEC(ZSTD(1)),
-    done_by        LowCardinality(String)
+    shown          String CODEC(ZSTD(1))
 )
 ENGINE = {{replacing "ver"}}
 ORDER BY (account, period, succeeded, product_id, environment_id, inc)

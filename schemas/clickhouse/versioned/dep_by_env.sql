@@ -1,6 +1,6 @@
--- Finds deployments by environment and product, whose rows are in deployments,
--- and is what delivery metrics are made of. The key holds nothing that a later
--- event could change.
+-- Deployments by environment and product: what delivery metrics are made of, and a
+-- page of a product or of a cell, whose rows stand together here. The key holds nothing
+-- that a later event could change; the index by id skips what is outside of a page's time.
 CREATE TABLE IF NOT EXISTS dep_by_env{{.Suffix}}{{.OnCluster}}
 (
     account        String,
@@ -13,8 +13,13 @@ CREATE TABLE IF NOT EXISTS dep_by_env{{.Suffix}}{{.OnCluster}}
     status         LowCardinality(String),
     at_ms          Int64 CODEC(Delta, ZSTD(1)),
     commit_ms      Int64 CODEC(Delta, ZSTD(1)), -- extra_metadata.commit_time
-    mode           LowCardinality(String)
+    mode           LowCardinality(String),
+    scm_sha        FixedString(20),
+    invoke_id      String CODEC(ZSTD(1)),
+    extra          String CODEC(ZSTD(1)),
+    rest           String CODEC(ZSTD(1)), -- as of a run
+    INDEX by_time id TYPE minmax GRANULARITY 1
 )
 ENGINE = {{replacing "pos"}}
 ORDER BY (account, environment_id, product_id, inc, id)
-SETTINGS index_granularity = 256, {{.Scattered}}, {{.Merges}}, {{.Window}}
+SETTINGS index_granularity = 128, {{.Scattered}}, {{.Merges}}, {{.Window}}
