@@ -44,6 +44,7 @@ type Config struct {
 	Revocations     int           // keys revoked, quiet and under load each
 	SideConnections []int         // of the other ways to store an event
 	Flood           time.Duration // how long an overload lasts
+	Floods          int           // how often it is tried
 	Ledgers         []Ledger      // that starts and growth are measured on
 	Soak            time.Duration // how long half of the maximum is kept up; 0: not at all
 	Only            string        // one section by its name; empty: all of them
@@ -59,12 +60,12 @@ var (
 	Full = Config{
 		Connections: []int{1, 16, 64, 256}, Rounds: 5, Round: 3 * time.Second, Batch: 8 * time.Second, Paced: 6 * time.Second,
 		Reads: 300, MaxRequests: 200_000, MaxItems: 1_000_000, MaxImport: 40 * time.Second, Revocations: 200,
-		Events: []int{1_000_000}, Samples: 200, Rebuilt: 1_000_000, SideConnections: []int{1, 64, 256}, Flood: 8 * time.Second, Ledgers: []Ledger{{1_000_000, 5_001}},
+		Events: []int{1_000_000}, Samples: 200, Rebuilt: 1_000_000, SideConnections: []int{1, 64, 256}, Flood: 8 * time.Second, Floods: 5, Ledgers: []Ledger{{1_000_000, 5_001}},
 	}
 	Quick = Config{
-		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: time.Second, Batch: 2 * time.Second, Paced: 2 * time.Second,
-		Reads: 50, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 8 * time.Second, Revocations: 30,
-		Events: []int{100_000}, Samples: 30, Rebuilt: 100_000, SideConnections: []int{64}, Flood: 3 * time.Second, Ledgers: []Ledger{{50_000, 5_001}},
+		Connections: []int{1, 16, 64, 256}, Rounds: 3, Round: 800 * time.Millisecond, Batch: 2 * time.Second, Paced: 2 * time.Second,
+		Reads: 20, MaxRequests: 50_000, MaxItems: 200_000, MaxImport: 5 * time.Second, Revocations: 20,
+		Events: []int{100_000}, Samples: 15, Rebuilt: 100_000, SideConnections: []int{64}, Flood: 2 * time.Second, Floods: 1, Ledgers: []Ledger{{50_000, 5_001}},
 	}
 )
 
@@ -88,16 +89,18 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if report.Machine, err = describeMachine(ctx, cfg.Binary, dir); err != nil {
 		return report, err
 	}
-	b := &bench{Config: cfg, report: report, dir: dir, runs: &atomic.Int64{}}
+	b := &bench{Config: cfg, report: report, dir: dir, began: time.Now(), runs: &atomic.Int64{}}
 	for _, section := range []struct {
 		name string
 		run  func(context.Context) error
 	}{
 		{"singles", b.singles},
 		{"sides", b.allSides},
+		{"partitions", b.partitions},
 		{"mixed", b.mixed},
 		{"overload", b.overload},
 		{"sizes", b.sizes},
+		{"verifications", b.verified},
 		{"revocations", b.revocations},
 		{"rebuild", b.rebuilds},
 		{"imports", b.imports},
@@ -150,10 +153,14 @@ type bench struct {
 	Config
 	report *Report
 	dir    string
+	began  time.Time
 	runs   *atomic.Int64 // the last run that any side was given
 }
 
-func (b *bench) logf(format string, args ...any) { fmt.Fprintf(b.Log, format+"\n", args...) }
+// logf tells how far it is, and since when.
+func (b *bench) logf(format string, args ...any) {
+	fmt.Fprintf(b.Log, "%6s  "+format+"\n", append([]any{time.Since(b.began).Truncate(time.Second)}, args...)...)
+}
 
 // singles measures all that needs a ledger of reference events.
 func (b *bench) singles(ctx context.Context) (err error) {
@@ -328,7 +335,7 @@ func (b *bench) imported(ctx context.Context, name, dir string, items source) (e
 	if sum.Accepted == 0 {
 		return fmt.Errorf("import the %s: %d of %d events were refused, none accepted", name, sum.Refused, sum.Events())
 	}
-	behind, err := ledger.waitFor(ctx, sum.Position)
+	behind, err := ledger.waitFor(ctx, ledger.pat, sum.Position)
 	if err != nil {
 		return err
 	}

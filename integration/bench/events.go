@@ -29,21 +29,23 @@ const (
 
 // events makes reference events, each run once, for any number of connections.
 type events struct {
-	key     string
+	keys    []string // each connection has the next one
+	turn    *atomic.Int64
 	body    string
 	lastRun *atomic.Int64
 }
 
-func newEvents(key string) *events {
+func newEvents(keys ...string) *events {
 	now := time.Now().UTC().Format(completedAt)
-	return &events{key: key, body: strings.Replace(reference, completedAt, now, 1), lastRun: &atomic.Int64{}}
+	return &events{keys: keys, turn: &atomic.Int64{}, body: strings.Replace(reference, completedAt, now, 1), lastRun: &atomic.Int64{}}
 }
 
 // request gives a whole request and where the run stands in it. It belongs to
 // one connection.
 func (e *events) request() (request []byte, run []byte) {
+	key := e.keys[(e.turn.Add(1)-1)%int64(len(e.keys))]
 	request = fmt.Appendf(nil, "POST /deployment-events/ HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", e.key, len(e.body), e.body)
+		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", key, len(e.body), e.body)
 	at := bytes.Index(request, []byte(runDigits))
 	return request, request[at : at+len(runDigits)]
 }

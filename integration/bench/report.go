@@ -20,12 +20,14 @@ type Report struct {
 	Paced        []Paced      `json:"paced"`
 	Readable     []Readable   `json:"readable"`
 	Batches      []Batch      `json:"batches"`
+	Verified     []Verified   `json:"verified"`
 	Revoked      []Revoked    `json:"revoked"`
 	Imports      []Import     `json:"imports"`
 	Rebuilds     []Rebuild    `json:"rebuilds"`
 	Stored       []Stored     `json:"stored"`
 	Reads        []Reads      `json:"reads"`
 	Sides        []SideBySide `json:"sides"`
+	Partitions   []Partitions `json:"partitions"`
 	LeftOut      []string     `json:"left_out"` // sides that could not be measured here, and why
 	Mixed        []Mixed      `json:"mixed"`
 	Overload     *Overload    `json:"overload,omitzero"`
@@ -67,6 +69,14 @@ type SideBySide struct {
 	Ratio  float64 `json:"ratio"`  // to the decode-only handler, median of the rounds' ratios
 }
 
+// Partitions is a log of so many, posted to for one account of each of four.
+type Partitions struct {
+	Connections int `json:"connections"`
+	Partitions  int `json:"partitions"`
+	Side
+	Ratio float64 `json:"ratio"` // to a log of one, median of the rounds' ratios
+}
+
 // Mixed is readers and writers on the same connections.
 type Mixed struct {
 	Connections     int     `json:"connections"`
@@ -79,16 +89,26 @@ type Mixed struct {
 
 // Overload is twice the maximum offered, in events a second.
 type Overload struct {
-	Maximum           float64 `json:"maximum"`
-	Offered           float64 `json:"offered"`
-	Accepted          float64 `json:"accepted"`
-	Ratio             float64 `json:"ratio"`
-	Refused           int     `json:"refused"` // requests
-	WithoutRetryAfter int     `json:"without_retry_after"`
-	Refusals          Times   `json:"refusals"` // from the request to its refusal
-	Answers           Times   `json:"answers"`  // from when a request was due
-	Lost              int     `json:"lost"`     // events acknowledged and not there
-	RecoverySeconds   float64 `json:"recovery_seconds"`
+	Maximum           float64   `json:"maximum"`
+	Offered           float64   `json:"offered"`
+	Accepted          float64   `json:"accepted"`
+	Ratio             float64   `json:"ratio"` // of accepted to the maximum of the same round
+	MaximumCost       FloodCost `json:"maximum_cost"`
+	OverCost          FloodCost `json:"over_cost"`
+	Refused           int       `json:"refused"` // requests
+	WithoutRetryAfter int       `json:"without_retry_after"`
+	Refusals          Times     `json:"refusals"` // from the request to its refusal
+	Answers           Times     `json:"answers"`  // from when a request was due
+	Lost              int       `json:"lost"`     // events acknowledged and not there
+	RecoverySeconds   float64   `json:"recovery_seconds"`
+}
+
+// FloodCost is processor time in µs an event that was accepted, refusals included. The
+// client has the same cores, and is half of what an overload is.
+type FloodCost struct {
+	Process float64 `json:"process"`
+	Engine  float64 `json:"engine"`
+	Client  float64 `json:"client"`
 }
 
 // StartUp is what a ledger of a size costs: a history over two years, of one large
@@ -296,19 +316,19 @@ func (r *Report) Print(w io.Writer) error {
 	m := &r.Machine
 	fmt.Fprintf(&b, "\n%d cores (%s), %s, %s, shipledger %s; fsync %.2f ms, load before %s\n", m.Cores, m.CPU, m.Kernel, m.Go, m.Shipledger, m.FsyncMillis, m.Load)
 	if len(r.Singles) > 0 {
-		fmt.Fprintf(&b, "\nOne event a request, closed loop, medians of %d interleaved rounds of %.0f s; times in ms, CPU in µs a request\n", r.Rounds, r.RoundSeconds)
-		fmt.Fprintf(&b, "%12s │ %-40s │ %-56s │\n", "", "decode-only handler", "shipledger, durable before the answer")
-		fmt.Fprintf(&b, "%12s │ %8s %7s %7s %7s %7s │ %8s %7s %7s %7s %7s %15s │ %6s\n", "connections", "req/s", "p50", "p99", "max", "CPU", "req/s", "p50", "p99", "max", "CPU", "ClickHouse CPU", "ratio")
+		fmt.Fprintf(&b, "\nOne event a request, closed loop, medians of %d interleaved rounds of %.1f s; times in ms, CPU in µs a request\n", r.Rounds, r.RoundSeconds)
+		fmt.Fprintf(&b, "%12s │ %-48s │ %-64s │\n", "", "decode-only handler", "shipledger, durable before the answer")
+		fmt.Fprintf(&b, "%12s │ %8s %7s %7s %7s %7s %7s │ %8s %7s %7s %7s %7s %7s %15s │ %6s\n", "connections", "req/s", "p50", "p99", "p99.9", "max", "CPU", "req/s", "p50", "p99", "p99.9", "max", "CPU", "ClickHouse CPU", "ratio")
 	}
 	for _, s := range r.Singles {
 		d, i := &s.Decode, &s.Ingest
-		fmt.Fprintf(&b, "%12d │ %8.0f %7.2f %7.2f %7.1f %7.1f │ %8.0f %7.2f %7.2f %7.1f %7.1f %15.1f │ %6.2f\n", s.Connections,
-			d.PerSecond, d.P50, d.P99, d.Max, d.CPUMicros, i.PerSecond, i.P50, i.P99, i.Max, i.CPUMicros, i.ChildrenCPUMicros, s.Ratio)
+		fmt.Fprintf(&b, "%12d │ %8.0f %7.2f %7.2f %7.1f %7.1f %7.1f │ %8.0f %7.2f %7.2f %7.1f %7.1f %7.1f %15.1f │ %6.2f\n", s.Connections,
+			d.PerSecond, d.P50, d.P99, d.P999, d.Max, d.CPUMicros, i.PerSecond, i.P50, i.P99, i.P999, i.Max, i.CPUMicros, i.ChildrenCPUMicros, s.Ratio)
 	}
 	r.printSides(&b)
 	heading(&b, len(r.Paced), "At half of its own requests, 64 connections, from when a request was due")
 	for _, p := range r.Paced {
-		fmt.Fprintf(&b, "  %-36s %8.0f req/s   p50 %.2f ms   p99 %.2f ms   max %.1f ms\n", p.Name, p.PerSecond, p.P50, p.P99, p.Max)
+		fmt.Fprintf(&b, "  %-36s %8.0f req/s   p50 %.2f ms   p99 %.2f ms   p99.9 %.1f ms   max %.1f ms\n", p.Name, p.PerSecond, p.P50, p.P99, p.P999, p.Max)
 	}
 	heading(&b, len(r.Readable), "Accepted → readable")
 	for _, a := range r.Readable {
@@ -318,6 +338,10 @@ func (r *Report) Print(w io.Writer) error {
 	for _, a := range r.Batches {
 		fmt.Fprintf(&b, "  %-36s %8.0f events/s   %.1f µs CPU an event   %d events, readable %.1f s after the last\n",
 			fmt.Sprintf("%d connections", a.Connections), a.PerSecond, a.CPUMicros, a.Events, a.ReadableSeconds)
+	}
+	heading(&b, len(r.Verified), fmt.Sprintf("Verify a credential in the process, of %d", verifiedKeys))
+	for _, v := range r.Verified {
+		fmt.Fprintf(&b, "  %-36s %6.0f ns   %.2f allocations\n", v.Name, v.Nanos, v.Allocs)
 	}
 	heading(&b, len(r.Revoked), "Revoked in every process, from the request to its answer")
 	for _, a := range r.Revoked {
@@ -365,6 +389,11 @@ func (r *Report) printSides(b *strings.Builder) {
 	for _, why := range r.LeftOut {
 		fmt.Fprintf(b, "  left out: %s\n", why)
 	}
+	heading(b, len(r.Partitions), fmt.Sprintf("Logs of one and of several partitions in turns, for %d accounts; times in ms, CPU in µs a request", partitioned))
+	for _, p := range r.Partitions {
+		fmt.Fprintf(b, "  %4d connections, %d partitions  %8.0f req/s  ratio %5.2f │ p50 %7.2f  p99 %7.2f  p99.9 %7.2f │ CPU %6.1f + %6.1f\n",
+			p.Connections, p.Partitions, p.PerSecond, p.Ratio, p.P50, p.P99, p.P999, p.CPUMicros, p.ChildrenCPUMicros)
+	}
 	heading(b, len(r.Mixed), "Readers and writers on the same connections, one read beside four events; times in ms")
 	for _, m := range r.Mixed {
 		fmt.Fprintf(b, "  %4d connections  %8.0f events/s  p50 %7.2f  p99 %7.2f  p99.9 %7.2f │ %7.0f reads/s  p50 %7.2f  p99 %7.2f  p99.9 %7.2f, %d refused\n", m.Connections,
@@ -373,8 +402,10 @@ func (r *Report) printSides(b *strings.Builder) {
 	if o := r.Overload; o != nil {
 		fmt.Fprintf(b, "\nTwice the maximum, batches of %d\n  maximum %.0f events/s, offered %.0f, accepted %.0f (%.2f of the maximum)\n"+
 			"  %d requests refused, %d of them without Retry-After, told after p50 %.1f ms, p99 %.1f ms; accepted ones answered after p50 %.1f ms, p99 %.1f ms\n"+
+			"  CPU in µs an accepted event, of the process, ClickHouse and the client: %.1f + %.1f + %.1f at the maximum, %.1f + %.1f + %.1f at twice of it\n"+
 			"  %d acknowledged events are missing; calm again after %.2f s\n",
-			overBatch, o.Maximum, o.Offered, o.Accepted, o.Ratio, o.Refused, o.WithoutRetryAfter, o.Refusals.P50, o.Refusals.P99, o.Answers.P50, o.Answers.P99, o.Lost, o.RecoverySeconds)
+			overBatch, o.Maximum, o.Offered, o.Accepted, o.Ratio, o.Refused, o.WithoutRetryAfter, o.Refusals.P50, o.Refusals.P99, o.Answers.P50, o.Answers.P99,
+			o.MaximumCost.Process, o.MaximumCost.Engine, o.MaximumCost.Client, o.OverCost.Process, o.OverCost.Engine, o.OverCost.Client, o.Lost, o.RecoverySeconds)
 	}
 	r.printSizes(b)
 	if s := r.Soak; s != nil && len(s.Samples) >= 4 {

@@ -286,6 +286,11 @@ func (l *ledger) get(ctx context.Context, path, token string) (status int, body 
 
 // settle waits until all that is accepted can be read, and gives how long that took.
 func (l *ledger) settle(ctx context.Context, events *events) (time.Duration, error) {
+	return l.settleAs(ctx, l.pat, events)
+}
+
+// settleAs is settle for the account of events, which pat reads.
+func (l *ledger) settleAs(ctx context.Context, pat string, events *events) (time.Duration, error) {
 	c, err := dial(ctx, l.addr)
 	if err != nil {
 		return 0, fmt.Errorf("connect: %w", err)
@@ -296,7 +301,7 @@ func (l *ledger) settle(ctx context.Context, events *events) (time.Duration, err
 	if err != nil {
 		return 0, err
 	}
-	return l.waitFor(ctx, position)
+	return l.waitFor(ctx, pat, position)
 }
 
 // post gives the position of one more event.
@@ -315,13 +320,13 @@ func (l *ledger) post(c *connection, events *events, request, run []byte) (posit
 	return string(value), nil
 }
 
-// waitFor reads until an answer is as new as position.
-func (l *ledger) waitFor(ctx context.Context, position string) (time.Duration, error) {
+// waitFor reads with pat until an answer is as new as position.
+func (l *ledger) waitFor(ctx context.Context, pat, position string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, settleLimit)
 	defer cancel()
 	began := time.Now()
 	for {
-		status, body, err := l.get(ctx, "/deployments/?limit=1&min_position="+url.QueryEscape(position), l.pat)
+		status, body, err := l.get(ctx, "/deployments/?limit=1&min_position="+url.QueryEscape(position), pat)
 		switch {
 		case err != nil:
 			return 0, fmt.Errorf("wait for %s to be readable: %w", position, err)
@@ -348,7 +353,7 @@ func (l *ledger) untilReadable(ctx context.Context, events *events, n int) (Time
 		if err != nil {
 			return Times{}, err
 		}
-		took, err := l.waitFor(ctx, position)
+		took, err := l.waitFor(ctx, l.pat, position)
 		if err != nil {
 			return Times{}, err
 		}

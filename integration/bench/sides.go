@@ -393,8 +393,8 @@ const unlimitedRate = "1000000000/1s"
 
 // sideEvents gives events for one side. Runs rise over all of them, so that each
 // is new to everybody.
-func (b *bench) sideEvents(key string) *events {
-	e := newEvents(key)
+func (b *bench) sideEvents(keys ...string) *events {
+	e := newEvents(keys...)
 	e.lastRun = b.runs
 	return e
 }

@@ -97,7 +97,7 @@ func (b *bench) size(ctx context.Context, size Ledger) (row StartUp, err error) 
 }
 
 // sizeLimit is until a ledger of any size is ready, and until it is projected.
-const sizeLimit = 30 * time.Minute
+const sizeLimit = 2 * time.Hour
 
 func (b *bench) startSize(ctx context.Context, data string) (*ledger, error) {
 	l, err := startProcessWithin(ctx, sizeLimit, b.Binary, data)

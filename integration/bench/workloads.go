@@ -153,7 +153,8 @@ const (
 	recovered       = 50 * time.Millisecond
 )
 
-// overload posts twice as much as the ledger can take, and then nothing.
+// overload posts as much as the ledger takes, then twice of that, then nothing, in
+// turns.
 func (b *bench) overload(ctx context.Context) (err error) {
 	l, err := startMeasured(ctx, b.Binary, filepath.Join(b.dir, "overload"), "SHIPLEDGER_RATE_LIMIT=off")
 	if err != nil {
@@ -161,43 +162,78 @@ func (b *bench) overload(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.stop()) }()
 	events := newEvents(l.apiKey)
-	b.logf("overload: the maximum")
-	calm, err := b.flood(ctx, l, events, calmConnections, 0)
-	if err != nil {
-		return err
-	}
-	if _, err := l.settle(ctx, events); err != nil {
-		return err
-	}
-	b.logf("overload: twice of it")
-	over, err := b.flood(ctx, l, events, overConnections, 2*calm.perSecond)
-	if err != nil {
-		return err
-	}
-	ended := time.Now()
-	for calmAgain := 0; calmAgain < 3; calmAgain++ {
-		start := time.Now()
-		if err := l.postOne(ctx, http.DefaultClient, events); err != nil {
-			return fmt.Errorf("after the overload: %w", err)
+	out := &Overload{}
+	var calm, over []flooded
+	var ratios []float64
+	answers, refusals := hdr.New(1, maxMicros, significant), hdr.New(1, maxMicros, significant)
+	for round := range b.Floods {
+		b.logf("overload: the maximum, round %d of %d", round+1, b.Floods)
+		most, err := b.flood(ctx, l, events, calmConnections, 0)
+		if err != nil {
+			return err
 		}
-		if time.Since(start) > recovered {
-			calmAgain = -1
+		if _, err := l.settle(ctx, events); err != nil {
+			return err
 		}
-	}
-	recovery := time.Since(ended)
-	if _, err := l.settle(ctx, events); err != nil {
-		return err
+		b.logf("overload: twice of it, round %d of %d", round+1, b.Floods)
+		twice, err := b.flood(ctx, l, events, overConnections, 2*most.perSecond)
+		if err != nil {
+			return err
+		}
+		took, err := b.calm(ctx, l, events)
+		if err != nil {
+			return err
+		}
+		out.RecoverySeconds = max(out.RecoverySeconds, took.Seconds())
+		if _, err := l.settle(ctx, events); err != nil {
+			return err
+		}
+		calm, over, ratios = append(calm, most), append(over, twice), append(ratios, twice.perSecond/most.perSecond)
+		out.Refused, out.WithoutRetryAfter = out.Refused+twice.refused, out.WithoutRetryAfter+twice.unsaid
+		answers.Merge(twice.answers)
+		refusals.Merge(twice.refusals)
 	}
 	held, err := l.deployments(ctx)
 	if err != nil {
 		return err
 	}
-	b.report.Overload = &Overload{
-		Maximum: calm.perSecond, Offered: 2 * calm.perSecond, Accepted: over.perSecond, Ratio: over.perSecond / calm.perSecond,
-		Refused: over.refused, WithoutRetryAfter: over.unsaid, Refusals: times(over.refusals), Answers: times(over.answers),
-		Lost: int(l.accepted.Load()) - held, RecoverySeconds: recovery.Seconds(),
-	}
+	out.Lost = int(l.accepted.Load()) - held
+	out.Maximum, out.MaximumCost = medianFlood(calm)
+	out.Accepted, out.OverCost = medianFlood(over)
+	out.Offered, out.Ratio = 2*out.Maximum, median(ratios)
+	out.Refusals, out.Answers = times(refusals), times(answers)
+	b.report.Overload = out
 	return nil
+}
+
+func medianFlood(of []flooded) (perSecond float64, cost FloodCost) {
+	values := func(value func(flooded) float64) float64 {
+		all := make([]float64, len(of))
+		for i, f := range of {
+			all[i] = value(f)
+		}
+		return median(all)
+	}
+	return values(func(f flooded) float64 { return f.perSecond }), FloodCost{
+		Process: values(func(f flooded) float64 { return f.cost.Process }),
+		Engine:  values(func(f flooded) float64 { return f.cost.Engine }),
+		Client:  values(func(f flooded) float64 { return f.cost.Client }),
+	}
+}
+
+// calm gives how long it takes until single events are answered soon again.
+func (b *bench) calm(ctx context.Context, l *ledger, events *events) (time.Duration, error) {
+	ended := time.Now()
+	for soon := 0; soon < 3; soon++ {
+		start := time.Now()
+		if err := l.postOne(ctx, http.DefaultClient, events); err != nil {
+			return 0, fmt.Errorf("after the overload: %w", err)
+		}
+		if time.Since(start) > recovered {
+			soon = -1
+		}
+	}
+	return time.Since(ended), nil
 }
 
 // deployments counts what the read model holds of the events that were posted,
@@ -230,6 +266,7 @@ type flooded struct {
 	perSecond         float64 // events accepted
 	refused, unsaid   int     // requests; of them those without Retry-After
 	answers, refusals *hdr.Histogram
+	cost              FloodCost
 }
 
 // flood posts batches; at a rate, from when each was due, or as fast as answers come.
@@ -241,6 +278,7 @@ func (b *bench) flood(ctx context.Context, l *ledger, events *events, connection
 	out := flooded{answers: hdr.New(1, maxMicros, significant), refusals: hdr.New(1, maxMicros, significant)}
 	var mu sync.Mutex
 	var next, accepted atomic.Int64
+	server, own := l.cpu(), processTime(os.Getpid())
 	began := time.Now()
 	until := began.Add(b.Flood)
 	var wg sync.WaitGroup
@@ -288,6 +326,11 @@ func (b *bench) flood(ctx context.Context, l *ledger, events *events, connection
 		return out, context.Cause(ctx)
 	}
 	out.perSecond = float64(accepted.Load()) / time.Since(began).Seconds()
+	spent, n := l.cpu().minus(server), float64(max(1, accepted.Load()))
+	out.cost = FloodCost{
+		Process: spent.process.Seconds() * 1e6 / n, Engine: spent.children.Seconds() * 1e6 / n,
+		Client: (processTime(os.Getpid()) - own).Seconds() * 1e6 / n,
+	}
 	return out, nil
 }
 

@@ -33,7 +33,7 @@ func main() {
 	binary := flag.String("binary", "bin/shipledger", "what to measure")
 	dir := flag.String("dir", "", "where data directories are made, on the disk to measure; default: the system's temporary directory")
 	connections := flag.String("connections", "", "numbers of connections for single events, joined by commas; default: 1,16,64,256")
-	only := flag.String("only", "", "measure one section: singles, sides, mixed, overload, sizes, revocations, rebuild, imports, reads or soak")
+	only := flag.String("only", "", "measure one section: singles, sides, partitions, mixed, overload, sizes, verifications, revocations, rebuild, imports, reads or soak")
 	out := flag.String("json", "", "write the figures to this file as well")
 	events := flag.String("events", "", "events that reads are measured on; several numbers, joined by commas, show how the cost grows; default: 1000000, or 100000 with --quick")
 	wide := flag.Int("wide", 0, "events of a second such run, with 1,000 products in 1,500 environments; default: none")
