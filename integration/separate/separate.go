@@ -123,8 +123,8 @@ type Process struct {
 	last    *lastWords
 }
 
-// Start starts everything and returns when it is healthy. What was started is
-// stopped again where something does not come up.
+// Start starts everything and returns when every process listens and all is healthy. What
+// was started is stopped again where something does not come up.
 func Start(ctx context.Context, cfg Config) (_ *System, err error) {
 	s := &System{cfg: cfg, Client: http.DefaultClient, addrs: map[string][]string{}, launches: make(chan func())}
 	go s.launch()
@@ -165,7 +165,22 @@ func Start(ctx context.Context, cfg Config) (_ *System, err error) {
 	if err := s.startDoor(); err != nil {
 		return nil, err
 	}
-	return s, s.AwaitHealthy(ctx)
+	return s, s.awaitAll(ctx)
+}
+
+// awaitAll returns when every process takes connections and the front door says that all
+// is well. It says so as soon as one process of each service answers: another, of a
+// service that has several, may still be on its way up.
+func (s *System) awaitAll(ctx context.Context) error {
+	s.mu.Lock()
+	all := slices.Clone(s.all)
+	s.mu.Unlock()
+	for _, p := range all {
+		if err := p.awaitListening(ctx); err != nil {
+			return err
+		}
+	}
+	return s.AwaitHealthy(ctx)
 }
 
 func (s *System) count(name string) int {
