@@ -145,6 +145,8 @@ type SoakSample struct {
 	EngineMB   float64 `json:"engine_mb"`
 	Goroutines float64 `json:"goroutines"`
 	Parts      int     `json:"parts"`
+	// Checkpoints of the log that were signed since the process began.
+	Checkpoints float64 `json:"checkpoints"`
 }
 
 // Paced is how long answers take at a fixed rate.
@@ -415,10 +417,11 @@ func (r *Report) printSides(b *strings.Builder) {
 		}
 		worst := slices.MaxFunc(s.Samples, func(a, b SoakSample) int { return cmp.Compare(a.P99, b.P99) })
 		fmt.Fprintf(b, "\nHalf of the maximum, %.0f events/s, for %.0f minutes: medians of ten seconds each, of the second quarter and of the last\n", s.PerSecond, s.Minutes)
-		fmt.Fprintf(b, "  p50 %s ms, p99 %s ms (the worst ten seconds %.0f, in minute %.1f), memory %s MB, heap %s MB, ClickHouse %s MB, goroutines %s, parts %s\n",
+		fmt.Fprintf(b, "  p50 %s ms, p99 %s ms (the worst ten seconds %.0f, in minute %.1f), memory %s MB, heap %s MB, ClickHouse %s MB, goroutines %s, parts %s; %.0f checkpoints of the log were signed meanwhile\n",
 			both(func(x SoakSample) float64 { return x.P50 }), both(func(x SoakSample) float64 { return x.P99 }), worst.P99, worst.Minute,
 			both(func(x SoakSample) float64 { return x.MemoryMB }), both(func(x SoakSample) float64 { return x.HeapMB }), both(func(x SoakSample) float64 { return x.EngineMB }),
-			both(func(x SoakSample) float64 { return x.Goroutines }), both(func(x SoakSample) float64 { return float64(x.Parts) }))
+			both(func(x SoakSample) float64 { return x.Goroutines }), both(func(x SoakSample) float64 { return float64(x.Parts) }),
+			s.Samples[len(s.Samples)-1].Checkpoints)
 		for _, fault := range s.Faults {
 			fmt.Fprintf(b, "  FAULT: %s\n", fault)
 		}

@@ -378,6 +378,9 @@ func (b *bench) soak(ctx context.Context) (err error) {
 			return err
 		}
 		sample.HeapMB /= 1e6
+		if sample.Checkpoints, err = l.metric(ctx, "shipledger_log_checkpoints_total"); err != nil {
+			return err
+		}
 		sample.MemoryMB = resident(l.cmd.Process.Pid)
 		for _, child := range l.children() {
 			sample.EngineMB += resident(child)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -28,6 +29,8 @@ type Keeper struct {
 	signer *Signer
 	every  time.Duration
 	logger *slog.Logger
+
+	made atomic.Uint64 // checkpoints kept since it was made
 
 	mu     sync.Mutex // one checkpoint is made at a time
 	loaded bool
@@ -65,6 +68,10 @@ func NewKeeper(logs map[string]eventlog.Reader, kept eventlog.Log, signer *Signe
 
 // Signer gives what signs.
 func (k *Keeper) Signer() *Signer { return k.signer }
+
+// Made gives how many checkpoints it has signed and kept since this process began, of all
+// logs. Those that another process was first to make are not its own.
+func (k *Keeper) Made() uint64 { return k.made.Load() }
 
 // Run makes checkpoints until ctx is done. It is ready at once.
 func (k *Keeper) Run(ctx context.Context, ready func()) error {
@@ -194,6 +201,7 @@ func (k *Keeper) sign(ctx context.Context, stream string) error {
 	k.last = seq
 	k.notes[stream] = append(k.notes[stream], note)
 	k.signed[stream] = tree.Size()
+	k.made.Add(1)
 	return nil
 }
 

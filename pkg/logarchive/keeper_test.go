@@ -132,6 +132,9 @@ func TestALogIsReadInPortionsBetweenCheckpoints(t *testing.T) {
 		if again, err := kept.Last(t.Context()); again != last || err != nil {
 			t.Errorf("%d checkpoints of what has not grown, %v", again-last, err)
 		}
+		if k.Made() != last {
+			t.Errorf("it says that it has made %d checkpoints, and %d are kept", k.Made(), last)
+		}
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)

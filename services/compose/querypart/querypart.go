@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"maps"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/eventlog"
 	"github.com/shipledger/shipledger/pkg/feed"
@@ -52,6 +54,9 @@ func New(ctx context.Context, p *compose.Process, model *chmodel.Model) (compose
 			_, err := model.AsOf(ctx)
 			return err
 		}}},
+		Collectors: []prometheus.Collector{prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "shipledger_log_checkpoints_total", Help: "Signed checkpoints of the logs that this process has made and kept.",
+		}, func() float64 { return float64(keeper.Made()) })},
 	}, nil
 }
 
