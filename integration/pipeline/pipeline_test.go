@@ -275,7 +275,7 @@ func (w *world) compareMatrix(s store, f readmodel.MatrixFilter) {
 		for _, c := range item.Cells {
 			text := item.Product.Name + " " + c.Environment.String() + " "
 			if c.Live != nil {
-				text += c.Live.Record.Version + " " + c.Live.Record.ID.String()
+				text += c.Live.Version + " " + c.Live.ID.String()
 			}
 			if c.LastAttempt != nil {
 				text += " but " + c.LastAttempt.Status.String() + " " + c.LastAttempt.ID.String()

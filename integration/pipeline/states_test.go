@@ -97,7 +97,7 @@ func (w *world) live(s store, at, known time.Time) map[readmodel.Place]occupant 
 	for i := range m.Items {
 		for _, c := range m.Items[i].Cells {
 			if c.Live != nil {
-				out[readmodel.Place{Product: m.Items[i].Product.ID, Environment: c.Environment}] = occupant{c.Live.Record.Version, c.Live.Record.ID.String()}
+				out[readmodel.Place{Product: m.Items[i].Product.ID, Environment: c.Environment}] = occupant{c.Live.Version, c.Live.ID.String()}
 			}
 		}
 	}

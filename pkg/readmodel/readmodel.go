@@ -116,19 +116,14 @@ type Cell struct {
 	Position    event.Position
 }
 
-// Shown gives what the matrix of a past moment has of a cell: what it shows, and
-// where the success stands.
-func (c *Cell) Shown() Cell {
+// Shown gives what the matrix tells of a cell.
+func (c *Cell) Shown() Success {
 	r := &c.Record
-	out := Cell{EffectiveAt: c.EffectiveAt, Position: c.Position, Record: event.Record{
-		Kind: r.Kind, ID: r.ID, Account: r.Account, ProductID: r.ProductID, ProductName: r.ProductName, ProductIncarnation: r.ProductIncarnation,
-		EnvironmentID: r.EnvironmentID, EnvironmentName: r.EnvironmentName, EnvironmentIncarnation: r.EnvironmentIncarnation,
-		VersionID: r.VersionID, Version: r.Version, Status: r.Status,
-	}}
-	for _, a := range [...]event.Attribute{event.SCMSHA, event.BuildNumber, event.URL, event.By} {
-		out.Record.Attributes[a] = r.Attributes[a]
+	a := &r.Attributes
+	return Success{
+		ID: r.ID, VersionID: r.VersionID, Version: r.Version, Status: r.Status, At: c.EffectiveAt, Position: c.Position,
+		SHA: a[event.SCMSHA], BuildNumber: a[event.BuildNumber], URL: a[event.URL], By: a[event.By],
 	}
-	return out
 }
 
 // An Attempt is a run that has not succeeded: started, failed or aborted. Key:
@@ -321,8 +316,19 @@ type MatrixItem struct {
 // MatrixCell is what is live of a product in an environment.
 type MatrixCell struct {
 	Environment event.EnvironmentID
-	Live        *Cell        // nil where nothing ever succeeded; of a past moment what Shown gives
+	Live        *Success     // nil where nothing ever succeeded
 	LastAttempt *LastAttempt // newer than Live and not a success, else nil
+}
+
+// Success is what the matrix tells of a success: a fifth of the memory of its Cell.
+type Success struct {
+	ID                        ulid.ULID // of the deployment
+	VersionID                 event.VersionID
+	Version                   string
+	Status                    event.Status
+	At                        time.Time // when it took effect
+	SHA, BuildNumber, URL, By string
+	Position                  event.Position
 }
 
 // LastAttempt is what the matrix tells of an attempt.

@@ -181,13 +181,12 @@ type lastAttempt struct {
 
 // matrixCellOf shows a cell in which something is live.
 func matrixCellOf(c *readmodel.MatrixCell, environment string) matrixCell {
-	r := &c.Live.Record
+	r := c.Live
 	cell := matrixCell{
 		EnvironmentID: c.Environment.String(), EnvironmentName: environment,
 		Version: r.Version, VersionID: r.VersionID.String(), DeploymentID: r.ID.String(),
-		DeployedAt: httpapi.Moment(c.Live.EffectiveAt), DeployedBy: httpapi.Text(r.Attributes[event.By]), Status: r.Status.String(),
-		SCMSHA: httpapi.Text(r.Attributes[event.SCMSHA]), BuildNumber: httpapi.Text(r.Attributes[event.BuildNumber]),
-		DeployURL: httpapi.Text(r.Attributes[event.URL]),
+		DeployedAt: httpapi.Moment(r.At), DeployedBy: httpapi.Text(r.By), Status: r.Status.String(),
+		SCMSHA: httpapi.Text(r.SHA), BuildNumber: httpapi.Text(r.BuildNumber), DeployURL: httpapi.Text(r.URL),
 	}
 	if a := c.LastAttempt; a != nil {
 		cell.LastAttempt = &lastAttempt{a.ID.String(), a.Version, a.Status.String(), httpapi.Moment(a.At)}

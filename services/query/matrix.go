@@ -34,43 +34,46 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	items := make([][]byte, len(m.Items))
-	var scratch []byte
+	room := 0
 	for i := range m.Items {
-		row := &m.Items[i]
-		if items[i], err = row.Memo.Made(func() ([]byte, error) {
-			scratch = in.append(scratch[:0], row)
-			return scratch, nil // a memo clones it
-		}); err != nil {
-			return err
-		}
-		if row.Memo == nil {
-			items[i] = bytes.Clone(items[i])
-		}
+		room += rowRoom + len(m.Items[i].Cells)*cellRoom
 	}
-	return read.answer(w, fill(frame, items))
+	out, err := fill(frame, len(m.Items), room, func(dst []byte, i int) ([]byte, error) {
+		row := &m.Items[i]
+		if row.Memo == nil {
+			return in.append(dst, row), nil
+		}
+		made, err := row.Memo.Made(func() ([]byte, error) { return in.append(nil, row), nil })
+		return append(dst, made...), err
+	})
+	if err != nil {
+		return err
+	}
+	return read.answer(w, out)
 }
+
+// rowRoom and cellRoom are about how long a row of the matrix and a cell of it are written.
+const rowRoom, cellRoom = 128, 512
 
 // noItems is where the items of a list belong. No text holds it: its quotes would be
 // escaped.
 var noItems = []byte(`"items":[]`)
 
-// fill puts the items of a list, each written already, into one without any.
-func fill(frame written, items [][]byte) written {
+// fill puts so many items, which add writes, into a list without any. They take about
+// as many bytes as room.
+func fill(frame written, items, room int, add func(dst []byte, i int) ([]byte, error)) (out written, err error) {
 	head, tail, _ := bytes.Cut(frame, noItems)
-	size := len(frame) + len(items)
-	for _, item := range items {
-		size += len(item)
-	}
-	out := make(written, 0, size)
+	out = make(written, 0, len(frame)+room)
 	out = append(append(out, head...), noItems[:len(noItems)-1]...)
-	for i, item := range items {
+	for i := range items {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		out = append(out, item...)
+		if out, err = add(out, i); err != nil {
+			return nil, err
+		}
 	}
-	return append(append(out, ']'), tail...)
+	return append(append(out, ']'), tail...), nil
 }
 
 // matrixFilter reads what the matrix is narrowed by. It must be asked behind fresh.

@@ -54,18 +54,17 @@ func (m matrixWriter) append(b []byte, row *readmodel.MatrixItem) []byte {
 }
 
 func (m matrixWriter) appendCell(b []byte, c *readmodel.MatrixCell) []byte {
-	r := &c.Live.Record
-	a := &r.Attributes
+	r := c.Live
 	b = append(b, m.heads[c.Environment]...)
 	b = appendText(append(b, `,"version":`...), r.Version)
 	b = appendUUID(append(b, `,"version_id":`...), r.VersionID)
 	b = appendULID(append(b, `,"deployment_id":`...), r.ID)
-	b = appendMoment(append(b, `,"deployed_at":`...), c.Live.EffectiveAt)
-	b = appendSome(append(b, `,"deployed_by":`...), a[event.By])
+	b = appendMoment(append(b, `,"deployed_at":`...), r.At)
+	b = appendSome(append(b, `,"deployed_by":`...), r.By)
 	b = appendText(append(b, `,"status":`...), r.Status.String())
-	b = appendSome(append(b, `,"scm_sha":`...), a[event.SCMSHA])
-	b = appendSome(append(b, `,"build_number":`...), a[event.BuildNumber])
-	b = appendSome(append(b, `,"deploy_url":`...), a[event.URL])
+	b = appendSome(append(b, `,"scm_sha":`...), r.SHA)
+	b = appendSome(append(b, `,"build_number":`...), r.BuildNumber)
+	b = appendSome(append(b, `,"deploy_url":`...), r.URL)
 	b = append(b, `,"last_attempt":`...)
 	t := c.LastAttempt
 	if t == nil {

@@ -30,11 +30,12 @@ func TestMatrixItemIsWrittenAsTheLibraryDoes(t *testing.T) {
 			columns, names[e.ID] = append(columns, readmodel.EnvironmentRow{Environment: e}), e.Name
 			c := readmodel.MatrixCell{Environment: e.ID}
 			if rapid.IntRange(0, 4).Draw(t, "live") > 0 {
-				c.Live = &readmodel.Cell{EffectiveAt: moment.Draw(t, "at")}
-				r := &c.Live.Record
-				r.ID, r.Version, r.VersionID, r.Status = id.Draw(t, "deployment"), text.Draw(t, "version"), event.VersionID(id.Draw(t, "version id")), status.Draw(t, "status")
-				for _, a := range []event.Attribute{event.By, event.SCMSHA, event.BuildNumber, event.URL} {
-					r.Attributes[a] = text.Draw(t, "attribute")
+				c.Live = &readmodel.Success{
+					ID: id.Draw(t, "deployment"), Version: text.Draw(t, "version"), VersionID: event.VersionID(id.Draw(t, "version id")),
+					Status: status.Draw(t, "status"), At: moment.Draw(t, "at"),
+				}
+				for _, a := range []*string{&c.Live.By, &c.Live.SHA, &c.Live.BuildNumber, &c.Live.URL} {
+					*a = text.Draw(t, "attribute")
 				}
 			}
 			if rapid.Bool().Draw(t, "attempted") {

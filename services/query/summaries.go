@@ -25,17 +25,22 @@ type resident struct {
 
 // residentsOf gives what is live in the cells of a page of the matrix.
 func residentsOf(m *readmodel.Matrix) []resident {
+	names := make(map[event.EnvironmentID]string, len(m.Environments))
+	for i := range m.Environments {
+		names[m.Environments[i].ID] = m.Environments[i].Name
+	}
 	out := []resident{}
 	for i := range m.Items {
+		product := &m.Items[i].Product
 		for j := range m.Items[i].Cells {
-			live := m.Items[i].Cells[j].Live
+			cell := &m.Items[i].Cells[j]
+			live := cell.Live
 			if live == nil {
 				continue
 			}
-			rec := &live.Record
 			out = append(out, resident{
-				rec.ProductID.String(), rec.ProductName, rec.EnvironmentID.String(), rec.EnvironmentName, rec.Version, rec.ID.String(),
-				httpapi.Moment(live.EffectiveAt), httpapi.Text(rec.Attributes[event.By]),
+				product.ID.String(), product.Name, cell.Environment.String(), names[cell.Environment], live.Version, live.ID.String(),
+				httpapi.Moment(live.At), httpapi.Text(live.By),
 			})
 		}
 	}

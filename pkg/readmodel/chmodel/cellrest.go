@@ -168,13 +168,6 @@ func (r *cellRest) err() error {
 	return nil
 }
 
-// success reads the column shown of a success.
-func (r *cellRest) success(rec *event.Record) (stream string, err error) {
-	stream, rec.Version, rec.Status = r.head()
-	r.shown(&rec.Attributes)
-	return stream, r.err()
-}
-
 // readCell fills in what shown and rest hold of a cell whose id is known.
 func readCell(shown, rest string, rec *event.Record) (stream string, err error) {
 	first, second := openCell(shown), openCell(rest)

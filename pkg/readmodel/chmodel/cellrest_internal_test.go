@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
 // anyCell gives what shown and rest hold of a cell, and its stream.
@@ -31,22 +32,21 @@ func TestACellComesBackAsItWas(t *testing.T) {
 		if of, err := readCell(shown, rest, &got); err != nil || of != stream || cmp.Diff(want, got) != "" {
 			t.Fatal(err, of, cmp.Diff(want, got))
 		}
-		first := openCell(shown)
+		at := mark{rapid.Int64Range(-1e12, 1e12).Draw(t, "at"), rapid.Uint64().Draw(t, "pos")}
+		position := event.Position{Stream: stream, Offset: event.Offset(at.pos)}
 		if !succeeded {
-			of, version, status := first.head()
-			if err := first.err(); err != nil || of != stream || version != want.Version || status != want.Status {
-				t.Fatal(err, of, version, status)
+			var tried readmodel.LastAttempt
+			all := readmodel.LastAttempt{Version: want.Version, Status: want.Status, At: moment(at.at), Position: position}
+			if err := readAttempt(shown, at, &tried); err != nil || tried != all {
+				t.Fatal(err, tried, all)
 			}
 			return
 		}
-		var seen event.Record
-		of, err := first.success(&seen)
-		kept := event.Record{Version: want.Version, Status: want.Status}
-		for _, a := range []event.Attribute{event.SCMSHA, event.BuildNumber, event.URL, event.By} {
-			kept.Attributes[a] = want.Attributes[a]
-		}
-		if err != nil || of != stream || cmp.Diff(kept, seen) != "" {
-			t.Fatal(err, of, cmp.Diff(kept, seen))
+		var live readmodel.Success
+		all := (&readmodel.Cell{Record: want, EffectiveAt: moment(at.at), Position: position}).Shown()
+		all.ID, all.VersionID = live.ID, live.VersionID
+		if err := readSuccess(shown, at, &live); err != nil || live != all {
+			t.Fatal(err, live, all)
 		}
 	})
 }

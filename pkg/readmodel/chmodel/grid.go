@@ -8,8 +8,6 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/google/uuid"
-
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
@@ -18,8 +16,8 @@ import (
 // them. It does not change, and shares what is the same with the one before.
 type grid struct {
 	rows map[event.ProductID]*gridRow
-	list []*gridRow // of products that live, by name
-	took func(bytes int)
+	list []*gridRow      // of products that live, by name
+	took func(bytes int) // told of what is made of a row; nil: it is not kept
 }
 
 // gridRow are the cells of one product, of every incarnation.
@@ -30,42 +28,64 @@ type gridRow struct {
 	bytes int
 }
 
-// gridCell is a cell of one incarnation: its newest success, which bears the names of
-// now if it shows, and its newest attempt.
+// gridCell is a cell of one incarnation: its newest success and its newest attempt.
 type gridCell struct {
 	environment event.EnvironmentID
 	inc         uint32
-	live        *readmodel.Cell
+	live        *readmodel.Success
 	attempt     *readmodel.LastAttempt
 }
 
-func newGrid(e *edges, live []*readmodel.Cell, attempts []attempt, took func(int)) *grid {
-	g := &grid{rows: make(map[event.ProductID]*gridRow, len(e.products)), took: took}
+// placedCell is a cell, and of which product.
+type placedCell struct {
+	product event.ProductID
+	gridCell
+}
+
+func (c *spot) placed(live *readmodel.Success, attempt *readmodel.LastAttempt) placedCell {
+	return placedCell{event.ProductID(c.product), gridCell{event.EnvironmentID(c.environment), c.inc, live, attempt}}
+}
+
+// paired puts the successes and the attempts of cells together.
+func paired(live []*success, attempts []attempt) []placedCell {
 	at := make(map[spot]int, len(live))
-	row := func(id event.ProductID) *gridRow {
+	out := make([]placedCell, 0, max(len(live), len(attempts)))
+	for i, c := range live {
+		at[c.spot] = i
+		out = append(out, c.placed(&c.Success, nil))
+	}
+	for i := range attempts {
+		a := &attempts[i]
+		if j, ok := at[a.spot]; ok {
+			out[j].attempt = &a.LastAttempt
+		} else {
+			out = append(out, a.placed(nil, &a.LastAttempt))
+		}
+	}
+	return out
+}
+
+// newGrid puts cells together, each of which is there once.
+func newGrid(e *edges, cells []placedCell, took func(int)) *grid {
+	g := &grid{rows: make(map[event.ProductID]*gridRow, len(e.products)), took: took}
+	for id := range e.products {
+		g.rows[id] = &gridRow{}
+	}
+	for len(cells) > 0 { // those of a product mostly come together
+		id, n := cells[0].product, 1
+		for n < len(cells) && cells[n].product == id {
+			n++
+		}
 		r := g.rows[id]
 		if r == nil {
 			r = &gridRow{}
 			g.rows[id] = r
 		}
-		return r
-	}
-	for id := range e.products {
-		row(id)
-	}
-	for _, c := range live {
-		r, s := row(c.Record.ProductID), spotOf(c)
-		at[s] = len(r.cells)
-		r.cells = append(r.cells, gridCell{environment: c.Record.EnvironmentID, inc: s.inc, live: c})
-	}
-	for i := range attempts {
-		a := &attempts[i]
-		r, s := row(a.product), a.spot()
-		if j, ok := at[s]; ok {
-			r.cells[j].attempt = &a.LastAttempt
-		} else {
-			r.cells = append(r.cells, gridCell{environment: a.environment, inc: s.inc, attempt: &a.LastAttempt})
+		r.cells = slices.Grow(r.cells, n)
+		for i := range cells[:n] {
+			r.cells = append(r.cells, cells[i].gridCell)
 		}
+		cells = cells[n:]
 	}
 	for id, r := range g.rows {
 		r.assemble(e, id, g.took)
@@ -85,7 +105,7 @@ func (g *grid) order() {
 }
 
 // with gives the grid after newer cells and attempts, and other edges.
-func (g *grid) with(was, now *edges, live []*readmodel.Cell, attempts []attempt) *grid {
+func (g *grid) with(was, now *edges, live []*success, attempts []attempt) *grid {
 	if was == now && len(live) == 0 && len(attempts) == 0 {
 		return g
 	}
@@ -103,13 +123,13 @@ func (g *grid) with(was, now *edges, live []*readmodel.Cell, attempts []attempt)
 		return r
 	}
 	for _, c := range live {
-		if cell := touch(c.Record.ProductID).cell(c.Record.EnvironmentID, inc(&c.Record)); cell.live == nil || markOf(c).after(markOf(cell.live)) {
-			cell.live = c
+		if cell := touch(event.ProductID(c.product)).cell(&c.spot); cell.live == nil || markOf(&c.Success).after(markOf(cell.live)) {
+			cell.live = &c.Success
 		}
 	}
 	for i := range attempts {
 		a := &attempts[i]
-		if cell := touch(a.product).cell(a.environment, a.spot().inc); cell.attempt == nil || markOfAttempt(&a.LastAttempt).after(markOfAttempt(cell.attempt)) {
+		if cell := touch(event.ProductID(a.product)).cell(&a.spot); cell.attempt == nil || markOfAttempt(&a.LastAttempt).after(markOfAttempt(cell.attempt)) {
 			cell.attempt = &a.LastAttempt
 		}
 	}
@@ -153,11 +173,12 @@ func sameProduct(a, b *readmodel.ProductRow) bool {
 	return a.ID == b.ID && a.Name == b.Name && a.Incarnation == b.Incarnation && a.Position == b.Position && a.CreatedAt.Equal(b.CreatedAt)
 }
 
-func (r *gridRow) cell(environment event.EnvironmentID, inc uint32) *gridCell {
-	i := slices.IndexFunc(r.cells, func(c gridCell) bool { return c.environment == environment && c.inc == inc })
+func (r *gridRow) cell(of *spot) *gridCell {
+	environment := event.EnvironmentID(of.environment)
+	i := slices.IndexFunc(r.cells, func(c gridCell) bool { return c.environment == environment && c.inc == of.inc })
 	if i < 0 {
 		i = len(r.cells)
-		r.cells = append(r.cells, gridCell{environment: environment, inc: inc})
+		r.cells = append(r.cells, gridCell{environment: environment, inc: of.inc})
 	}
 	return &r.cells[i]
 }
@@ -170,12 +191,14 @@ func (r *gridRow) assemble(e *edges, id event.ProductID, took func(int)) {
 	r.bytes = int(unsafe.Sizeof(*r)) + perEntry + 16 + len(product.Name) + len(r.cells)*int(unsafe.Sizeof(gridCell{}))
 	if r.lives {
 		r.item.Product = product
-		r.item.Memo = readmodel.NewMemo(took)
+		if took != nil {
+			r.item.Memo = readmodel.NewMemo(took)
+		}
 		type shown struct {
 			column int
 			cell   readmodel.MatrixCell
 		}
-		var row []shown
+		row := make([]shown, 0, len(r.cells))
 		for i := range r.cells {
 			c := &r.cells[i]
 			column, ok := e.columnAt[c.environment]
@@ -186,15 +209,7 @@ func (r *gridRow) assemble(e *edges, id event.ProductID, took func(int)) {
 			if c.inc != uint32(product.Incarnation)<<16|uint32(environment.Incarnation) {
 				continue
 			}
-			cell := readmodel.MatrixCell{Environment: c.environment}
-			if c.live != nil {
-				if rec := &c.live.Record; rec.ProductName != product.Name || rec.EnvironmentName != environment.Name {
-					named := *c.live // the old one is that of answers given before
-					named.Record.ProductName, named.Record.EnvironmentName = product.Name, environment.Name
-					c.live = &named
-				}
-				cell.Live = c.live
-			}
+			cell := readmodel.MatrixCell{Environment: c.environment, Live: c.live}
 			if c.attempt != nil && shows(c.attempt, cell.Live) {
 				cell.LastAttempt = c.attempt
 			}
@@ -212,10 +227,7 @@ func (r *gridRow) assemble(e *edges, id event.ProductID, took func(int)) {
 	}
 	for i := range r.cells {
 		if c := r.cells[i].live; c != nil {
-			r.bytes += int(unsafe.Sizeof(*c)) + len(c.Position.Stream) + len(c.Record.Version)
-			for _, a := range c.Record.Attributes {
-				r.bytes += len(a)
-			}
+			r.bytes += int(unsafe.Sizeof(success{})) + len(c.Position.Stream) + len(c.Version) + len(c.SHA) + len(c.BuildNumber) + len(c.URL) + len(c.By)
 		}
 		if a := r.cells[i].attempt; a != nil {
 			r.bytes += int(unsafe.Sizeof(attempt{})) + len(a.Version) + len(a.Position.Stream)
@@ -228,28 +240,13 @@ func drifts(cells []readmodel.MatrixCell) bool {
 	version := ""
 	for i := range cells {
 		if live := cells[i].Live; live != nil {
-			if version != "" && version != live.Record.Version {
+			if version != "" && version != live.Version {
 				return true
 			}
-			version = live.Record.Version
+			version = live.Version
 		}
 	}
 	return false
-}
-
-// kept gives what is kept of a cell; nothing where it is not.
-func (s *state) kept(c spot) gridCell {
-	if s == nil || s.grid == nil {
-		return gridCell{}
-	}
-	if r := s.grid.rows[event.ProductID(c.product)]; r != nil {
-		for i := range r.cells {
-			if cell := &r.cells[i]; uuid.UUID(cell.environment) == c.environment && cell.inc == c.inc {
-				return *cell
-			}
-		}
-	}
-	return gridCell{}
 }
 
 func (g *grid) size() int {

@@ -388,7 +388,7 @@ func (q question) renew(ctx context.Context, account string, w *warm, s *state, 
 		next.meanings = missing.meanings
 	}
 	if want == matrixParts && next.grid == nil {
-		next.grid = newGrid(next.edges, missing.live, missing.attempts, func(bytes int) { q.Model.hot.grew(w, bytes) })
+		next.grid = newGrid(next.edges, paired(missing.live, missing.attempts), func(bytes int) { q.Model.hot.grew(w, bytes) })
 	}
 	return next, nil
 }
@@ -408,7 +408,7 @@ func (s *state) goesOn(progress []readmodel.Progress) bool {
 type missing struct {
 	edges    *edges
 	meanings map[meaningOf]meant
-	live     []*readmodel.Cell
+	live     []*success
 	attempts []attempt
 }
 
@@ -435,7 +435,7 @@ func (q question) missing(ctx context.Context, account string, w *warm, s *state
 	}
 	if want == matrixParts {
 		n, err := q.countCells(ctx, account)
-		if err != nil || n*int(unsafe.Sizeof(readmodel.Cell{})) > q.Model.hot.limit/hotShare {
+		if err != nil || n*int(unsafe.Sizeof(success{})) > q.Model.hot.limit/hotShare {
 			return tooLarge(want, err)
 		}
 	}
@@ -457,16 +457,13 @@ func (q question) missing(ctx context.Context, account string, w *warm, s *state
 	}
 	if want == matrixParts {
 		group.Go(func() (err error) {
-			out.live, err = list(all, q, "read the cells of an account", "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}",
-				params{"account": account}, func(s scanner) (*readmodel.Cell, error) {
-					c, err := scanCell(s, account)
-					return &c, err // each on its own, so that one which is displaced is freed
-				})
+			out.live, err = q.successes(all, "read the cells of an account", "SELECT "+shownSelection+" FROM current_vN FINAL WHERE account = {account:String}",
+				account, params{"account": account})
 			return err
 		})
 		group.Go(func() (err error) {
-			out.attempts, err = list(all, q, "read the attempts of an account", "SELECT "+shownSelection+" FROM attempts_vN FINAL WHERE account = {account:String}",
-				params{"account": account}, scanAttempt)
+			out.attempts, err = q.attempts(all, "read the attempts of an account", "SELECT "+shownSelection+" FROM attempts_vN FINAL WHERE account = {account:String}",
+				params{"account": account})
 			return err
 		})
 	}
@@ -520,7 +517,7 @@ type news struct {
 	products     []readmodel.ProductRow
 	environments []readmodel.EnvironmentRow
 	meanings     map[meaningOf]meant
-	live         []*readmodel.Cell
+	live         []*success
 	attempts     []attempt
 }
 
@@ -586,15 +583,11 @@ func (q question) news(ctx context.Context, account string, s *state, progress [
 	}
 	if ofCells && s.grid != nil {
 		group.Go(func() (err error) {
-			out.live, err = list(all, q, "read newer cells", "SELECT "+cellSelection+" FROM current_vN WHERE account = {account:String}"+where, b,
-				func(s scanner) (*readmodel.Cell, error) {
-					c, err := scanCell(s, account)
-					return &c, err
-				})
+			out.live, err = q.successes(all, "read newer cells", "SELECT "+shownSelection+" FROM current_vN WHERE account = {account:String}"+where, account, b)
 			return err
 		})
 		group.Go(func() (err error) {
-			out.attempts, err = list(all, q, "read newer attempts", "SELECT "+shownSelection+" FROM attempts_vN WHERE account = {account:String}"+where, b, scanAttempt)
+			out.attempts, err = q.attempts(all, "read newer attempts", "SELECT "+shownSelection+" FROM attempts_vN WHERE account = {account:String}"+where, b)
 			return err
 		})
 	}

@@ -393,7 +393,7 @@ func asked(t *testing.T, m *chmodel.Model, account string) (statements int64, ma
 		t.Fatal(err)
 	}
 	for i := range matrix.Items {
-		if got := matrix.Items[i].Cells[0].Live.Record.Account; got != account {
+		if got := matrix.Items[i].Product.Account; got != account {
 			t.Fatalf("%s is shown what is of %s", account, got)
 		}
 	}
@@ -425,7 +425,7 @@ func TestNothingIsAskedWhereNothingWasStored(t *testing.T) {
 	}
 	store("account0")
 	n, got := asked(t, m, "account0")
-	if version := got.Items[7].Cells[0].Live.Record.Version; n != 3 || version != "2" {
+	if version := got.Items[7].Cells[0].Live.Version; n != 3 || version != "2" {
 		t.Errorf("%d statements after an event, and version %s is live", n, version)
 	}
 	if n, _ := asked(t, m, "account0"); n != 0 {

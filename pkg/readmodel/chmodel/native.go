@@ -152,6 +152,8 @@ func (p params) native(sql string) ([]proto.Parameter, error) {
 			text = strconv.FormatInt(int64(v), 10)
 		case int64:
 			text = strconv.FormatInt(v, 10)
+		case uint64:
+			text = strconv.FormatUint(v, 10)
 		case bool:
 			text = strconv.FormatBool(v)
 		case []uuid.UUID:

@@ -1,11 +1,12 @@
 package chmodel
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -55,20 +56,8 @@ var noMark = mark{at: math.MinInt64}
 
 func (m mark) after(o mark) bool { return m.at > o.at || m.at == o.at && m.pos > o.pos }
 
-func spotOf(c *readmodel.Cell) spot {
-	return spot{uuid.UUID(c.Record.ProductID), uuid.UUID(c.Record.EnvironmentID), inc(&c.Record)}
-}
-
-func (c spot) identity() identity {
-	return identity{event.ProductID(c.product), event.EnvironmentID(c.environment), uint16(c.inc >> 16), uint16(c.inc)}
-}
-
-func (a *attempt) spot() spot {
-	return spot{uuid.UUID(a.product), uuid.UUID(a.environment), uint32(a.productIncarnation)<<16 | uint32(a.environmentIncarnation)}
-}
-
-func markOf(c *readmodel.Cell) mark {
-	return mark{c.EffectiveAt.UnixMilli(), uint64(c.Position.Offset)}
+func markOf(s *readmodel.Success) mark {
+	return mark{s.At.UnixMilli(), uint64(s.Position.Offset)}
 }
 
 func markOfAttempt(a *readmodel.LastAttempt) mark {
@@ -80,10 +69,143 @@ const (
 	succeeded
 )
 
-// standing is what is known of a cell: its newest attempt and its newest success.
+// pastCell is what was found of a cell.
+type pastCell struct {
+	spot
+	newest [2]mark // of all moments
+	found  [2]finding
+	kept   *gridCell // where one of them is not read, but in memory
+}
+
+// finding is the newest attempt or success of a cell, as far as a moment.
+type finding struct {
+	mark
+	id         ulid.ULID
+	begin, end int  // of its text
+	kept       bool // it was not read: it is that of pastCell.kept
+}
+
+// lookBack finds what was newest in cells at a moment. It is used by one at a time.
+type lookBack struct {
+	question
+	where  string // of cells, beside their account
+	params params
+	ms     int64
+	text   string // the column to read beside time and place
+	tried  bool   // attempts are wanted, too
+
+	at    map[spot]int // in cells
+	cells []pastCell
+
+	reading *reading
+}
+
+// reading is what a lookBack reads into.
+type reading struct {
+	columns *cellColumns
+	texts   []byte // those that were newest when they were read
+}
+
+// spareReadings are those that nobody uses now.
+var spareReadings = sync.Pool{New: func() any { return &reading{columns: newCellColumns(newestCells)} }}
+
+// lookCells is for how many cells room is made at once: those of 1,000 products in 10 environments.
+const lookCells = 10_000
+
+// lookingBack begins to look for at most so many cells. The caller must end it.
+func (q question) lookingBack(where string, b params, ms int64, text string, tried bool, cells int) *lookBack {
+	cells = min(cells, lookCells)
+	return &lookBack{
+		question: q, where: where, params: maps.Clone(b), ms: ms, text: text, tried: tried,
+		at: make(map[spot]int, cells), cells: make([]pastCell, 0, cells),
+		reading: spareReadings.Get().(*reading), //nolint:forcetypeassert // nothing else is put there
+	}
+}
+
+// end frees what l reads into.
+func (l *lookBack) end() {
+	l.reading.texts = l.reading.texts[:0]
+	spareReadings.Put(l.reading)
+}
+
+// cell gives the place of a cell.
+func (l *lookBack) cell(of spot) int {
+	i, ok := l.at[of]
+	if !ok {
+		i = len(l.cells)
+		l.at[of], l.cells = i, append(l.cells, pastCell{spot: of, newest: [2]mark{noMark, noMark}, found: [2]finding{{mark: noMark}, {mark: noMark}}})
+	}
+	return i
+}
+
+func (l *lookBack) textOf(c *pastCell, kind int) string {
+	return string(l.reading.texts[c.found[kind].begin:c.found[kind].end])
+}
+
+func kindOf(success bool) int {
+	if success {
+		return succeeded
+	}
+	return attempted
+}
+
+// read takes what statements find, each of which says which kind its rows are, and of
+// a cell the newest. Rows of a cell mostly come together, and in order.
+func (l *lookBack) read(ctx context.Context, doing string, statements ...string) error {
+	columns, kept := l.reading.columns, &l.reading.texts
+	texts := &columns.display
+	if l.text == versionColumn {
+		texts = &columns.version
+	}
+	return l.question.read(ctx, doing, strings.Join(statements, "\nUNION ALL "), l.params, columns.results(l.selection()+", succeeded"), func() {
+		n, was := columns.rows(), -1
+		for i := range n {
+			of, m := columns.spot(i), columns.mark(i)
+			if i+1 < n && columns.spot(i+1) == of && columns.succeeded[i+1] == columns.succeeded[i] && columns.mark(i+1).after(m) {
+				continue
+			}
+			if was < 0 || l.cells[was].spot != of {
+				was = l.cell(of)
+			}
+			if found := &l.cells[was].found[kindOf(columns.succeeded[i])]; m.after(found.mark) {
+				begin, text := len(*kept), texts.Pos[i]
+				*kept = append(*kept, texts.Buf[text.Start:text.End]...)
+				*found = finding{m, columns.id[i], begin, len(*kept), false}
+			}
+		}
+	})
+}
+
+const versionColumn = "version"
+
+func (l *lookBack) selection() string {
+	return "product_id, environment_id, inc, at_ms, pos, id, " + l.text
+}
+
+// from selects rows of a table and of a kind, which is a column or a value.
+func (l *lookBack) from(table, kind string) string {
+	return "SELECT " + l.selection() + ", " + kind + " AS succeeded FROM " + table + " WHERE account = {account:String}" + l.where
+}
+
+// lately looks into the moment's own period and the one before.
+func (l *lookBack) lately(ctx context.Context) error {
+	own := periodOf(l.ms)
+	l.params["own"], l.params["before"], l.params["at"] = own, own-1, l.ms
+	const every, before = " AND period = {own:Int32} AND at_ms <= {at:Int64}", " AND period = {before:Int32}"
+	statements := []string{l.from("cells_vN", "true") + every}
+	if l.tried {
+		statements = append(statements, l.from("past_attempts_vN", "false")+every, l.from("cell_periods_vN", "succeeded")+before+" AND succeeded IN (true, false)")
+	} else {
+		statements = append(statements, l.from("cell_periods_vN", "succeeded")+before+" AND succeeded = true")
+	}
+	return l.read(ctx, "find what was lately", statements...)
+}
+
+// standing is the newest attempt and the newest success of a cell, whenever they were.
 type standing struct {
 	spot
 	newest [2]mark
+	kept   *gridCell // where that is in memory
 }
 
 // standings gives what is known of the cells that where chooses: those of the
@@ -93,6 +215,13 @@ func (q question) standings(ctx context.Context, where string, b params) ([]stan
 	if q.state.grid != nil {
 		products, _ := b["products"].([]uuid.UUID)
 		environments, narrowed := b["environments"].([]uuid.UUID)
+		cells := 0
+		for _, product := range products {
+			if row := q.state.grid.rows[event.ProductID(product)]; row != nil {
+				cells += len(row.cells)
+			}
+		}
+		out = make([]standing, 0, cells)
 		for _, product := range products {
 			row := q.state.grid.rows[event.ProductID(product)]
 			if row == nil {
@@ -103,7 +232,7 @@ func (q question) standings(ctx context.Context, where string, b params) ([]stan
 				if narrowed && !slices.Contains(environments, uuid.UUID(c.environment)) {
 					continue
 				}
-				s := standing{spot{product, uuid.UUID(c.environment), c.inc}, [2]mark{noMark, noMark}}
+				s := standing{spot{product, uuid.UUID(c.environment), c.inc}, [2]mark{noMark, noMark}, c}
 				if c.live != nil {
 					s.newest[succeeded] = markOf(c.live)
 				}
@@ -116,51 +245,17 @@ func (q question) standings(ctx context.Context, where string, b params) ([]stan
 		return out, nil
 	}
 	const marks = "product_id, environment_id, inc, at_ms, pos"
-	at := map[spot]int{}
 	columns := newCellColumns(newestCells)
 	err := q.read(ctx, "find the cells", "SELECT "+marks+", true AS succeeded FROM current_vN WHERE account = {account:String}"+where+`
 		UNION ALL
 		SELECT `+marks+", false AS succeeded FROM attempts_vN WHERE account = {account:String}"+where, b, columns.results(marks+", succeeded"), func() {
-		for n := range columns.rows() {
-			c, kind := columns.spot(n), attempted
-			if columns.succeeded[n] {
-				kind = succeeded
-			}
-			i, ok := at[c]
-			if !ok {
-				i = len(out)
-				at[c], out = i, append(out, standing{c, [2]mark{noMark, noMark}})
-			}
-			if m := columns.mark(n); m.after(out[i].newest[kind]) {
-				out[i].newest[kind] = m
-			}
+		for i := range columns.rows() {
+			s := standing{spot: columns.spot(i), newest: [2]mark{noMark, noMark}}
+			s.newest[kindOf(columns.succeeded[i])] = columns.mark(i)
+			out = append(out, s)
 		}
 	})
 	return out, err
-}
-
-// looker looks for the newest row of one kind in each cell, as far as a moment.
-type looker interface {
-	found(c spot) mark
-	// lately looks into the moment's own period and the one before.
-	lately(ctx context.Context) error
-	// newest looks among the newest rows of some cells.
-	newest(ctx context.Context, of []spot) error
-	// keep takes the newest row of a cell that is kept in memory.
-	keep(c spot, kept gridCell)
-	// earlier takes row i of those that a look into other periods has brought.
-	earlier(columns *cellColumns, i int)
-}
-
-// lookBack is what is asked of a moment, in milliseconds.
-type lookBack struct {
-	question
-	selection string
-	where     string // of cells, beside their account
-	params    params
-	ms        int64
-	live      looker
-	more      looker // for attempts; nil: they are not wanted
 }
 
 // periods are what one look searches, both of them included.
@@ -185,38 +280,60 @@ func earlier(own int32, open, cells int) []periods {
 	return []periods{{second, own - 2}, {third, second - 1}, {math.MinInt32, third - 1}}
 }
 
+// open tells whether a cell's newest attempt or success is still to be found. An
+// attempt before what was live tells nothing: it is not looked for before begin where
+// something was live since.
+func (l *lookBack) open(c *pastCell, kind int, begin int64) bool {
+	if c.newest[kind] == noMark || c.found[kind].mark != noMark {
+		return false
+	}
+	live := c.found[succeeded].mark
+	return kind == succeeded || l.tried && live.at < begin && c.newest[kind].after(live)
+}
+
 // rest finds what was not found lately of cells of which it is known how they stand.
-func (l *lookBack) rest(ctx context.Context, cells []standing) error {
+func (l *lookBack) rest(ctx context.Context, known []standing) error {
 	own := periodOf(l.ms)
 	begin := periodBegin(own - 1)
-	var open, unchanged [2][]spot
-	for i := range cells {
-		c := &cells[i]
-		live := l.live.found(c.spot)
-		if m := c.newest[succeeded]; m != noMark && live == noMark {
-			open[succeeded] = append(open[succeeded], c.spot)
-			if m.at <= l.ms {
-				unchanged[succeeded] = append(unchanged[succeeded], c.spot)
+	touched := make([]int, 0, len(known)) // cells, some twice
+	for i := range known {
+		s := &known[i]
+		at := l.cell(s.spot)
+		c := &l.cells[at]
+		for kind, m := range s.newest {
+			if m.after(c.newest[kind]) {
+				c.newest[kind] = m
 			}
 		}
-		if m := c.newest[attempted]; l.more != nil && m.after(live) && live.at < begin && l.more.found(c.spot) == noMark {
-			open[attempted] = append(open[attempted], c.spot)
-			if m.at <= l.ms {
-				unchanged[attempted] = append(unchanged[attempted], c.spot)
+		c.kept = s.kept
+		touched = append(touched, at)
+	}
+	slices.Sort(touched)
+	touched = slices.Compact(touched)
+	var open, unchanged [2][]int // in cells
+	for _, at := range touched {
+		c := &l.cells[at]
+		var is [2]bool
+		for kind := range is {
+			is[kind] = l.open(c, kind, begin)
+		}
+		for kind := range is {
+			switch {
+			case !is[kind]:
+			case c.newest[kind].at > l.ms:
+				open[kind] = append(open[kind], at)
+			case c.kept != nil:
+				c.found[kind] = finding{mark: c.newest[kind], kept: true}
+			default:
+				open[kind], unchanged[kind] = append(open[kind], at), append(unchanged[kind], at)
 			}
 		}
 	}
-	if l.state.grid != nil {
-		for kind, cells := range unchanged {
-			for _, c := range cells {
-				l.of(kind).keep(c, l.state.kept(c))
-			}
-		}
-	} else if err := l.both(ctx, unchanged, func(ctx context.Context, by looker, of []spot) error { return by.newest(ctx, of) }); err != nil {
+	if err := l.unchanged(ctx, unchanged); err != nil {
 		return err
 	}
 	open = l.still(open, begin)
-	for _, p := range earlier(own, len(open[succeeded]), len(cells)) {
+	for _, p := range earlier(own, len(open[succeeded]), len(touched)) {
 		if len(open[attempted])+len(open[succeeded]) == 0 {
 			break
 		}
@@ -228,72 +345,45 @@ func (l *lookBack) rest(ctx context.Context, cells []standing) error {
 	return nil
 }
 
+// unchanged reads the newest of cells that were it at the moment already. It may have
+// become a newer one since: then it is found among the periods.
+func (l *lookBack) unchanged(ctx context.Context, cells [2][]int) error {
+	var statements []string
+	for kind, table := range [2]string{attempted: "attempts_vN", succeeded: "current_vN"} {
+		if of := cells[kind]; len(of) > 0 {
+			statements = append(statements, l.from(table, strconv.FormatBool(kind == succeeded))+" AND at_ms <= {at:Int64}"+l.only(of, "unchanged"+strconv.Itoa(kind)))
+		}
+	}
+	if len(statements) == 0 {
+		return nil
+	}
+	l.params["at"] = l.ms
+	return l.read(ctx, "find what has not changed", statements...)
+}
+
 // earlier looks into other periods for cells, of both kinds at once: one that has no
 // success lately mostly has no attempt either.
-func (l *lookBack) earlier(ctx context.Context, p periods, open [2][]spot) error {
-	b := maps.Clone(l.params)
-	b["first"], b["last"] = p.first, p.last
-	kinds, selection, of := "= true", l.selection, open[succeeded]
+func (l *lookBack) earlier(ctx context.Context, p periods, open [2][]int) error {
+	l.params["first"], l.params["last"] = p.first, p.last
+	kinds, of := "= true", open[succeeded]
 	switch {
 	case len(of) == 0:
 		kinds, of = "= false", open[attempted]
 	case len(open[attempted]) > 0:
-		kinds, of = "IN (true, false)", union(of, open[attempted])
+		kinds, of = "IN (true, false)", slices.Concat(of, open[attempted])
+		slices.Sort(of)
+		of = slices.Compact(of)
 	}
-	selection += ", succeeded"
-	columns := spareColumns.Get().(*cellColumns) //nolint:forcetypeassert // nothing else is put there
-	defer spareColumns.Put(columns)
-	return l.read(ctx, "find what was before", "SELECT "+selection+" FROM cell_periods_vN WHERE account = {account:String}"+l.where+`
-		AND period BETWEEN {first:Int32} AND {last:Int32} AND succeeded `+kinds+only(of, b), b, columns.results(selection), func() {
-		for i := range columns.rows() {
-			if columns.succeeded[i] {
-				l.live.earlier(columns, i)
-			} else {
-				l.more.earlier(columns, i)
-			}
-		}
-	})
+	return l.read(ctx, "find what was before", l.from("cell_periods_vN", "succeeded")+
+		" AND period BETWEEN {first:Int32} AND {last:Int32} AND succeeded "+kinds+l.only(of, "open"))
 }
 
-// union gives the cells that are in either list, each once.
-func union(a, b []spot) []spot {
-	in := make(map[spot]bool, len(a))
-	for _, c := range a {
-		in[c] = true
+// still leaves those open of which more may stand before begin.
+func (l *lookBack) still(open [2][]int, begin int64) [2][]int {
+	for kind := range open {
+		open[kind] = slices.DeleteFunc(open[kind], func(at int) bool { return !l.open(&l.cells[at], kind, begin) })
 	}
-	out := slices.Clip(a)
-	for _, c := range b {
-		if !in[c] {
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
-// still leaves those open of which more may stand before begin. An attempt before
-// what is live tells nothing.
-func (l *lookBack) still(open [2][]spot, begin int64) [2][]spot {
-	open[succeeded] = slices.DeleteFunc(open[succeeded], func(c spot) bool { return l.live.found(c) != noMark })
-	open[attempted] = slices.DeleteFunc(open[attempted], func(c spot) bool { return l.more.found(c) != noMark || l.live.found(c).at >= begin })
 	return open
-}
-
-func (l *lookBack) of(kind int) looker {
-	if kind == succeeded {
-		return l.live
-	}
-	return l.more
-}
-
-// both lets both look for cells, where there are any.
-func (l *lookBack) both(ctx context.Context, cells [2][]spot, look func(context.Context, looker, []spot) error) error {
-	var looks []func(context.Context) error
-	for kind, of := range cells {
-		if len(of) > 0 {
-			looks = append(looks, func(ctx context.Context) error { return look(ctx, l.of(kind), of) })
-		}
-	}
-	return together(ctx, looks...)
 }
 
 // together does several things at once.
@@ -305,169 +395,82 @@ func together(ctx context.Context, each ...func(context.Context) error) error {
 	return group.Wait()
 }
 
-// lookup is a looker for rows of a type.
-type lookup[R any] struct {
-	question
-	kind      int
-	selection string
-	where     string // of cells, beside their account
-	params    params
-	ms        int64
-	fill      func(columns *cellColumns, i int, out *R) error
-	copy      func(c spot, kept gridCell, out *R)
-
-	at    map[spot]int // in rows
-	bad   error        // of a row that is not as it is written
-	marks []mark
-	rows  []R
-}
-
-// found implements looker.
-func (l *lookup[R]) found(c spot) mark {
-	if i, ok := l.at[c]; ok {
-		return l.marks[i]
-	}
-	return noMark
-}
-
-// row gives the place for the row of a cell, nil where there is a newer one.
-func (l *lookup[R]) row(c spot, m mark) *R {
-	i, ok := l.at[c]
-	switch {
-	case !ok:
-		var none R
-		i = len(l.rows)
-		l.at[c], l.marks, l.rows = i, append(l.marks, m), append(l.rows, none)
-	case !m.after(l.marks[i]):
-		return nil
-	}
-	l.marks[i] = m
-	return &l.rows[i]
-}
-
-// spareColumns are those to read into that nobody uses now.
-var spareColumns = sync.Pool{New: func() any { return newCellColumns(newestCells) }}
-
-func (l *lookup[R]) look(ctx context.Context, doing, sql string) error {
-	columns := spareColumns.Get().(*cellColumns) //nolint:forcetypeassert // nothing else is put there
-	defer spareColumns.Put(columns)
-	return l.read(ctx, doing, sql, l.params, columns.results(l.selection), func() {
-		n := columns.rows()
-		for i := range n {
-			c, m := columns.spot(i), columns.mark(i)
-			if i+1 < n && columns.spot(i+1) == c && columns.mark(i+1).after(m) { // those of a cell mostly come in order
-				continue
-			}
-			l.take(columns, i, c, m)
-		}
-	})
-}
-
-// take takes row i, of a cell, unless a newer one is there.
-func (l *lookup[R]) take(columns *cellColumns, i int, c spot, m mark) {
-	if row := l.row(c, m); row != nil {
-		if err := l.fill(columns, i, row); err != nil {
-			l.bad = err
-		}
-	}
-}
-
-func (l *lookup[R]) from(table string) string {
-	return "SELECT " + l.selection + " FROM " + table + " WHERE account = {account:String}" + l.where
-}
-
-// lately implements looker.
-func (l *lookup[R]) lately(ctx context.Context) error {
-	own := periodOf(l.ms)
-	l.params["own"], l.params["before"], l.params["at"], l.params["succeeded"] = own, own-1, l.ms, l.kind == succeeded
-	every := [2]string{attempted: "past_attempts_vN", succeeded: "cells_vN"}[l.kind]
-	return l.look(ctx, "find what was lately", l.from(every)+` AND period = {own:Int32} AND at_ms <= {at:Int64}
-		UNION ALL `+l.from("cell_periods_vN")+" AND period = {before:Int32} AND succeeded = {succeeded:Bool}")
-}
-
-// newest implements looker. The newest may have become a newer one since: then it
-// is found among the periods.
-func (l *lookup[R]) newest(ctx context.Context, of []spot) error {
-	l.params["at"] = l.ms
-	table := [2]string{attempted: "attempts_vN", succeeded: "current_vN"}[l.kind]
-	return l.look(ctx, "find what has not changed", l.from(table)+" AND at_ms <= {at:Int64}"+only(of, l.params))
-}
-
-// keep implements looker.
-func (l *lookup[R]) keep(c spot, kept gridCell) {
-	var m mark
-	switch {
-	case l.kind == succeeded && kept.live != nil:
-		m = markOf(kept.live)
-	case l.kind == attempted && kept.attempt != nil:
-		m = markOfAttempt(kept.attempt)
-	default:
-		return
-	}
-	if row := l.row(c, m); row != nil {
-		l.copy(c, kept, row)
-	}
-}
-
-// earlier implements looker.
-func (l *lookup[R]) earlier(columns *cellColumns, i int) {
-	l.take(columns, i, columns.spot(i), columns.mark(i))
-}
-
 // fewCells is how many are named one by one.
 const fewCells = 1000
 
-// only narrows a statement to cells.
-func only(cells []spot, b params) string {
+// only narrows a statement to cells, by a parameter.
+func (l *lookBack) only(cells []int, name string) string {
 	if len(cells) > fewCells {
 		products := map[event.ProductID]bool{}
-		for _, c := range cells {
-			products[event.ProductID(c.product)] = true
+		for _, at := range cells {
+			products[event.ProductID(l.cells[at].product)] = true
 		}
-		b["open"] = uuids(products)
-		return " AND product_id IN {open:Array(UUID)}"
+		l.params[name] = uuids(products)
+		return " AND product_id IN {" + name + ":Array(UUID)}"
 	}
 	list := []byte{'['}
-	for i, c := range cells {
+	for i, at := range cells {
 		if i > 0 {
 			list = append(list, ',')
 		}
-		list = append(append(list, "('"...), c.product.String()...)
-		list = append(append(list, "','"...), c.environment.String()...)
+		list = append(append(list, "('"...), l.cells[at].product.String()...)
+		list = append(append(list, "','"...), l.cells[at].environment.String()...)
 		list = append(list, "')"...)
 	}
-	b["open"] = string(append(list, ']')) // the drivers know no tuples
-	return " AND (product_id, environment_id) IN {open:Array(Tuple(UUID, UUID))}"
+	l.params[name] = string(append(list, ']')) // the drivers know no tuples
+	return " AND (product_id, environment_id) IN {" + name + ":Array(Tuple(UUID, UUID))}"
 }
 
-// pastCells gives what was live, and the last attempts, at a moment in milliseconds,
-// of at most so many cells.
-func (q question) pastCells(ctx context.Context, account, where string, b params, ms int64, cells int) ([]readmodel.Cell, []attempt, error) {
-	cells = min(cells, 2*usualCells)
-	live := &lookup[readmodel.Cell]{
-		question: q, kind: succeeded, selection: shownSelection, where: where, params: maps.Clone(b), ms: ms,
-		fill: func(columns *cellColumns, i int, out *readmodel.Cell) error { return columns.shown(i, account, out) },
-		copy: func(_ spot, kept gridCell, out *readmodel.Cell) { *out = kept.live.Shown() },
-		at:   make(map[spot]int, cells), rows: make([]readmodel.Cell, 0, cells), // a row is large: growing would copy it
-	}
-	tried := &lookup[attempt]{
-		question: q, kind: attempted, selection: shownSelection, where: where, params: maps.Clone(b), ms: ms,
-		fill: (*cellColumns).attempt,
-		copy: func(c spot, kept gridCell, out *attempt) { *out = attempt{c.identity(), *kept.attempt} },
-		at:   make(map[spot]int, cells), rows: make([]attempt, 0, cells),
-	}
+// pastCells gives what was live, and the last attempts that are news beside it, at a
+// moment in milliseconds, of at most so many cells.
+func (q question) pastCells(ctx context.Context, account, where string, b params, ms int64, cells int) ([]placedCell, error) {
+	l := q.lookingBack(where, b, ms, shownColumn, true, cells)
+	defer l.end()
 	var known []standing
-	err := together(ctx, live.lately, tried.lately, func(ctx context.Context) (err error) {
+	err := together(ctx, l.lately, func(ctx context.Context) (err error) {
 		known, err = q.standings(ctx, where, b)
 		return err
 	})
 	if err == nil {
-		err = (&lookBack{q, shownSelection, where, b, ms, live, tried}).rest(ctx, known)
+		err = l.rest(ctx, known)
 	}
-	if err == nil {
-		err = cmp.Or(live.bad, tried.bad)
+	if err != nil {
+		return nil, err
 	}
-	return live.rows, tried.rows, err
+	var named namedVersions
+	out := make([]placedCell, 0, len(l.cells))
+	rows := make([]readmodel.Success, 0, len(l.cells))
+	for i := range l.cells {
+		c := &l.cells[i]
+		live, tried := &c.found[succeeded], &c.found[attempted]
+		placed := c.placed(nil, nil)
+		switch {
+		case live.mark == noMark:
+		case live.kept:
+			placed.live = c.kept.live
+		default:
+			rows = append(rows, readmodel.Success{ID: live.id})
+			placed.live = &rows[len(rows)-1]
+			if err := readSuccess(l.textOf(c, succeeded), live.mark, placed.live); err != nil {
+				return nil, err
+			}
+			placed.live.Version, placed.live.VersionID = named.of(account, placed.product, placed.live.Version)
+		}
+		switch {
+		case !tried.after(live.mark):
+		case tried.kept:
+			placed.attempt = c.kept.attempt
+		default:
+			placed.attempt = &readmodel.LastAttempt{ID: tried.id}
+			if err := readAttempt(l.textOf(c, attempted), tried.mark, placed.attempt); err != nil {
+				return nil, err
+			}
+		}
+		if placed.live != nil || placed.attempt != nil {
+			out = append(out, placed)
+		}
+	}
+	return out, nil
 }
 
 // past is the matrix of an account at the moment that was asked about last. Its pages
@@ -498,24 +501,18 @@ func (q question) then(ctx context.Context, account string, f readmodel.MatrixFi
 	}
 	cells := len(edges.rows) * len(edges.columns)
 	if f.Narrowed() || f.DriftOnly || f.Search != "" || f.Product != (event.ProductID{}) || page.Limit*pastShare < len(edges.rows) ||
-		cells*int(unsafe.Sizeof(readmodel.Cell{})) > q.Model.hot.limit/hotShare/2 {
+		cells*int(unsafe.Sizeof(success{})) > q.Model.hot.limit/hotShare/2 {
 		return nil, nil
 	}
 	ids := make([]uuid.UUID, len(edges.rows))
 	for i := range ids {
 		ids[i] = uuid.UUID(edges.rows[i].ID)
 	}
-	live, attempts, err := q.pastCells(ctx, account, "", params{"account": account, "products": ids}, ms, cells)
+	found, err := q.pastCells(ctx, account, "", params{"account": account, "products": ids}, ms, cells)
 	if err != nil {
 		return nil, err
 	}
-	of := make([]*readmodel.Cell, len(live))
-	for i := range live {
-		of[i] = &live[i]
-		rec := &live[i].Record
-		rec.ProductName, rec.EnvironmentName = edges.products[rec.ProductID].Name, edges.environments[rec.EnvironmentID].Name
-	}
-	g := newGrid(edges, of, attempts, past.took)
+	g := newGrid(edges, found, nil) // who asks for a page again is answered from what was written
 	past.keep(ms, g)
 	return &state{edges: edges, grid: g}, nil
 }
@@ -552,44 +549,21 @@ func (p *past) size() int {
 	return p.grid.size()
 }
 
-// occupant is what was live in a cell, as a comparison wants it.
-type occupant struct {
-	id      ulid.ULID
-	version string
-	at      int64
-}
-
 // occupantsAt gives what was live in the cells of some products and environments
 // at two moments, where that is not the same, or of all of them.
 func (q question) occupantsAt(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, all bool) ([]occupants, error) {
 	const where = " AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}"
 	b := params{"account": account, "products": products, "environments": environments}
-	const selection = "product_id, environment_id, inc, at_ms, pos, id, version"
-	at := func(ms int64) *lookup[occupant] {
-		return &lookup[occupant]{
-			question: q, kind: succeeded, selection: selection, where: where, params: maps.Clone(b), ms: ms,
-			fill: func(columns *cellColumns, i int, out *occupant) error {
-				*out = occupant{columns.id[i], columns.version.Row(i), columns.at[i]}
-				return nil
-			},
-			copy: func(_ spot, kept gridCell, out *occupant) {
-				*out = occupant{kept.live.Record.ID, kept.live.Record.Version, kept.live.EffectiveAt.UnixMilli()}
-			},
-			at: map[spot]int{},
-		}
-	}
-	sides := [2]*lookup[occupant]{at(first)}
-	moments := sides[:1]
-	if sides[1] = sides[0]; second != first {
-		sides[1], moments = at(second), sides[:]
+	looks := []*lookBack{q.lookingBack(where, b, first, versionColumn, false, len(products)*len(environments))}
+	if second != first {
+		looks = append(looks, q.lookingBack(where, b, second, versionColumn, false, len(products)*len(environments)))
 	}
 	var known []standing
 	var lately, rest []func(context.Context) error
-	for _, l := range moments {
+	for _, l := range looks {
+		defer l.end()
 		lately = append(lately, l.lately)
-		rest = append(rest, func(ctx context.Context) error {
-			return (&lookBack{q, selection, where, b, l.ms, l, nil}).rest(ctx, known)
-		})
+		rest = append(rest, func(ctx context.Context) error { return l.rest(ctx, known) })
 	}
 	err := together(ctx, append(lately, func(ctx context.Context) (err error) {
 		known, err = q.standings(ctx, where, b)
@@ -601,18 +575,25 @@ func (q question) occupantsAt(ctx context.Context, account string, products, env
 	if err != nil {
 		return nil, err
 	}
+	sides := [2]*lookBack{looks[0], looks[len(looks)-1]}
 	out := map[spot]*occupants{}
 	for side, l := range sides {
-		for c, i := range l.at {
-			if !all && sides[0].found(c) == sides[1].found(c) {
+		other := sides[1-side]
+		for i := range l.cells {
+			c := &l.cells[i]
+			found := &c.found[succeeded]
+			if found.mark == noMark || !all && other.liveAt(c.spot) == found.mark {
 				continue
 			}
-			o := out[c]
+			o := out[c.spot]
 			if o == nil {
 				o = &occupants{product: c.product, environment: c.environment, inc: c.inc}
-				out[c] = o
+				out[c.spot] = o
 			}
-			o.id[side], o.version[side], o.at[side] = l.rows[i].id, l.rows[i].version, l.rows[i].at
+			o.at[side], o.id[side], o.version[side] = found.at, found.id, l.textOf(c, succeeded)
+			if found.kept {
+				o.id[side], o.version[side] = c.kept.live.ID, c.kept.live.Version
+			}
 		}
 	}
 	rows := make([]occupants, 0, len(out))
@@ -622,4 +603,12 @@ func (q question) occupantsAt(ctx context.Context, account string, products, env
 		}
 	}
 	return rows, nil
+}
+
+// liveAt tells which success of a cell was live.
+func (l *lookBack) liveAt(of spot) mark {
+	if i, ok := l.at[of]; ok {
+		return l.cells[i].found[succeeded].mark
+	}
+	return noMark
 }

@@ -57,7 +57,7 @@ func TestThePastIsFoundHoweverFarBackItLies(t *testing.T) {
 					}
 					live := ""
 					if len(item.Cells) > 0 {
-						live = item.Cells[0].Live.Record.Version
+						live = item.Cells[0].Live.Version
 					}
 					if live != want {
 						t.Errorf("%s at %s by %d: version %q is live, want %q", item.Product.Name, when, limit, live, want)
@@ -104,7 +104,7 @@ func TestThePagesOfAPastMomentAreReadOnce(t *testing.T) {
 		t.Errorf("the second page took %d statements", n)
 	}
 	store("account0", "3")
-	if n, page := ask(after); n == 0 || page.Items[3].Cells[0].Live.Record.Version != "3" {
-		t.Errorf("after an event %d statements, and %+v", n, page.Items[3].Cells[0].Live.Record.Version)
+	if n, page := ask(after); n == 0 || page.Items[3].Cells[0].Live.Version != "3" {
+		t.Errorf("after an event %d statements, and %+v", n, page.Items[3].Cells[0].Live.Version)
 	}
 }

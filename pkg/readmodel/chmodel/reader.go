@@ -1044,11 +1044,11 @@ func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFi
 		}
 		out.More = fit < len(products)
 		products = products[:fit]
-		cells, attempts, err := q.cells(ctx, account, f, environments, products)
+		cells, err := q.cells(ctx, account, f, environments, products)
 		if err != nil {
 			return readmodel.Matrix{}, err
 		}
-		for _, item := range assemble(environments, products, cells, attempts) {
+		for _, item := range assemble(environments, products, cells) {
 			room -= len(item.Cells)
 			if len(item.Cells) > 0 || f.Existed(item.Product.CreatedAt) {
 				out.Items = append(out.Items, item)
@@ -1194,9 +1194,9 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 }
 
 // cells gives what is live, and the last attempts, of products.
-func (q question) cells(ctx context.Context, account string, f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, products []readmodel.ProductRow) (live []readmodel.Cell, attempts []attempt, err error) {
+func (q question) cells(ctx context.Context, account string, f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, products []readmodel.ProductRow) ([]placedCell, error) {
 	if len(products) == 0 || len(columns) == 0 {
-		return nil, nil, nil
+		return nil, nil
 	}
 	ids := make([]uuid.UUID, len(products))
 	for i := range products {
@@ -1208,29 +1208,53 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 	if f.Past() && f.KnownAt.IsZero() {
 		return q.pastCells(ctx, account, where, b, f.At.UnixMilli(), len(products)*len(columns))
 	}
-	if !f.Past() {
-		return q.currentCells(ctx, account, where, b, len(products)*len(columns))
+	succeeded, tried := "SELECT "+shownSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, "SELECT "+shownSelection+" FROM attempts_vN FINAL WHERE account = {account:String}"+where
+	if f.Past() {
+		where += notAfter(f, b)
+		succeeded, tried = newest(shownSelection, "cells_vN", where), newest(shownSelection, "past_attempts_vN", where)
 	}
-	where += notAfter(f, b)
-	current, tried := newest(shownSelection, "cells_vN", where), newest(shownSelection, "past_attempts_vN", where)
-	group, both := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		columns := newCellColumns(newestCells)
-		var bad error
-		err := q.read(both, "read the matrix: cells", current, b, columns.results(shownSelection), func() {
-			first := len(live)
-			live = append(live, make([]readmodel.Cell, columns.rows())...)
-			for i := range columns.rows() {
-				bad = cmp.Or(columns.shown(i, account, &live[first+i]), bad)
-			}
-		})
-		return cmp.Or(err, bad)
-	})
-	group.Go(func() (err error) {
-		attempts, err = list(both, q, "read the matrix: attempts", tried, b, scanAttempt)
+	var live []*success
+	var attempts []attempt
+	err := together(ctx, func(ctx context.Context) (err error) {
+		live, err = q.successes(ctx, "read the matrix: cells", succeeded, account, b)
+		return err
+	}, func(ctx context.Context) (err error) {
+		attempts, err = q.attempts(ctx, "read the matrix: attempts", tried, b)
 		return err
 	})
-	return live, attempts, group.Wait()
+	return paired(live, attempts), err
+}
+
+// successes asks for what the matrix shows of successes, by shownSelection.
+func (q question) successes(ctx context.Context, doing, sql, account string, b params) (out []*success, err error) {
+	var bad error
+	var named namedVersions
+	columns := newCellColumns(newestCells)
+	err = q.read(ctx, doing, sql, b, columns.results(shownSelection), func() {
+		for i := range columns.rows() {
+			c := &success{spot: columns.spot(i)} // on its own, so that one which is displaced is freed
+			c.ID = columns.id[i]
+			bad = cmp.Or(readSuccess(columns.display.Row(i), columns.mark(i), &c.Success), bad)
+			c.Version, c.VersionID = named.of(account, event.ProductID(c.product), c.Version)
+			out = append(out, c)
+		}
+	})
+	return out, cmp.Or(err, bad)
+}
+
+// attempts does so for attempts.
+func (q question) attempts(ctx context.Context, doing, sql string, b params) (out []attempt, err error) {
+	var bad error
+	columns := newCellColumns(newestCells)
+	err = q.read(ctx, doing, sql, b, columns.results(shownSelection), func() {
+		for i := range columns.rows() {
+			a := attempt{spot: columns.spot(i)}
+			a.ID = columns.id[i]
+			bad = cmp.Or(readAttempt(columns.display.Row(i), columns.mark(i), &a.LastAttempt), bad)
+			out = append(out, a)
+		}
+	})
+	return out, cmp.Or(err, bad)
 }
 
 // createdBy narrows products or environments to those that f knows of.
@@ -1268,28 +1292,6 @@ func notAfter(f readmodel.MatrixFilter, b params) string {
 	return where
 }
 
-// usualCells is for how many cells room is made at once: those of a page of 500
-// products in 10 environments.
-const usualCells = 5000
-
-// currentCells gives what is live now, of at most so many cells, and the last attempts.
-func (q question) currentCells(ctx context.Context, account, where string, b params, cells int) (live []readmodel.Cell, attempts []attempt, err error) {
-	live = make([]readmodel.Cell, 0, min(cells, usualCells)) // a row is large: growing would copy it
-	group, both := errgroup.WithContext(ctx)
-	group.Go(func() (err error) {
-		return q.ask(both, "read the matrix: cells", "SELECT "+cellSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, b, func(s scanner) error {
-			cell, err := scanCell(s, account)
-			live = append(live, cell)
-			return err
-		})
-	})
-	group.Go(func() (err error) {
-		attempts, err = list(both, q, "read the matrix: attempts", "SELECT "+shownSelection+" FROM attempts_vN FINAL WHERE account = {account:String}"+where, b, scanAttempt)
-		return err
-	})
-	return live, attempts, group.Wait()
-}
-
 // newest asks a table for the rows that are the newest of their cell. Which rows
 // those are is found out on a few narrow columns, and only they are read whole. Of
 // a row that was stored twice any copy will do.
@@ -1308,7 +1310,7 @@ type place struct {
 
 // assemble puts the rows of the matrix together. Cells of other incarnations
 // than the rows and columns have are left out.
-func assemble(environments []readmodel.EnvironmentRow, products []readmodel.ProductRow, live []readmodel.Cell, attempts []attempt) []readmodel.MatrixItem {
+func assemble(environments []readmodel.EnvironmentRow, products []readmodel.ProductRow, cells []placedCell) []readmodel.MatrixItem {
 	out := make([]readmodel.MatrixItem, 0, len(products))
 	rows := make(map[event.ProductID]*readmodel.ProductRow, len(products))
 	for i := range products {
@@ -1318,54 +1320,45 @@ func assemble(environments []readmodel.EnvironmentRow, products []readmodel.Prod
 	for i := range environments {
 		columns[environments[i].ID] = &environments[i]
 	}
-	liveAt := make(map[place]*readmodel.Cell, len(live))
-	for i := range live {
-		rec := &live[i].Record
-		row, column := rows[rec.ProductID], columns[rec.EnvironmentID]
-		if row != nil && column != nil && row.Incarnation == rec.ProductIncarnation && column.Incarnation == rec.EnvironmentIncarnation {
-			rec.ProductName, rec.EnvironmentName = row.Name, column.Name
-			liveAt[place{rec.ProductID, rec.EnvironmentID}] = &live[i]
-		}
-	}
-	attemptAt := make(map[place]*readmodel.LastAttempt, len(attempts))
-	for i := range attempts {
-		a := &attempts[i]
-		row, column := rows[a.product], columns[a.environment]
-		if row != nil && column != nil && row.Incarnation == a.productIncarnation && column.Incarnation == a.environmentIncarnation {
-			attemptAt[place{a.product, a.environment}] = &a.LastAttempt
+	at := make(map[place]*gridCell, len(cells))
+	for i := range cells {
+		c := &cells[i]
+		row, column := rows[c.product], columns[c.environment]
+		if row != nil && column != nil && uint32(row.Incarnation)<<16|uint32(column.Incarnation) == c.inc {
+			at[place{c.product, c.environment}] = &c.gridCell
 		}
 	}
 	for _, p := range products {
 		item := readmodel.MatrixItem{Product: p}
-		version := ""
 		for _, e := range environments {
-			c := readmodel.MatrixCell{Environment: e.ID, Live: liveAt[place{p.ID, e.ID}]}
-			if a := attemptAt[place{p.ID, e.ID}]; a != nil && shows(a, c.Live) {
-				c.LastAttempt = a
+			cell := at[place{p.ID, e.ID}]
+			if cell == nil {
+				continue
 			}
-			if c.Live != nil {
-				item.Drift = item.Drift || version != "" && version != c.Live.Record.Version
-				version = c.Live.Record.Version
+			c := readmodel.MatrixCell{Environment: e.ID, Live: cell.live}
+			if cell.attempt != nil && shows(cell.attempt, c.Live) {
+				c.LastAttempt = cell.attempt
 			}
 			if c.Live != nil || c.LastAttempt != nil {
 				item.Cells = append(item.Cells, c)
 			}
 		}
+		item.Drift = drifts(item.Cells)
 		out = append(out, item)
 	}
 	return out
 }
 
 // shows tells whether an attempt is news beside what is live.
-func shows(a *readmodel.LastAttempt, live *readmodel.Cell) bool {
+func shows(a *readmodel.LastAttempt, live *readmodel.Success) bool {
 	if live == nil {
 		return true
 	}
-	if a.ID == live.Record.ID {
+	if a.ID == live.ID {
 		return false
 	}
-	if !a.At.Equal(live.EffectiveAt) {
-		return a.At.After(live.EffectiveAt)
+	if !a.At.Equal(live.At) {
+		return a.At.After(live.At)
 	}
 	return a.Position.Offset > live.Position.Offset
 }

@@ -355,7 +355,6 @@ type cellColumns struct {
 	succeeded proto.ColBool
 
 	scratch []byte
-	named   namedVersions
 }
 
 // namedVersions are the versions of the product that was read last. Cells come by
@@ -475,31 +474,6 @@ func (c *cellColumns) rows() int { return len(c.product) }
 func (c *cellColumns) spot(i int) spot { return spot{c.product[i], c.environment[i], c.inc[i]} }
 
 func (c *cellColumns) mark(i int) mark { return mark{c.at[i], c.pos[i]} }
-
-// shown fills in what shownSelection names, and readmodel.Cell.Shown leaves.
-func (c *cellColumns) shown(i int, account string, out *readmodel.Cell) error {
-	rec := &out.Record
-	rec.Kind, rec.Account = event.Deployment, account
-	rec.ProductID, rec.EnvironmentID = event.ProductID(c.product[i]), event.EnvironmentID(c.environment[i])
-	rec.ProductIncarnation, rec.EnvironmentIncarnation = uint16(c.inc[i]>>16), uint16(c.inc[i])
-	rec.ID = c.id[i]
-	out.EffectiveAt = moment(c.at[i])
-	display := openCell(c.display.Row(i))
-	stream, err := display.success(rec)
-	out.Position = event.Position{Stream: stream, Offset: event.Offset(c.pos[i])}
-	rec.Version, rec.VersionID = c.named.of(account, rec.ProductID, rec.Version)
-	return err
-}
-
-// attempt fills in what shownSelection names of an attempt.
-func (c *cellColumns) attempt(i int, out *attempt) error {
-	out.identity = c.spot(i).identity()
-	out.ID, out.At = c.id[i], moment(c.at[i])
-	display := openCell(c.display.Row(i))
-	out.Position.Stream, out.Version, out.Status = display.head()
-	out.Position.Offset = event.Offset(c.pos[i])
-	return display.err()
-}
 
 // period is the length of what the past is cut into. Of a cell that is deployed to
 // every third day a past moment reads about two rows of its own period, of successes
@@ -700,26 +674,33 @@ func scanCell(s scanner, account string) (readmodel.Cell, error) {
 	return c, err
 }
 
-// attempt is what the matrix shows of an attempt, and of which cell.
+// success and attempt are what the matrix shows of one, and of which cell.
+type success struct {
+	spot
+	readmodel.Success
+}
+
 type attempt struct {
-	identity
+	spot
 	readmodel.LastAttempt
 }
 
-func scanAttempt(s scanner) (attempt, error) {
-	var a attempt
-	var inc uint32
-	var at int64
-	var text string
-	err := s.Scan((*uuid.UUID)(&a.product), (*uuid.UUID)(&a.environment), &inc, &at, (*[16]byte)(&a.ID), (*uint64)(&a.Position.Offset), &text)
-	if err == nil {
-		shown := openCell(text)
-		a.Position.Stream, a.Version, a.Status = shown.head()
-		err = shown.err()
-	}
-	a.productIncarnation, a.environmentIncarnation = uint16(inc>>16), uint16(inc)
-	a.At = moment(at)
-	return a, err
+// readSuccess fills in what shown holds of a success, and where it stands.
+func readSuccess(shown string, m mark, out *readmodel.Success) error {
+	display := openCell(shown)
+	var a event.Attributes
+	out.At, out.Position.Offset = moment(m.at), event.Offset(m.pos)
+	out.Position.Stream, out.Version, out.Status = display.head()
+	display.shown(&a)
+	out.SHA, out.BuildNumber, out.URL, out.By = a[event.SCMSHA], a[event.BuildNumber], a[event.URL], a[event.By]
+	return display.err()
+}
+
+func readAttempt(shown string, m mark, out *readmodel.LastAttempt) error {
+	display := openCell(shown)
+	out.At, out.Position.Offset = moment(m.at), event.Offset(m.pos)
+	out.Position.Stream, out.Version, out.Status = display.head()
+	return display.err()
 }
 
 // What people wrote of a product may be long; most questions need its name only.

@@ -428,7 +428,7 @@ func (m *Model) Matrix(_ context.Context, account string, f readmodel.MatrixFilt
 		for _, e := range environments {
 			c := t.cell(cellKey{product.ID, e.ID, product.Incarnation, e.Incarnation}, f)
 			if c.Live != nil {
-				versions[c.Live.Record.Version] = true
+				versions[c.Live.Version] = true
 			}
 			if c.Live != nil || c.LastAttempt != nil {
 				item.Cells = append(item.Cells, c)
@@ -474,14 +474,8 @@ func (t *tables) cell(key cellKey, f readmodel.MatrixFilter) readmodel.MatrixCel
 		if !by(f.At, c.EffectiveAt) || !by(f.KnownAt, c.ReceivedAt) {
 			continue
 		}
-		if out.Live == nil || later(c.EffectiveAt, c.Position, out.Live.EffectiveAt, out.Live.Position) {
-			out.Live = &c
-		}
-	}
-	if out.Live != nil {
-		t.dress(&out.Live.Record)
-		if f.Past() {
-			shown := out.Live.Shown()
+		if out.Live == nil || later(c.EffectiveAt, c.Position, out.Live.At, out.Live.Position) {
+			shown := c.Shown()
 			out.Live = &shown
 		}
 	}
@@ -494,7 +488,7 @@ func (t *tables) cell(key cellKey, f readmodel.MatrixFilter) readmodel.MatrixCel
 		}
 	}
 	if a, live := out.LastAttempt, out.Live; a != nil && live != nil &&
-		(a.ID == live.Record.ID || !later(a.At, a.Position, live.EffectiveAt, live.Position)) {
+		(a.ID == live.ID || !later(a.At, a.Position, live.At, live.Position)) {
 		out.LastAttempt = nil
 	}
 	return out

@@ -58,7 +58,7 @@ func (t *tables) occupant(p readmodel.ProductRow, e readmodel.EnvironmentRow, f 
 	if live == nil {
 		return nil
 	}
-	return &readmodel.Occupant{Environment: e.ID, Deployment: live.Record.ID, Version: live.Record.Version, At: live.EffectiveAt}
+	return &readmodel.Occupant{Environment: e.ID, Deployment: live.ID, Version: live.Version, At: live.At}
 }
 
 func version(o *readmodel.Occupant) string {
