@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"testing"
 	"time"
-	"unsafe"
 
-	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/uuid"
@@ -41,8 +38,8 @@ func coldBeside(tb testing.TB, m *chmodel.Model, cfg chmodel.Config) *chmodel.Mo
 
 // countStatements counts the statements behind ctx.
 func countStatements(ctx context.Context) (counted context.Context, count func() int64) {
-	var n atomic.Int64
-	return clickhouse.Context(ctx, clickhouse.WithProfileInfo(func(*clickhouse.ProfileInfo) { n.Add(1) })), n.Load
+	var cost chmodel.Cost
+	return chmodel.WithCost(ctx, &cost), func() int64 { return int64(cost.Statements.Load()) }
 }
 
 // life is a history of two accounts that goes on between reads.
@@ -516,16 +513,16 @@ func keeps(t *testing.T, m *chmodel.Model, account string, questions int) bool {
 	return statements <= 1
 }
 
-// cellBytes is what a cell takes, whatever it points to.
-const cellBytes = int64(unsafe.Sizeof(readmodel.Cell{}))
+// cellBytes is more than what a cell takes that is the only one of its product, and less than two of them.
+const cellBytes = 1 << 10
 
 // A busy account has many copies of each cell that are not merged yet: they are
 // no reason not to keep it.
 func TestCopiesOfACellThatAreNotMergedAreNotCountedAsCells(t *testing.T) {
 	const products, copies, account = 200, 12, "acme"
 	srv := chservertest.Start(t)
-	// A third of it, which one account may take, is four times what its cells take, and a third of what their copies do.
-	m, w := open(t, srv, func(c *chmodel.Config) { c.HotBytes = 3 * 4 * products * cellBytes })
+	// A third of it, which one account may take, is twice what its cells take, and less than their copies would.
+	m, w := open(t, srv, func(c *chmodel.Config) { c.HotBytes = 3 * 2 * products * cellBytes })
 	if err := m.DeferMerges(t.Context(), m.Active()); err != nil {
 		t.Fatal(err)
 	}
