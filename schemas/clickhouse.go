@@ -9,8 +9,9 @@ import "embed"
 //
 // Templates see {{.Suffix}} (such as _v7), {{.OnCluster}}, {{.Window}}, the
 // setting that bounds deduplication of inserts, {{.Scattered}}, that of tables read
-// in many small places, and {{replacing "column"}}, the
-// engine of a table whose row with the highest column counts.
+// in many small places, {{.OneStream}}, that of those whose rows lie apart the most,
+// {{.Merges}}, that of merging, and {{replacing "column"}}, the engine of a table whose
+// row with the highest column counts.
 //
 //go:embed clickhouse/fixed/*.sql clickhouse/versioned/*.sql clickhouse/versioned/*.tmpl
 var ClickHouse embed.FS

@@ -12,10 +12,11 @@ import (
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
 
-// The column extra_leaves of a run holds a hash of the path and the value of each
-// leaf of extra that a readmodel.MetaFilter may ask for. An index over it skips what
-// does not have the leaf. Two leaves may have one hash, so extra itself is looked at
-// as well.
+// The column leaves of a run holds a hash of the path and the value of each leaf of
+// extra that a readmodel.MetaFilter may ask for, and of each hand. An index over it
+// skips what does not have the leaf. Two leaves may have one hash, so what a run holds
+// itself is looked at as well. Beside three columns of hands it took 2 ms of the
+// server's processor time less to find a page of a rare one.
 
 // leafHash is FNV-1a of 32 bits: 64 would be twice the disk, and of a granule's thousand
 // leaves one in four million is met in vain.
@@ -37,7 +38,11 @@ func with[T string | []byte](h leafHash, text T, end byte) leafHash {
 const (
 	behindName  = 0
 	behindValue = 1
+	behindHand  = 2
 )
+
+// handOf gives the hash of a hand.
+func handOf(name string) uint32 { return uint32(with(newLeafHash, name, behindHand)) }
 
 // leafOf gives the hash of what a filter asks for.
 func leafOf(f readmodel.MetaFilter) uint32 {
@@ -58,11 +63,16 @@ type leaves struct {
 // As the metadata is read elsewhere: as much of it as can be.
 var readsAll = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
-// of gives the leaves of metadata, each once and in an order of their own, so that the
-// same metadata is the same bytes. They are good until it is asked again.
-func (l *leaves) of(extra map[string]event.Extra) []uint32 {
+// of gives the leaves of a run, each once and in an order of their own, so that the
+// same run is the same bytes. They are good until it is asked again.
+func (l *leaves) of(rec *event.Record) []uint32 {
 	l.found = l.found[:0]
-	for name, x := range extra {
+	for _, hand := range [...]event.Attribute{event.By, event.ByEmail, event.ByName} {
+		if name := rec.Attributes[hand]; name != "" {
+			l.found = append(l.found, handOf(name))
+		}
+	}
+	for name, x := range rec.Extra {
 		h, v := with(newLeafHash, name, behindName), x.Value
 		if len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"' && bytes.IndexByte(v, '\\') < 0 && utf8.Valid(v) { // most are: a text as it is
 			l.found = append(l.found, uint32(with(h, v[1:len(v)-1], behindValue)))

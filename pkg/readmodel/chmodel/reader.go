@@ -663,8 +663,7 @@ func (q question) runsWhere(account, table string, f readmodel.RunFilter) (strin
 		where, b["statuses"] = where+" AND status IN {statuses:Array(String)}", words
 	}
 	if f.By != "" {
-		where += " AND (done_by = {by:String} OR done_by_email = {by:String} OR done_by_name = {by:String})"
-		b["by"] = f.By
+		where, b["by"] = where+" AND has(leaves, {by:UInt32})", handOf(f.By)
 	}
 	equal("source_system", "source", "String", f.Source)
 	equal("invoke_id", "run", "String", f.Run)
@@ -681,7 +680,7 @@ func (q question) runsWhere(account, table string, f readmodel.RunFilter) (strin
 	}
 	for i, m := range f.Meta {
 		leaf := fmt.Sprintf("leaf%d", i)
-		where, b[leaf] = where+" AND has(extra_leaves, {"+leaf+":UInt32})", leafOf(m)
+		where, b[leaf] = where+" AND has(leaves, {"+leaf+":UInt32})", leafOf(m)
 	}
 	if f.Changed > 0 {
 		where += " AND pos > {changed:UInt64}"

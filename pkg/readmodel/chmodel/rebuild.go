@@ -491,7 +491,11 @@ func (c columnList) describe(values []string) map[string]string {
 		}
 		row[name] = v
 	}
-	maps.Copy(row, hidden(row))
+	for name, v := range hidden(row) {
+		if _, own := row[name]; !own {
+			row[name] = v
+		}
+	}
 	return row
 }
 

@@ -139,7 +139,7 @@ func TestADefectOfOneColumnOfOneRowIsFoundInEachTable(t *testing.T) {
 	m := twice(t, srv)
 	for _, d := range []struct{ table, key, column, wrong, shown string }{
 		{"events", "pos", "flag", "'odd'", "flag"},
-		{"deployments", "id", "done_by", "'mallory'", "done_by"},
+		{"deployments", "id", "source_system", "'mallory'", "source_system"},
 		{"dep_by_env", "id", "status", "'aborted'", "status"},
 		{"builds", "id", "rest", "concat(substring(rest, 1, 1), char(1), substring(rest, 3))", "sha_mismatch"},
 		{"cells", "pos", "rest", "concat(substring(rest, 1, 1), char(bitXor(ascii(substring(rest, 2, 1)), 2)), substring(rest, 3))", "sha_mismatch"},

@@ -168,15 +168,15 @@ func (c *eventColumns) input() proto.Input {
 
 // runColumns are those of deployments and, with what only builds have, of builds.
 type runColumns struct {
-	account, version, invokeID, extra, rest           proto.ColStr
-	id                                                proto.ColFixedStr16
-	stream, status, source, by, byEmail, byName, mode lowCardinality
-	pos                                               proto.ColUInt64
-	product, environment                              proto.ColUUID
-	inc                                               proto.ColUInt32
-	at                                                proto.ColInt64
-	sha                                               commit
-	leaves                                            *proto.ColArr[uint32]
+	account, version, invokeID, rest proto.ColStr
+	id                               proto.ColFixedStr16
+	stream, status, source, mode     lowCardinality
+	pos                              proto.ColUInt64
+	product, environment             proto.ColUUID
+	inc                              proto.ColUInt32
+	at                               proto.ColInt64
+	sha                              commit
+	leaves                           *proto.ColArr[uint32]
 
 	ofBuilds  bool
 	versionID proto.ColUUID
@@ -188,8 +188,7 @@ type runColumns struct {
 
 func newRunColumns(ofBuilds bool) *runColumns {
 	return &runColumns{
-		stream: newLowCardinality(), status: newLowCardinality(), source: newLowCardinality(),
-		by: newLowCardinality(), byEmail: newLowCardinality(), byName: newLowCardinality(), mode: newLowCardinality(),
+		stream: newLowCardinality(), status: newLowCardinality(), source: newLowCardinality(), mode: newLowCardinality(),
 		sha: newCommit(), leaves: new(proto.ColUInt32).Array(), ofBuilds: ofBuilds,
 	}
 }
@@ -210,13 +209,8 @@ func (c *runColumns) append(r *readmodel.RunRow) {
 	c.source.Append(a[event.SourceSystem])
 	c.sha.append(a[event.SCMSHA])
 	c.invokeID.Append(a[event.InvokeID])
-	c.by.Append(a[event.By])
-	c.byEmail.Append(a[event.ByEmail])
-	c.byName.Append(a[event.ByName])
 	c.mode.Append(string(r.Author.Mode))
-	c.scratch = appendExtra(c.scratch[:0], rec.Extra)
-	c.extra.AppendBytes(c.scratch)
-	c.leaves.Append(c.found.of(rec.Extra))
+	c.leaves.Append(c.found.of(rec))
 	c.scratch = appendRest(c.scratch[:0], r)
 	c.rest.AppendBytes(c.scratch)
 	if c.ofBuilds {
@@ -258,12 +252,8 @@ func (c *runColumns) input() proto.Input {
 		{Name: "at_ms", Data: &c.at},
 		{Name: "source_system", Data: c.source},
 		{Name: "invoke_id", Data: &c.invokeID},
-		{Name: "done_by", Data: c.by},
-		{Name: "done_by_email", Data: c.byEmail},
-		{Name: "done_by_name", Data: c.byName},
 		{Name: "mode", Data: c.mode},
-		{Name: "extra", Data: &c.extra},
-		{Name: "extra_leaves", Data: c.leaves},
+		{Name: "leaves", Data: c.leaves},
 		{Name: "rest", Data: &c.rest},
 	}, c.sha.input()...)
 	if c.ofBuilds {
@@ -273,20 +263,19 @@ func (c *runColumns) input() proto.Input {
 }
 
 type byEnvironmentColumns struct {
-	account, version, invokeID, extra, rest proto.ColStr
-	environment, product                    proto.ColUUID
-	inc                                     proto.ColUInt32
-	id                                      proto.ColFixedStr16
-	pos                                     proto.ColUInt64
-	status, mode                            lowCardinality
-	at, committed                           proto.ColInt64
-	sha                                     proto.ColFixedStr
+	account, version, rest proto.ColStr
+	environment, product   proto.ColUUID
+	inc                    proto.ColUInt32
+	id                     proto.ColFixedStr16
+	pos                    proto.ColUInt64
+	status, mode           lowCardinality
+	at, committed          proto.ColInt64
 
 	scratch []byte
 }
 
 func newByEnvironmentColumns() *byEnvironmentColumns {
-	return &byEnvironmentColumns{status: newLowCardinality(), mode: newLowCardinality(), sha: proto.ColFixedStr{Size: 20}}
+	return &byEnvironmentColumns{status: newLowCardinality(), mode: newLowCardinality()}
 }
 
 func (c *byEnvironmentColumns) append(r *readmodel.RunRow) {
@@ -302,11 +291,6 @@ func (c *byEnvironmentColumns) append(r *readmodel.RunRow) {
 	c.at.Append(r.At().UnixMilli())
 	c.committed.Append(readmodel.CommitTime(rec).UnixMilli())
 	c.mode.Append(string(r.Author.Mode))
-	digest := digestOf(rec.Attributes[event.SCMSHA])
-	c.sha.Append(digest[:])
-	c.invokeID.Append(rec.Attributes[event.InvokeID])
-	c.scratch = appendExtra(c.scratch[:0], rec.Extra)
-	c.extra.AppendBytes(c.scratch)
 	c.scratch = appendRest(c.scratch[:0], r)
 	c.rest.AppendBytes(c.scratch)
 }
@@ -324,9 +308,6 @@ func (c *byEnvironmentColumns) input() proto.Input {
 		{Name: "at_ms", Data: &c.at},
 		{Name: "commit_ms", Data: &c.committed},
 		{Name: "mode", Data: c.mode},
-		{Name: "scm_sha", Data: &c.sha},
-		{Name: "invoke_id", Data: &c.invokeID},
-		{Name: "extra", Data: &c.extra},
 		{Name: "rest", Data: &c.rest},
 	}
 }
@@ -634,20 +615,17 @@ func scanEvent(s scanner, account string) (readmodel.EventRow, error) {
 	return r, err
 }
 
-const runSelection = "id, pos, product_id, environment_id, scm_sha, invoke_id, extra, rest"
+const runSelection = "id, pos, product_id, environment_id, rest"
 
 func scanRun(s scanner, kind event.Kind, account string) (readmodel.RunRow, error) {
 	var r readmodel.RunRow
-	rec, a := &r.Record, &r.Record.Attributes
+	rec := &r.Record
 	rec.Kind, rec.Account = kind, account
-	var digest, extra, rest string
-	err := s.Scan((*[16]byte)(&rec.ID), (*uint64)(&r.Position.Offset), (*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID),
-		&digest, &a[event.InvokeID], &extra, &rest)
+	var rest string
+	err := s.Scan((*[16]byte)(&rec.ID), (*uint64)(&r.Position.Offset), (*uuid.UUID)(&rec.ProductID), (*uuid.UUID)(&rec.EnvironmentID), &rest)
 	if err == nil {
 		err = readRest(rest, &r)
 	}
-	a[event.SCMSHA] = shaOf(digest, a[event.SCMSHA])
-	rec.Extra = event.DecodeExtra(jsontext.Value(extra), event.Stamp{})
 	rec.VersionID = event.VersionIDOf(account, rec.ProductID, rec.Version)
 	return r, err
 }

@@ -14,9 +14,6 @@ CREATE TABLE IF NOT EXISTS dep_by_env{{.Suffix}}{{.OnCluster}}
     at_ms          Int64 CODEC(Delta, ZSTD(1)),
     commit_ms      Int64 CODEC(Delta, ZSTD(1)), -- extra_metadata.commit_time
     mode           LowCardinality(String),
-    scm_sha        FixedString(20),
-    invoke_id      String CODEC(ZSTD(1)),
-    extra          String CODEC(ZSTD(1)),
     rest           String CODEC(ZSTD(1)), -- as of a run
     INDEX by_time id TYPE minmax GRANULARITY 1
 )
