@@ -34,15 +34,15 @@ type envelope struct {
 // event alone, as the stream of credentials holds them. One event that cannot be
 // read fails the frame; the error names its place.
 func DecodeFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
-	return shipped.decodeFrame(stream, seq, body)
+	return shipped.decodeFrame(stream, seq, body, copied)
 }
 
-func (u Upcasters) decodeFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
+func (u Upcasters) decodeFrame(stream string, seq uint64, body []byte, text func([]byte) string) ([]Recorded, error) {
 	if len(body) > 0 && body[0] == '{' {
 		r, err := DecodeEvent(Position{stream, At(seq, 0)}, body)
 		return []Recorded{r}, err
 	}
-	if out, ok := u.scanFrame(stream, seq, body); ok {
+	if out, ok := u.scanFrame(stream, seq, body, text); ok {
 		return out, nil
 	}
 	return u.readFrame(stream, seq, body)
@@ -296,11 +296,15 @@ func (e *envelope) run(r *Recorded, kind Kind) (*Run, error) {
 	if f := d.Refusal; f != nil {
 		p.Refusal = &Refusal{f.Rule, f.Code, f.Message, f.Conflict}
 	}
-	return p, w.record(p, r, kind, ReadObject(w.ExtraMetadata))
+	var extra []member
+	for name, value := range ReadObject(w.ExtraMetadata) {
+		extra = append(extra, member{name, value})
+	}
+	return p, w.record(p, r, kind, extra)
 }
 
 // record makes the record; extra are the members of ExtraMetadata.
-func (w *recordWire) record(p *Run, r *Recorded, kind Kind, extra Object) error {
+func (w *recordWire) record(p *Run, r *Recorded, kind Kind, extra []member) error {
 	rec := &p.Record
 	id, err := ulid.ParseStrict(r.Subject)
 	if err != nil {
@@ -340,8 +344,8 @@ func (w *recordWire) record(p *Run, r *Recorded, kind Kind, extra Object) error 
 	if len(extra) > 0 {
 		rec.Extra = make(map[string]Extra, len(extra))
 	}
-	for k, v := range extra {
-		rec.Extra[k] = Extra{v, own}
+	for _, m := range extra {
+		rec.Extra[m.name] = Extra{m.value, own}
 	}
 	for _, x := range w.Receipts {
 		rec.Receipts = append(rec.Receipts, Receipt{uint64(x.Hash), x.Event, x.Offset})

@@ -15,14 +15,16 @@ import (
 // nil where all can; of such an event only what is known is set. An error says
 // that the frame as a whole holds no events.
 //
-// It returns also where the code that reads panics.
+// It returns also where the code that reads panics. What it gives may be a part of
+// body, which must not be changed afterwards, and holds all of it: who keeps an event
+// for long takes DecodeFrame.
 func DecodeEach(stream string, seq uint64, body []byte) (events []Recorded, faults map[int]error, err error) {
 	return shipped.decodeEach(stream, seq, body)
 }
 
 func (u Upcasters) decodeEach(stream string, seq uint64, body []byte) (events []Recorded, faults map[int]error, err error) {
 	err = recovered(func() (err error) {
-		events, err = u.decodeFrame(stream, seq, body)
+		events, err = u.decodeFrame(stream, seq, body, shared)
 		return err
 	})
 	if err == nil && len(events) > 0 && len(events) <= 1<<indexBits {

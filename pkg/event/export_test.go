@@ -2,7 +2,7 @@ package event
 
 // DecodeFrameWith is DecodeFrame with upcasters of a test.
 func DecodeFrameWith(u Upcasters, stream string, seq uint64, body []byte) ([]Recorded, error) {
-	return u.decodeFrame(stream, seq, body)
+	return u.decodeFrame(stream, seq, body, copied)
 }
 
 func DecodeEachWith(u Upcasters, stream string, seq uint64, body []byte) ([]Recorded, map[int]error, error) {
@@ -16,7 +16,7 @@ func ReadFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
 
 // ScanFrame reads a frame in one pass, or not at all.
 func ScanFrame(stream string, seq uint64, body []byte) ([]Recorded, bool) {
-	return shipped.scanFrame(stream, seq, body)
+	return shipped.scanFrame(stream, seq, body, copied)
 }
 
 // ScanRun tells whether an event of a run, as AppendEvent writes it, is read

@@ -1,7 +1,10 @@
 package event
 
 import (
+	"slices"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Scanned is a body that one pass was enough for.
@@ -41,6 +44,15 @@ type scanner struct {
 	at    int
 	depth int
 	seen  uint64 // members that were there, by their number
+	// extras, where there is room for them, are the members of the extra_metadata that
+	// was read last, instead of a Scanned's: a record makes a map of its own of them.
+	extras []member
+}
+
+// member is one of an object, as it is written.
+type member struct {
+	name  string
+	value jsontext.Value
 }
 
 // take goes on behind c if it comes next.
@@ -201,17 +213,33 @@ func (s *scanner) word(w string) bool {
 // extra reads extra_metadata, whose members are kept as they are written.
 func (s *scanner) extra(out *Scanned) bool {
 	began := s.at
-	out.Members = Object{}
-	ok := s.object(func(name string) bool {
-		from := s.at
-		if _, twice := out.Members[name]; twice || len(out.Members) == maxScannedMembers || !s.value() {
-			return false
+	each := s.listed
+	if s.extras == nil {
+		out.Members = Object{}
+		each = func(name string) bool {
+			from := s.at
+			if _, twice := out.Members[name]; twice || len(out.Members) == maxScannedMembers || !s.value() {
+				return false
+			}
+			out.Members[name] = s.body[from:s.at:s.at]
+			return true
 		}
-		out.Members[name] = s.body[from:s.at:s.at]
-		return true
-	})
+	}
+	s.extras = s.extras[:0]
+	ok := s.object(each)
 	out.Request.ExtraMetadata = s.body[began:s.at:s.at]
 	return ok
+}
+
+// listed reads a member of extra_metadata into extras.
+func (s *scanner) listed(name string) bool {
+	from := s.at
+	twice := slices.ContainsFunc(s.extras, func(m member) bool { return m.name == name })
+	if twice || len(s.extras) == maxScannedMembers || !s.value() {
+		return false
+	}
+	s.extras = append(s.extras, member{name, s.body[from:s.at:s.at]})
+	return true
 }
 
 // value goes behind any value that is written without white space.
