@@ -34,15 +34,15 @@ type envelope struct {
 // event alone, as the stream of credentials holds them. One event that cannot be
 // read fails the frame; the error names its place.
 func DecodeFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
-	return shipped.decodeFrame(stream, seq, body, copied)
+	return shipped.decodeFrame(nil, stream, seq, body, copied)
 }
 
-func (u Upcasters) decodeFrame(stream string, seq uint64, body []byte, text func([]byte) string) ([]Recorded, error) {
+func (u Upcasters) decodeFrame(into []Recorded, stream string, seq uint64, body []byte, text func([]byte) string) ([]Recorded, error) {
 	if len(body) > 0 && body[0] == '{' {
 		r, err := DecodeEvent(Position{stream, At(seq, 0)}, body)
 		return []Recorded{r}, err
 	}
-	if out, ok := u.scanFrame(stream, seq, body, text); ok {
+	if out, ok := u.scanFrame(into, stream, seq, body, text); ok {
 		return out, nil
 	}
 	return u.readFrame(stream, seq, body)
@@ -306,6 +306,7 @@ func (e *envelope) run(r *Recorded, kind Kind) (*Run, error) {
 // record makes the record; extra are the members of ExtraMetadata.
 func (w *recordWire) record(p *Run, r *Recorded, kind Kind, extra []member) error {
 	rec := &p.Record
+	held := rec.Extra // empty, if there is one
 	id, err := ulid.ParseStrict(r.Subject)
 	if err != nil {
 		return fmt.Errorf("subject: %w", err)
@@ -342,7 +343,9 @@ func (w *recordWire) record(p *Run, r *Recorded, kind Kind, extra []member) erro
 		}
 	}
 	if len(extra) > 0 {
-		rec.Extra = make(map[string]Extra, len(extra))
+		if rec.Extra = held; held == nil {
+			rec.Extra = make(map[string]Extra, len(extra))
+		}
 	}
 	for _, m := range extra {
 		rec.Extra[m.name] = Extra{m.value, own}

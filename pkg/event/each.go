@@ -17,14 +17,15 @@ import (
 //
 // It returns also where the code that reads panics. What it gives may be a part of
 // body, which must not be changed afterwards, and holds all of it: who keeps an event
-// for long takes DecodeFrame.
-func DecodeEach(stream string, seq uint64, body []byte) (events []Recorded, faults map[int]error, err error) {
-	return shipped.decodeEach(stream, seq, body)
+// for long takes DecodeFrame. The memory of into, the events of a frame that nobody
+// needs any more, payloads and all, may be used for these; nil: there are none.
+func DecodeEach(into []Recorded, stream string, seq uint64, body []byte) (events []Recorded, faults map[int]error, err error) {
+	return shipped.decodeEach(into, stream, seq, body)
 }
 
-func (u Upcasters) decodeEach(stream string, seq uint64, body []byte) (events []Recorded, faults map[int]error, err error) {
+func (u Upcasters) decodeEach(into []Recorded, stream string, seq uint64, body []byte) (events []Recorded, faults map[int]error, err error) {
 	err = recovered(func() (err error) {
-		events, err = u.decodeFrame(stream, seq, body, shared)
+		events, err = u.decodeFrame(into, stream, seq, body, shared)
 		return err
 	})
 	if err == nil && len(events) > 0 && len(events) <= 1<<indexBits {

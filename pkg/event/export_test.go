@@ -2,11 +2,11 @@ package event
 
 // DecodeFrameWith is DecodeFrame with upcasters of a test.
 func DecodeFrameWith(u Upcasters, stream string, seq uint64, body []byte) ([]Recorded, error) {
-	return u.decodeFrame(stream, seq, body, copied)
+	return u.decodeFrame(nil, stream, seq, body, copied)
 }
 
 func DecodeEachWith(u Upcasters, stream string, seq uint64, body []byte) ([]Recorded, map[int]error, error) {
-	return u.decodeEach(stream, seq, body)
+	return u.decodeEach(nil, stream, seq, body)
 }
 
 // ReadFrame reads a frame with the library alone.
@@ -16,7 +16,7 @@ func ReadFrame(stream string, seq uint64, body []byte) ([]Recorded, error) {
 
 // ScanFrame reads a frame in one pass, or not at all.
 func ScanFrame(stream string, seq uint64, body []byte) ([]Recorded, bool) {
-	return shipped.scanFrame(stream, seq, body, copied)
+	return shipped.scanFrame(nil, stream, seq, body, copied)
 }
 
 // ScanRun tells whether an event of a run, as AppendEvent writes it, is read

@@ -32,7 +32,7 @@ const eventBegin = `{"specversion":"1.0","id":`
 
 // scanFrame reads a batch. It is false where one of the events cannot be read, or
 // is not written as AppendEvent writes it.
-func (u Upcasters) scanFrame(stream string, seq uint64, body []byte, text func([]byte) string) ([]Recorded, bool) {
+func (u Upcasters) scanFrame(into []Recorded, stream string, seq uint64, body []byte, text func([]byte) string) ([]Recorded, bool) {
 	rest, ok := bytes.CutPrefix(body, []byte(`[`+eventBegin))
 	if !ok {
 		return nil, false
@@ -44,7 +44,7 @@ func (u Upcasters) scanFrame(stream string, seq uint64, body []byte, text func([
 	if n > MaxFrameEvents {
 		return nil, false
 	}
-	out, room := make([]Recorded, n), make([]member, 0, 8)
+	out, room := slices.Grow(into[:0], n)[:n], make([]member, 0, 8)
 	for i := range out {
 		var piece []byte
 		piece, rest, ok = bytes.Cut(rest, begin)
@@ -56,8 +56,9 @@ func (u Upcasters) scanFrame(stream string, seq uint64, body []byte, text func([
 		if last < 0 || piece[last] != end {
 			return nil, false
 		}
-		out[i].Position = Position{stream, At(seq, i)}
-		if !u.scanEvent(&out[i], piece[:last], text, room) {
+		run, _ := out[i].Payload.(*Run) // of a frame before
+		out[i] = Recorded{Position: Position{stream, At(seq, i)}}
+		if !u.scanEvent(&out[i], run, piece[:last], text, room) {
 			return nil, false
 		}
 	}
@@ -70,15 +71,21 @@ func copied(b []byte) string { return string(b) }
 func shared(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // scanEvent reads an event behind eventBegin. The members of extra_metadata are put
-// where room is.
-func (u Upcasters) scanEvent(r *Recorded, piece []byte, text func([]byte) string, room []member) bool {
+// where room is, and a run where p is; nil: nowhere yet.
+func (u Upcasters) scanEvent(r *Recorded, p *Run, piece []byte, text func([]byte) string, room []member) bool {
 	s := scanner{body: piece, text: text(piece), extras: room}
 	var e envelope
 	read := *r
 	if !s.envelope(&e) || runKind(e.DataSchema) == 0 || u[e.DataSchema] != nil || e.head(&read) != nil {
 		return u.readPiece(r, piece)
 	}
-	p, w, kind := &Run{}, recordWire{}, runKind(e.DataSchema)
+	if p == nil {
+		p = new(Run)
+	}
+	extra := p.Record.Extra
+	clear(extra)
+	*p = Run{Record: Record{Extra: extra}}
+	w, kind := recordWire{}, runKind(e.DataSchema)
 	p.EffectiveAt, w.CreatedAt = read.Time, read.Time
 	var asked Scanned
 	if !s.run(p, &w, &asked, &read, kind) || !s.take('}') || s.at != len(s.text) || w.record(p, &read, kind, s.extras) != nil {

@@ -107,7 +107,8 @@ func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cf
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	frames := make(chan decoded, cfg.Ahead)
-	go decode(ctx, stream, src, max(cfg.Decoders, 1), frames)
+	used := make(chan []event.Recorded, cfg.Ahead+max(cfg.Decoders, 1))
+	go decode(ctx, stream, src, max(cfg.Decoders, 1), frames, used)
 	defer func() {
 		cancel() // also of the source, which may be waiting for a frame
 		for range frames {
@@ -126,7 +127,7 @@ func Pump(ctx context.Context, stream string, src Source, dst readmodel.Sink, cf
 			return s.done, err
 		}
 	}
-	p, spare := newPortion(stream, cfg), newPortion(stream, cfg)
+	p, spare := newPortion(stream, cfg, used), newPortion(stream, cfg, used)
 	var last time.Time
 	for more := true; more; {
 		var f decoded
@@ -218,8 +219,8 @@ type decoded struct {
 }
 
 // decode reads ahead, so that storing and decoding use a core each. It returns
-// when the source has ended as well.
-func decode(ctx context.Context, stream string, src Source, decoders int, out chan<- decoded) {
+// when the source has ended as well. Events are put where used ones were.
+func decode(ctx context.Context, stream string, src Source, decoders int, out chan<- decoded, used <-chan []event.Recorded) {
 	defer close(out)
 	ctx, cancel := context.WithCancel(ctx)
 	turns := make(chan chan decoded, decoders-1) // in the order of the frames
@@ -236,7 +237,14 @@ func decode(ctx context.Context, stream string, src Source, decoders int, out ch
 				turn <- decoded{err: err, seq: r.Seq}
 				return
 			}
-			go func() { turn <- decodeOne(stream, r) }()
+			go func() {
+				var into []event.Recorded
+				select {
+				case into = <-used:
+				default:
+				}
+				turn <- decodeOne(into, stream, r)
+			}()
 		}
 	}()
 	defer func() {
@@ -257,9 +265,9 @@ func decode(ctx context.Context, stream string, src Source, decoders int, out ch
 	}
 }
 
-func decodeOne(stream string, r eventlog.Recorded) decoded {
+func decodeOne(into []event.Recorded, stream string, r eventlog.Recorded) decoded {
 	d := decoded{seq: r.Seq, bytes: len(r.Body)}
-	if d.events, d.faults, d.unread = event.DecodeEach(stream, r.Seq, r.Body); d.unread != nil {
+	if d.events, d.faults, d.unread = event.DecodeEach(into, stream, r.Seq, r.Body); d.unread != nil {
 		d.counts, d.err = tally.InFrame(stream, r)
 	}
 	return d
@@ -271,16 +279,17 @@ type portion struct {
 	cfg             Config
 	shelf           *Shelf
 	rows            readmodel.Rows
-	batch           readmodel.Batch // what takes the rows of each frame; nil: they stay
-	batched         int             // rows in it
-	bytes           int             // of its frames in the log
+	batch           readmodel.Batch         // what takes the rows of each frame; nil: they stay
+	used            chan<- []event.Recorded // takes the events of each frame that a batch has the rows of
+	batched         int                     // rows in it
+	bytes           int                     // of its frames in the log
 	upTo            readmodel.Progress
 	events, unknown int
 	err             error // ends the pump once the portion is stored
 }
 
-func newPortion(stream string, cfg Config) *portion {
-	p := &portion{stream: stream, cfg: cfg, shelf: cfg.Shelf, upTo: readmodel.Progress{Stream: stream, Time: cfg.Shelf.upTo.Time}}
+func newPortion(stream string, cfg Config, used chan<- []event.Recorded) *portion {
+	p := &portion{stream: stream, cfg: cfg, shelf: cfg.Shelf, used: used, upTo: readmodel.Progress{Stream: stream, Time: cfg.Shelf.upTo.Time}}
 	if cfg.Batch != nil {
 		p.batch = cfg.Batch()
 	}
@@ -309,6 +318,11 @@ func (p *portion) add(f decoded) {
 			p.batched += p.rows.Len()
 			p.batch.Add(&p.rows)
 			p.rows.Reset()
+			// Without that a rebuild left 5.4 KB of garbage an event, and leaves 1.1.
+			select {
+			case p.used <- f.events:
+			default:
+			}
 		}()
 	}
 	if f.err != nil {

@@ -104,7 +104,7 @@ func (p *portion) again(ctx context.Context, log eventlog.Reader, rows []readmod
 	if err != nil {
 		return fmt.Errorf("read %s.%d again: %w", p.stream, seq, err)
 	}
-	f := decodeOne(p.stream, r)
+	f := decodeOne(nil, p.stream, r)
 	if f.err != nil {
 		return f.err
 	}

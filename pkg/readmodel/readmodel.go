@@ -215,7 +215,7 @@ type Batcher interface {
 
 // A Batch is what one store takes. It belongs to one goroutine at a time.
 type Batch interface {
-	// Add adds rows, which the caller may overwrite then.
+	// Add adds rows, which the caller may overwrite then, and what they refer to.
 	Add(rows *Rows)
 	// Store stores what was added, in the order that Sink promises, and empties
 	// the batch, also where it fails.

@@ -91,7 +91,7 @@ func lineOf(stream string, r eventlog.Recorded) (l Line, tallied bool, err error
 	}
 	// What cannot be read was accepted all the same; of nobody and of no type, if
 	// not even that can be read.
-	events, _, err := event.DecodeEach(stream, r.Seq, r.Body)
+	events, _, err := event.DecodeEach(nil, stream, r.Seq, r.Body)
 	if err != nil {
 		return Line{Counts: Counts{Key{}: 1}}, false, nil //nolint:nilerr // that it cannot be read is what is counted
 	}

@@ -253,7 +253,7 @@ func behind(ctx context.Context, stream Stream, after uint64) (events uint64, ol
 		if err != nil {
 			return 0, oldest, err
 		}
-		decoded, _, err := event.DecodeEach(stream.Name, f.Seq, f.Body)
+		decoded, _, err := event.DecodeEach(nil, stream.Name, f.Seq, f.Body)
 		if err != nil {
 			decoded = make([]event.Recorded, 1) // at least one, whatever it is
 		}
