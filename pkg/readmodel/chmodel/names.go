@@ -13,7 +13,7 @@ import (
 
 // meaningColumns are those of names.
 type meaningColumns struct {
-	account, name  proto.ColStr
+	account, name  text
 	object, stream lowCardinality
 	id             proto.ColUUID
 	pos            proto.ColUInt64

@@ -11,7 +11,7 @@ import (
 )
 
 type quarantineColumns struct {
-	account, id, kind, subject, reason   proto.ColStr
+	account, id, kind, subject, reason   text
 	stream, state, codeVersion           lowCardinality
 	pos, events, behind, decision, turns proto.ColUInt64
 	received, aside                      proto.ColInt64

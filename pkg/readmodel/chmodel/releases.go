@@ -11,7 +11,7 @@ import (
 )
 
 type releaseColumns struct {
-	account, name, description, extra, versions proto.ColStr
+	account, name, description, extra, versions text
 	id                                          proto.ColFixedStr16
 	status, stream                              lowCardinality
 	created                                     proto.ColInt64

@@ -64,13 +64,15 @@ func (m *Model) Writer(version uint32) *Writer {
 }
 
 func newColumns() *columns {
-	events, deployments, byEnv, builds := newEventColumns(), newRunColumns(false), newByEnvironmentColumns(), newRunColumns(true)
+	events, deployments, builds := newEventColumns(), newRunColumns(false), newRunColumns(true)
+	byEnv := newByEnvironmentColumns(deployments)
 	cells, current, pastAttempts, attempts := newCellColumns(everyCell), newCellColumns(newestCells), newCellColumns(everyCell), newCellColumns(newestCells)
 	periods := newCellColumns(cellPeriods)
 	products, environments := newNameColumns(), newEnvironmentColumns()
 	versions, names, releases, quarantine := newVersionColumns(), newMeaningColumns(), newReleaseColumns(), newQuarantineColumns()
 	c := &columns{quarantine: quarantine}
-	// In about the order of their cost, so that the dearest starts first.
+	// In about the order of their cost, so that the dearest starts first; dep_by_env behind
+	// deployments, whose columns it sends as well.
 	c.blocks = []block{
 		{"deployments", deployments.input(), func(rows *readmodel.Rows) { each(rows.Deployments, deployments.append) }},
 		{"events", events.input(), func(rows *readmodel.Rows) { each(rows.Events, events.append) }},
