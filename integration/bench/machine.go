@@ -10,6 +10,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/eventlog"
+	"github.com/shipledger/shipledger/pkg/eventlog/natslog"
 )
 
 // Machine is what the figures were measured on.
@@ -21,6 +27,9 @@ type Machine struct {
 	Shipledger  string  `json:"shipledger"`
 	Load        string  `json:"load"`         // of the last minute, before the run
 	FsyncMillis float64 `json:"fsync_millis"` // median of a small write
+	// AppendMillis is the median of a lone frame's way into the log, its fsync among it:
+	// what no answer can be faster than.
+	AppendMillis float64 `json:"append_millis"`
 }
 
 func describeMachine(ctx context.Context, binary, dir string) (Machine, error) {
@@ -32,7 +41,11 @@ func describeMachine(ctx context.Context, binary, dir string) (Machine, error) {
 	if err != nil {
 		return Machine{}, fmt.Errorf("measure the disk: %w", err)
 	}
-	m := Machine{Cores: runtime.NumCPU(), CPU: "unknown", Kernel: runtime.GOOS, Go: runtime.Version(), Shipledger: strings.TrimSpace(string(out)), FsyncMillis: fsync}
+	appended, err := appendMillis(ctx, filepath.Join(dir, "append"))
+	if err != nil {
+		return Machine{}, fmt.Errorf("measure the log: %w", err)
+	}
+	m := Machine{Cores: runtime.NumCPU(), CPU: "unknown", Kernel: runtime.GOOS, Go: runtime.Version(), Shipledger: strings.TrimSpace(string(out)), FsyncMillis: fsync, AppendMillis: appended}
 	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		m.Kernel += " " + strings.TrimSpace(string(release))
 	}
@@ -48,21 +61,52 @@ func describeMachine(ctx context.Context, binary, dir string) (Machine, error) {
 	return m, nil
 }
 
-// fsyncMillis is what durability costs here.
+// Of so many writes of so many bytes the median tells what durability costs here.
+const (
+	smallWrites     = 101
+	smallWriteBytes = 512
+)
+
+// fsyncMillis is what it costs a file.
 func fsyncMillis(dir string) (float64, error) {
 	f, err := os.Create(filepath.Join(dir, "fsync"))
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	var took []float64
-	block := make([]byte, 512)
-	for range 101 {
-		began := time.Now()
-		if _, err := f.Write(block); err != nil {
-			return 0, err
+	return millis(func(body []byte) error {
+		if _, err := f.Write(body); err != nil {
+			return err
 		}
-		if err := f.Sync(); err != nil {
+		return f.Sync()
+	})
+}
+
+// appendMillis is what it costs the log, embedded and with nobody beside.
+func appendMillis(ctx context.Context, dir string) (float64, error) {
+	js, closed, err := openLog(ctx, dir)
+	if err != nil {
+		return 0, err
+	}
+	defer closed()
+	log, err := natslog.Open(ctx, js, natslog.Track(0, 1))
+	if err != nil {
+		return 0, err
+	}
+	var seq uint64
+	return millis(func(body []byte) (err error) {
+		seq, err = log.AppendFrame(ctx, eventlog.Frame{ID: ulid.Make().String(), ContentType: event.ContentType, Body: body}, seq)
+		return err
+	})
+}
+
+// millis gives the median time of small writes.
+func millis(write func(body []byte) error) (float64, error) {
+	body := make([]byte, smallWriteBytes)
+	var took []float64
+	for range smallWrites {
+		began := time.Now()
+		if err := write(body); err != nil {
 			return 0, err
 		}
 		took = append(took, float64(time.Since(began).Microseconds())/1000)

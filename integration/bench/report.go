@@ -316,7 +316,8 @@ func medians(rounds []sample) Side {
 func (r *Report) Print(w io.Writer) error {
 	var b strings.Builder
 	m := &r.Machine
-	fmt.Fprintf(&b, "\n%d cores (%s), %s, %s, shipledger %s; fsync %.2f ms, load before %s\n", m.Cores, m.CPU, m.Kernel, m.Go, m.Shipledger, m.FsyncMillis, m.Load)
+	fmt.Fprintf(&b, "\n%d cores (%s), %s, %s, shipledger %s; fsync %.2f ms, a lone append to the log %.2f ms, load before %s\n",
+		m.Cores, m.CPU, m.Kernel, m.Go, m.Shipledger, m.FsyncMillis, m.AppendMillis, m.Load)
 	if len(r.Singles) > 0 {
 		fmt.Fprintf(&b, "\nOne event a request, closed loop, medians of %d interleaved rounds of %.1f s; times in ms, CPU in µs a request\n", r.Rounds, r.RoundSeconds)
 		fmt.Fprintf(&b, "%12s │ %-48s │ %-64s │\n", "", "decode-only handler", "shipledger, durable before the answer")
