@@ -3,6 +3,7 @@ package chmodel
 import (
 	"context"
 	"regexp"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/ClickHouse/ch-go/proto"
@@ -40,6 +41,23 @@ func (w *watchedColumns) query(ctx context.Context, sql string, p params, column
 	s.Rows = cost.Rows.Load()
 	w.done(s)
 	return err
+}
+
+// Hold makes those who store with w wait, until release is called and so many wait.
+func Hold(w *Writer) (release func(stores int)) {
+	w.mu.Lock()
+	return func(stores int) {
+		for w.queue.length() < stores {
+			runtime.Gosched()
+		}
+		w.mu.Unlock()
+	}
+}
+
+func (q *queue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
 }
 
 // JudgeAgainAfter says after how many questions an account that was too large is

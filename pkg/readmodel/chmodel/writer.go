@@ -32,7 +32,8 @@ var insertSettings = []ch.Setting{
 //
 // Store sends each non-empty table as one block, several at a time, what was set
 // aside after the others, and the progress after all of them. It may be called by several goroutines, which
-// then wait for each other.
+// then wait for each other; what several of them wait with is stored as one, for
+// the server has most work with a block that it has to merge, whatever its size.
 type Writer struct {
 	model   *Model
 	version uint32
@@ -40,6 +41,49 @@ type Writer struct {
 
 	mu      sync.Mutex // of the columns
 	columns *columns
+	queue   queue
+}
+
+// maxTogether is how many rows are stored as one, unless one store alone has more.
+const maxTogether = 100_000
+
+// asked is what one Store is to store.
+type asked struct {
+	rows   *readmodel.Rows
+	upTo   readmodel.Progress
+	stored bool // with another one
+}
+
+// queue holds the stores that wait for their turn.
+type queue struct {
+	mu      sync.Mutex
+	waiting []*asked
+}
+
+func (q *queue) join(a *asked) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting = append(q.waiting, a)
+}
+
+// leave takes a out, and those that may be stored with it: they are no longer in the queue.
+func (q *queue) leave(a *asked) (with []*asked) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	rows := a.rows.Len()
+	var left []*asked
+	for _, b := range q.waiting {
+		switch n := b.rows.Len(); {
+		case b == a:
+		case rows+n <= maxTogether:
+			rows += n
+			with = append(with, b)
+		default:
+			left = append(left, b)
+		}
+	}
+	q.waiting = left
+	return with
 }
 
 var _ readmodel.Batcher = (*Writer)(nil)
@@ -125,11 +169,36 @@ func (w *Writer) Close() error {
 
 // Store implements readmodel.Sink.
 func (w *Writer) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel.Progress) error {
+	a := &asked{rows: rows, upTo: upTo}
+	w.queue.join(a)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if a.stored {
+		return nil
+	}
+	if with := w.queue.leave(a); len(with) > 0 && w.store(ctx, append(with, a)...) == nil {
+		for _, b := range with {
+			b.stored = true
+		}
+		return nil
+	}
+	// Where it failed, for what another one holds or while this one was to end, each
+	// stores for itself, and is told what is its own.
+	return w.store(ctx, a)
+}
+
+func (w *Writer) store(ctx context.Context, all ...*asked) error {
 	w.columns.reset()
-	w.columns.setAside(rows.Quarantine)
-	return w.send(ctx, w.columns, upTo, func(b *block) { b.fill(rows) })
+	upTo := make([]readmodel.Progress, len(all))
+	for i, a := range all {
+		w.columns.setAside(a.rows.Quarantine)
+		upTo[i] = a.upTo
+	}
+	return w.send(ctx, w.columns, upTo, func(b *block) {
+		for _, a := range all {
+			b.fill(a.rows)
+		}
+	})
 }
 
 // Batch implements readmodel.Batcher.
@@ -152,11 +221,11 @@ func (b *batch) Add(rows *readmodel.Rows) {
 // Store implements readmodel.Batch.
 func (b *batch) Store(ctx context.Context, upTo readmodel.Progress) error {
 	defer b.columns.reset()
-	return b.writer.send(ctx, b.columns, upTo, func(*block) {})
+	return b.writer.send(ctx, b.columns, []readmodel.Progress{upTo}, func(*block) {})
 }
 
 // send stores what the columns hold, each block once fill has filled it.
-func (w *Writer) send(ctx context.Context, c *columns, upTo readmodel.Progress, fill func(*block)) error {
+func (w *Writer) send(ctx context.Context, c *columns, upTo []readmodel.Progress, fill func(*block)) error {
 	group, groupCtx := errgroup.WithContext(ctx) // as many at a time as there are connections
 	for i := range c.blocks {
 		b := &c.blocks[i]
@@ -173,14 +242,17 @@ func (w *Writer) send(ctx context.Context, c *columns, upTo readmodel.Progress, 
 			return classify(ctx, "store what is set aside", err)
 		}
 	}
-	if upTo.Stream == "" {
+	upTo = slices.DeleteFunc(upTo, func(p readmodel.Progress) bool { return p.Stream == "" })
+	if len(upTo) == 0 {
 		return nil
 	}
 	if err := w.insert(ctx, "checkpoint", w.checkpoint(upTo)); err != nil {
 		w.model.known.failed()
 		return classify(ctx, "store progress", err)
 	}
-	w.model.known.stored(w.version, upTo)
+	for _, p := range upTo {
+		w.model.known.stored(w.version, p)
+	}
 	return nil
 }
 
@@ -194,7 +266,7 @@ func each[T any](rows []T, do func(*T)) {
 	}
 }
 
-func (w *Writer) checkpoint(p readmodel.Progress) proto.Input {
+func (w *Writer) checkpoint(all []readmodel.Progress) proto.Input {
 	var attempt proto.ColUInt32
 	var pos proto.ColUInt64
 	var at proto.ColInt64
@@ -206,11 +278,13 @@ func (w *Writer) checkpoint(p readmodel.Progress) proto.Input {
 		pos.Append(n)
 		at.Append(t.UnixMilli())
 	}
-	if p.Offset > 0 || p.Mended == 0 {
-		add(p.Stream, uint64(p.Offset), p.Time)
-	}
-	if p.Mended > 0 {
-		add(p.Stream+mended, p.Mended, p.Time)
+	for _, p := range all {
+		if p.Offset > 0 || p.Mended == 0 {
+			add(p.Stream, uint64(p.Offset), p.Time)
+		}
+		if p.Mended > 0 {
+			add(p.Stream+mended, p.Mended, p.Time)
+		}
 	}
 	return proto.Input{
 		{Name: "name", Data: name},
