@@ -65,7 +65,6 @@ type lane struct {
 	failures int               // in a row that are not the store's absence
 	heeded   uint64            // the last decision that it has done
 	stop     context.CancelFunc
-	done     chan struct{}
 }
 
 // run projects until ctx is done.

@@ -34,7 +34,6 @@ package projector
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -430,25 +429,21 @@ func (s *Service) startVersion(ctx context.Context, number uint32, rebuilt *repl
 			return err
 		}
 	}
-	v := &version{number: number}
+	v := &version{number: number, done: make(chan struct{})}
 	var turn chan struct{} // of the partitions that a rebuild reads
 	if s.cfg.Tracks > 1 {
 		turn = make(chan struct{}, 1)
 	}
-	var closing []func() error
+	// One for all streams: what several of them wait to store is stored as one.
+	sink, closeSink, err := s.tables.OpenSink(ctx, number)
+	if err != nil {
+		return err
+	}
 	for i, stream := range s.cfg.Streams {
-		sink, closeSink, err := s.tables.OpenSink(ctx, number)
-		if err != nil {
-			for _, c := range closing {
-				err = errors.Join(err, c())
-			}
-			return err
-		}
-		closing = append(closing, closeSink)
 		l := &lane{
 			version: number, stream: stream.Name, log: stream.Log, sink: finishing{sink},
 			config:    projection.Config{Project: narrowed(s.cfg.Project, part), CodeVersion: s.cfg.CodeVersion, Now: s.cfg.Now},
-			decisions: s.ops.decisions, moved: s.wake, logger: s.logger, done: make(chan struct{}),
+			decisions: s.ops.decisions, moved: s.wake, logger: s.logger,
 		}
 		if i < s.cfg.Tracks {
 			l.turn, l.pause = turn, livePause(s.cfg.Tracks)
@@ -464,17 +459,19 @@ func (s *Service) startVersion(ctx context.Context, number uint32, rebuilt *repl
 		l.observe = func(upTo readmodel.Progress, events, unknown int) { s.observe(l, upTo, events, unknown) }
 		v.lanes = append(v.lanes, l)
 	}
-	for i, l := range v.lanes {
+	var running sync.WaitGroup
+	for _, l := range v.lanes {
 		runCtx, stop := context.WithCancel(ctx)
 		l.stop = stop
-		go func() {
-			defer close(l.done)
-			l.run(runCtx)
-			if err := closing[i](); err != nil {
-				s.logger.WarnContext(ctx, "closing a connection to the read model failed", "version", number, "err", err)
-			}
-		}()
+		running.Go(func() { l.run(runCtx) })
 	}
+	go func() {
+		running.Wait()
+		if err := closeSink(); err != nil {
+			s.logger.WarnContext(ctx, "closing the connections to the read model failed", "version", number, "err", err)
+		}
+		close(v.done)
+	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.versions[number] = v

@@ -15,15 +15,14 @@ import (
 type version struct {
 	number uint32
 	lanes  []*lane
+	done   chan struct{} // closed when all lanes have ended
 }
 
 func (v *version) stop() {
 	for _, l := range v.lanes {
 		l.stop()
 	}
-	for _, l := range v.lanes {
-		<-l.done
-	}
+	<-v.done
 }
 
 // state is that of all streams together: the progress is of the one with the newest
