@@ -54,22 +54,23 @@ func (q question) search(ctx context.Context, kind event.Kind, account, table st
 	from, once := table+" WHERE "+where, " LIMIT 1 BY id"
 	asked := f
 	asked.Class = nil // the statement knows
-	asking := ctx
-	if known && table == deploymentsTable {
-		asking = readApart(ctx, p)
-	}
+	apart := known && table == deploymentsTable
 	var out []readmodel.RunRow
 	for len(out) < p.Limit {
+		asking := ctx
+		if apart {
+			asking = readApart(ctx, p)
+		}
 		want := p.Limit - len(out)
 		b["from"], b["to"], b["limit"] = ulidHex(w.from), ulidHex(w.to), uint32(want)
 		rows, err := list(asking, q, "read runs that an index finds",
 			"SELECT "+runSelection+" FROM "+table+" FINAL WHERE account = {account:String} AND id IN (SELECT id FROM "+from+inOrder(f.Oldest)+once+" LIMIT {limit:UInt32})"+inOrder(f.Oldest), b,
 			func(s scanner) (readmodel.RunRow, error) { return scanRun(s, kind, account) })
-		if code, _ := serverCode(err); code == tooManyRows && asking != ctx {
-			asking = ctx
+		if code, _ := serverCode(err); code == tooManyRows && apart {
+			apart = false
 			continue
 		}
-		asking = ctx
+		apart = false
 		if err != nil {
 			return nil, err
 		}
