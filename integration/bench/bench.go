@@ -51,6 +51,7 @@ type Config struct {
 	Events          []int         // that the questions of readers are asked on, one run each
 	Wide            int           // the same where the big account has 1,500 environments; 0: none are
 	Samples         int           // of each question
+	Question        string        // of readers: those with this in their names; empty: all of them
 	Rebuilt         int           // events posted before the tables are rebuilt; 0: they are not
 	Log             io.Writer     // progress, for people
 }

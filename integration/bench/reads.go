@@ -70,6 +70,9 @@ func (b *bench) reads(ctx context.Context, s shape, events int) (err error) {
 			return err
 		}
 		for _, q := range questions {
+			if !strings.Contains(q.name, b.Question) {
+				continue
+			}
 			b.logf("%s: %s", account, q.name)
 			row, err := r.measure(ctx, account, q, b.Samples)
 			if err != nil {
@@ -78,8 +81,10 @@ func (b *bench) reads(ctx context.Context, s shape, events int) (err error) {
 			out.Questions = append(out.Questions, row)
 		}
 	}
-	if out.Repeated, err = b.repeated(ctx, r); err != nil {
-		return err
+	if b.Question == "" {
+		if out.Repeated, err = b.repeated(ctx, r); err != nil {
+			return err
+		}
 	}
 	for _, pid := range childrenOf(os.Getpid()) {
 		out.EngineMB = max(out.EngineMB, peakMB(pid))

@@ -36,6 +36,8 @@ func main() {
 	only := flag.String("only", "", "measure one section: singles, sides, partitions, mixed, overload, sizes, verifications, revocations, rebuild, imports, reads or soak")
 	out := flag.String("json", "", "write the figures to this file as well")
 	events := flag.String("events", "", "events that reads are measured on; several numbers, joined by commas, show how the cost grows; default: 1000000, or 100000 with --quick")
+	question := flag.String("question", "", "of readers: ask only those with this in their names, such as metadata")
+	samples := flag.Int("samples", 0, "how often each question of readers is asked, within 10 s; default: 200, or 15 with --quick")
 	wide := flag.Int("wide", 0, "events of a second such run, with 1,000 products in 1,500 environments; default: none")
 	rebuilt := flag.Int("rebuilt", -1, "events of the log that is rebuilt; 0: none; default: 1,000,000, or 100,000 with --quick")
 	round := flag.Duration("round", 0, "how long a round of single events is measured; default: 3 s, or 1 s with --quick")
@@ -49,7 +51,10 @@ func main() {
 		cfg = bench.Quick
 	}
 	cfg.Binary, cfg.Dir, cfg.History, cfg.Only, cfg.Log = *binary, *dir, os.Getenv("SHIPLEDGER_HISTORY"), *only, os.Stderr
-	cfg.Wide = *wide
+	cfg.Wide, cfg.Question = *wide, *question
+	if *samples > 0 {
+		cfg.Samples = *samples
+	}
 	if *round > 0 {
 		cfg.Round = *round
 	}
