@@ -66,12 +66,12 @@ type (
 	DeleteEnvironment struct{ ID event.EnvironmentID }
 )
 
-func (c *Change) needs(s *State) []event.Offset {
+func (c *Change) needs(s *State, _ Sealed) (Needs, error) {
 	out := c.Action.past(s)
 	if use, ok := s.keyUse(c.Account, c.IdempotencyKey); ok {
 		out = append(out, use.offset)
 	}
-	return out
+	return Needs{Events: out}, nil
 }
 
 func (c *Change) decide(s *State, k Context) (Decision, error) {
@@ -93,7 +93,9 @@ func (c *Change) decide(s *State, k Context) (Decision, error) {
 // and leaves nothing behind. It tells whose an object is that another partition may hold.
 type Trial struct{ Change *Change }
 
-func (t Trial) needs(s *State) []event.Offset { return t.Change.Action.past(s) }
+func (t Trial) needs(s *State, _ Sealed) (Needs, error) {
+	return Needs{Events: t.Change.Action.past(s)}, nil
+}
 
 func (t Trial) decide(s *State, k Context) (Decision, error) {
 	return Decision{}, t.Change.Action.decide(&changing{s: s, c: t.Change, k: k, trial: true})

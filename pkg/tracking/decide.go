@@ -13,23 +13,31 @@ import (
 	"github.com/shipledger/shipledger/pkg/fault"
 )
 
-// Needs gives the offsets of the events that Decide must be given in
-// Context.Past: closed runs that the command may name, and the event that an
-// idempotency key was used for.
-func (s *State) Needs(in Input) []event.Offset { return in.needs(s) }
+// Needs is what Decide must be given for a command.
+type Needs struct {
+	Events []event.Offset // to be read for Context.Past
+	Runs   []event.Offset // of these, the closed runs that the command may name; for Context.Runs
+}
 
-func (c *Command) needs(s *State) []event.Offset {
-	var out []event.Offset
-	if use, ok := s.keyUse(c.Account, c.IdempotencyKey); ok {
-		out = append(out, use.offset)
-	}
+// Needs tells what Decide must be given: the closed runs that the command may
+// name, and the event that an idempotency key was used for. What was sealed is
+// looked up in sealed, whose error it gives.
+func (s *State) Needs(in Input, sealed Sealed) (Needs, error) { return in.needs(s, sealed) }
+
+func (c *Command) needs(s *State, sealed Sealed) (out Needs, err error) {
 	t, known := s.triple(c)
 	if k := keyOf(c, t); known && k.invoke != "" {
 		if _, open := s.byRun[k]; !open {
-			out = append(out, s.closed.lookup(k.hash())...)
+			if out.Runs, err = s.closedUnder(k.hash(), sealed); err != nil {
+				return Needs{}, err
+			}
 		}
 	}
-	return out
+	out.Events = out.Runs
+	if use, ok := s.keyUse(c.Account, c.IdempotencyKey); ok {
+		out.Events = append(slices.Clip(out.Events), use.offset)
+	}
+	return out, nil
 }
 
 // Decide says what follows from a command. It changes nothing.
@@ -46,7 +54,7 @@ func Decide(s *State, in Input, k Context) (Decision, error) { return in.decide(
 
 // An Input is what can be decided: a *Command or a *Change.
 type Input interface {
-	needs(s *State) []event.Offset
+	needs(s *State, sealed Sealed) (Needs, error)
 	decide(s *State, k Context) (Decision, error)
 }
 
@@ -184,10 +192,7 @@ func (d *decider) correlate() *run {
 	if id, ok := d.s.byRun[k]; ok {
 		return d.s.open[id]
 	}
-	if len(d.k.Past) == 0 {
-		return nil // Needs found no run under this key
-	}
-	for _, o := range d.s.closed.lookup(k.hash()) {
+	for _, o := range d.k.Runs {
 		past, ok := d.k.Past[o]
 		if p, isRun := past.Payload.(*event.Run); ok && isRun && runKeyOf(&p.Record) == k {
 			return &run{&p.Record, past.ID, o}

@@ -26,6 +26,17 @@ type ledger struct {
 	ids    uint64
 	events []event.Recorded
 	frames map[uint64][]event.Recorded
+	sealed parts
+}
+
+// parts are what was sealed.
+type parts []*tracking.Part
+
+func (p parts) Lookup(hash uint64) (out []event.Offset, _ error) {
+	for _, part := range p {
+		out = append(out, part.Lookup(hash)...)
+	}
+	return out, nil
 }
 
 var epoch = time.Date(2026, 5, 4, 9, 0, 0, 0, time.UTC)
@@ -91,11 +102,15 @@ func instant(s string) time.Time {
 func (l *ledger) decide(c tracking.Input) (tracking.Decision, error) {
 	l.t.Helper()
 	past := tracking.PastEvents{}
-	for _, o := range l.state.Needs(c) {
+	needs, err := l.state.Needs(c, l.sealed)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, o := range needs.Events {
 		past[o] = l.frames[o.Seq()][o.Index()]
 	}
 	d, err := tracking.Decide(l.state, c, tracking.Context{
-		Now: l.now, Next: event.At(l.seq+1, 0), Past: past, NewID: l.newID,
+		Now: l.now, Next: event.At(l.seq+1, 0), Past: past, Runs: needs.Runs, NewID: l.newID,
 	})
 	if err != nil || len(d.Events) == 0 {
 		return d, err

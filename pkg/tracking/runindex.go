@@ -7,10 +7,10 @@ import (
 	"github.com/shipledger/shipledger/pkg/event"
 )
 
-// runIndex remembers every closed run for ever: the 64-bit hash of its key and
-// the offset of its last event, in at most 32 bytes each (architecture 4). The
-// event itself is read from the log when a command names the run, so that a
-// collision of hashes is noticed; runs with one hash stand beside each other.
+// runIndex remembers closed runs: the 64-bit hash of a run's key and the offset
+// of its last event, in at most 32 bytes each (architecture 4). The event itself
+// is read from the log when a command names the run, so that a collision of
+// hashes is noticed; runs with one hash stand beside each other.
 //
 // It is a hash table with linear probing, in shards that grow one by one, so
 // that growing never stops the committer for long. A Go map of the same content

@@ -24,7 +24,7 @@ import (
 // Whoever changes either must raise it: a snapshot of another version is
 // ignored, and the log is folded from its first frame. A golden test notices
 // both for what stands in it.
-const SnapshotVersion = 1
+const SnapshotVersion = 2
 
 // ErrSnapshot says that a snapshot cannot be read: it is cut off or damaged.
 var ErrSnapshot = errors.New("the snapshot of the state is damaged")
@@ -33,8 +33,8 @@ var ErrSnapshot = errors.New("the snapshot of the state is damaged")
 // the state goes on. It must not be called between Begin and Commit, and the
 // copy must not be applied to.
 //
-// Closed runs, which are nearly all of it, are not copied but shared by shard,
-// and a shard is copied when it next changes.
+// Closed runs are not copied but shared by shard, and a shard is copied when it
+// next changes. What was sealed is no part of it.
 func (s *State) Freeze() *State {
 	f := *s
 	f.products, f.environments = s.products.clone(), s.environments.clone()
@@ -108,6 +108,8 @@ func (s *State) WriteSnapshot(to io.Writer, about []byte) error {
 		w.number(use.body)
 		w.number(uint64(use.offset))
 	}
+	w.number(uint64(s.parts))  //nolint:gosec // a count
+	w.number(uint64(s.sealed)) //nolint:gosec // a count
 	w.index(&s.closed)
 	return w.end()
 }
@@ -117,10 +119,7 @@ func (s *State) WriteSnapshot(to io.Writer, about []byte) error {
 func ReadSnapshot(from io.Reader) (s *State, about []byte, err error) {
 	s = NewState()
 	r := newSnapshotReader(from)
-	if version := r.number(); version != SnapshotVersion {
-		r.fail(fmt.Errorf("%w: it is of version %d, not %d", ErrSnapshot, version, SnapshotVersion))
-	}
-	about = r.block(r.number())
+	about = r.about()
 	s.lastTime = r.time()
 	s.incarnations = uint16(r.number()) //nolint:gosec // as it was written
 	r.directory(&s.products)
@@ -156,8 +155,23 @@ func ReadSnapshot(from io.Reader) (s *State, about []byte, err error) {
 			s.keys[k] = use
 		}
 	}
+	s.parts, s.sealed = int(r.number()), int(r.number()) //nolint:gosec // as they were written
 	r.index(&s.closed)
 	return s, about, r.end()
+}
+
+// ReadAbout reads what the caller said about a snapshot, and none of the rest.
+func ReadAbout(from io.Reader) ([]byte, error) {
+	r := newSnapshotReader(from)
+	about := r.about()
+	return about, r.err
+}
+
+func (r *snapshotReader) about() []byte {
+	if version := r.number(); version != SnapshotVersion {
+		r.fail(fmt.Errorf("%w: it is of version %d, not %d", ErrSnapshot, version, SnapshotVersion))
+	}
+	return r.block(r.number())
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

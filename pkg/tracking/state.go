@@ -16,7 +16,7 @@ import (
 // value is not usable; see NewState. It is not safe for concurrent use.
 //
 // It grows with runs and versions, not with events: open runs are held whole,
-// closed ones in a runIndex.
+// closed ones in a runIndex, from which parts may be sealed and kept elsewhere.
 type State struct {
 	products     directory
 	environments directory
@@ -27,6 +27,8 @@ type State struct {
 	byTriple map[tripleKey][]ulid.ULID // open runs, oldest first
 	byCell   map[cellKey][]ulid.ULID   // open deployments, oldest first
 	closed   runIndex
+	parts    int // how many were sealed,
+	sealed   int // and what they hold
 
 	releases     map[ulid.ULID]release
 	incarnations uint16             // the highest of any product
@@ -104,9 +106,6 @@ func NewState() *State {
 		refused: map[uint64]refused{}, keys: map[idempotencyKey]keyUse{},
 	}
 }
-
-// Closed gives the number of runs that are closed, which are remembered for ever.
-func (s *State) Closed() int { return s.closed.n }
 
 // LastTime gives the receipt time of the last event applied.
 func (s *State) LastTime() time.Time { return s.lastTime }
@@ -208,9 +207,13 @@ func (s *State) applyRun(r event.Recorded, p *event.Run) {
 		}
 	case wasOpen:
 		s.close(next)
-		s.rememberClosed(next)
+		s.rememberClosed(next, 0)
 	default:
-		s.rememberClosed(next)
+		var before event.Offset // of a run that was closed, by its last event
+		if n := len(next.record.Receipts); n > 1 {
+			before = next.record.Receipts[n-2].Offset
+		}
+		s.rememberClosed(next, before)
 	}
 }
 
@@ -246,22 +249,6 @@ func takeOut[K comparable](s *State, m map[K][]ulid.ULID, k K, id ulid.ULID) {
 		return
 	}
 	put(s, m, k, left)
-}
-
-func (s *State) rememberClosed(r *run) {
-	k := runKeyOf(r.record)
-	if k.invoke == "" {
-		return // nothing can name it again
-	}
-	h, now := k.hash(), r.offset
-	if n := len(r.record.Receipts); n > 1 {
-		if before := r.record.Receipts[n-2].Offset; s.closed.move(h, before, now) {
-			s.undo(func() { s.closed.move(h, now, before) })
-			return
-		}
-	}
-	s.closed.insert(h, now)
-	s.undo(func() { s.closed.remove(h, now) })
 }
 
 func (s *State) rememberRefusal(r event.Recorded, p *event.Run) {

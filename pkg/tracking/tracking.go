@@ -58,6 +58,7 @@ type Context struct {
 	Next  event.Offset     // where the first event of the decision will stand
 	NewID func() ulid.ULID // a fresh id at Now
 	Past  PastEvents       // at least what State.Needs asked for
+	Runs  []event.Offset   // Needs.Runs
 }
 
 // PastEvents are events read back from the log, by offset.
