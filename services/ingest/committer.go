@@ -77,6 +77,7 @@ type Committer struct {
 	backlog []*item      // taken from the queue and not yet decided for good
 	frames  *lru.Cache[uint64, []event.Recorded]
 
+	sealed    tracking.Sealed // the closed runs that the state does not hold
 	snapshots keeper
 }
 
@@ -117,6 +118,7 @@ func NewCommitter(log eventlog.Log, stream string, clock func() time.Time, newID
 	c := &Committer{
 		log: log, stream: stream, clock: clock, newID: newID, logger: logger,
 		queue: make(chan *group, maxQueued), state: tracking.NewState(), counts: tally.Counts{}, frames: frames,
+		sealed: tracking.Nothing{},
 	}
 	c.metrics = newMetrics(c)
 	c.publishSettings()
@@ -222,6 +224,8 @@ func (c *Committer) Flight() *keyring.Flight { return &c.flight }
 // It is ready once the state stands at the log's end.
 func (c *Committer) Run(ctx context.Context, ready func()) error {
 	work := context.WithoutCancel(ctx) // what was taken from the queue is finished
+	c.snapshots.open(work)
+	defer c.snapshots.close()
 	started := c.clock()
 	c.restore(ctx)
 	if err := c.catchUp(ctx); err != nil {
@@ -229,8 +233,9 @@ func (c *Committer) Run(ctx context.Context, ready func()) error {
 	}
 	c.logger.InfoContext(ctx, "log folded", "stream", c.stream, "sequence", c.last, "took", c.clock().Sub(started))
 	ready()
-	defer c.lastSnapshot(work)
-	c.snapshot(work) // of what was just folded
+	c.snapshots.calm()
+	defer c.lastSnapshot()
+	c.snapshot() // of what was just folded
 	for {
 		if len(c.backlog) == 0 {
 			var retry <-chan time.Time
@@ -256,7 +261,8 @@ func (c *Committer) Run(ctx context.Context, ready func()) error {
 			continue
 		}
 		c.commit(work)
-		c.snapshot(work)
+		c.seal()
+		c.snapshot()
 	}
 }
 
@@ -320,6 +326,8 @@ func (c *Committer) catchUp(ctx context.Context) error {
 		c.book.Enter(r.Seq, tally.Of(events), r.Headers)
 		c.last, c.lastID = r.Seq, r.ID
 		c.snapshots.events += len(events)
+		c.seal()
+		c.snapshots.keepPace(ctx)
 	}
 	c.publishSettings()
 	c.metrics.sequence.Set(float64(c.last))
@@ -448,13 +456,19 @@ func (c *Committer) decide(ctx context.Context, f *frame, it *item) bool {
 		it.result.Err = it.group.dead
 		return true
 	}
-	past, err := c.past(ctx, f, c.state.Needs(it.command))
+	needs, err := c.state.Needs(it.command, c.sealed)
+	if err != nil {
+		c.blind(ctx, err)
+		it.result.Err = errNoIndex.Because(err)
+		return true
+	}
+	past, err := c.past(ctx, f, needs.Events)
 	if err != nil {
 		it.result.Err = errNoLog.Because(err)
 		return true
 	}
 	d, err := tracking.Decide(c.state, it.command, tracking.Context{
-		Now: f.now, Next: event.At(f.seq, len(f.events)), Past: past,
+		Now: f.now, Next: event.At(f.seq, len(f.events)), Past: past, Runs: needs.Runs,
 		NewID: f.newID,
 	})
 	if err != nil {

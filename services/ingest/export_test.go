@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"math"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -12,12 +13,23 @@ var InParallel = inParallel
 // KeepEvery makes the committer write a snapshot after every n events, and none
 // when it stops.
 func (c *Committer) KeepEvery(store Snapshots, n int) {
-	c.snapshots = keeper{store: store, every: n, atStop: math.MaxInt}
+	c.keep(keeper{store: store, every: n, atStop: math.MaxInt}, "")
+}
+
+// KeepParts does, and seals closed runs in parts of runs each.
+func (c *Committer) KeepParts(store Snapshots, dir string, n, runs int) {
+	c.keep(keeper{store: store, every: n, partRuns: runs}, dir)
 }
 
 // KeepAtStop makes it write one only when it stops.
 func (c *Committer) KeepAtStop(store Snapshots) {
-	c.snapshots = keeper{store: store, every: math.MaxInt}
+	c.keep(keeper{store: store, every: math.MaxInt}, "")
+}
+
+// Named gives the parts that a snapshot names.
+func Named(ctx context.Context, store Snapshots, name string) ([]string, error) {
+	a, err := readAbout(ctx, store, name)
+	return a.Parts, err
 }
 
 // Items is what cuts a batch into events, from lines or from an array.

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shipledger/shipledger/pkg/tracking"
 )
 
 // metrics count what a committer does.
@@ -17,6 +19,8 @@ type metrics struct {
 	append    prometheus.Histogram
 	queued    prometheus.GaugeFunc
 	sequence  prometheus.Gauge
+	closed    prometheus.Gauge
+	fresh     prometheus.Gauge
 }
 
 func newMetrics(c *Committer) metrics {
@@ -42,6 +46,12 @@ func newMetrics(c *Committer) metrics {
 		sequence: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "shipledger_log_sequence", Help: "Sequence of the last frame known to the write side.", ConstLabels: labels,
 		}),
+		closed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "shipledger_closed_runs", Help: "Runs that are closed and remembered so that their repeats are known.", ConstLabels: labels,
+		}),
+		fresh: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "shipledger_closed_runs_in_memory", Help: "Closed runs that are not in files yet.", ConstLabels: labels,
+		}),
 	}
 	m.outcomes = map[string]prometheus.Counter{}
 	for _, outcome := range []string{"refused", "blocked", "duplicate", "accepted"} {
@@ -53,7 +63,7 @@ func newMetrics(c *Committer) metrics {
 // Collectors gives the committer's metrics, for registering.
 func (c *Committer) Collectors() []prometheus.Collector {
 	m := &c.metrics
-	return []prometheus.Collector{m.frames, m.events, m.conflicts, m.failures, m.decided, m.append, m.queued, m.sequence}
+	return []prometheus.Collector{m.frames, m.events, m.conflicts, m.failures, m.decided, m.append, m.queued, m.sequence, m.closed, m.fresh}
 }
 
 func (m *metrics) stored(f *frame, took time.Duration) {
@@ -61,6 +71,11 @@ func (m *metrics) stored(f *frame, took time.Duration) {
 	m.events.Add(float64(len(f.events)))
 	m.append.Observe(took.Seconds())
 	m.sequence.Set(float64(f.seq))
+}
+
+func (m *metrics) remembered(s *tracking.State) {
+	m.closed.Set(float64(s.Closed()))
+	m.fresh.Set(float64(s.Fresh()))
 }
 
 // outcome names what became of a command.

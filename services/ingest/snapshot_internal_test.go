@@ -10,18 +10,18 @@ import (
 func TestTheLargerASnapshotIsTheMoreEventsAreBetweenTwo(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {
-		events, closed int
-		since          time.Duration
-		want           bool
+		events, held int
+		since        time.Duration
+		want         bool
 	}{
 		{events: snapshotEvents, since: snapshotApart, want: true},
 		{events: snapshotEvents - 1, since: snapshotApart},
 		{events: snapshotEvents, since: snapshotApart - 1},
-		{events: 500_000 - 1, closed: 10_000_000, since: time.Hour},
-		{events: 500_000, closed: 10_000_000, since: time.Hour, want: true},
+		{events: 500_000 - 1, held: 10_000_000, since: time.Hour},
+		{events: 500_000, held: 10_000_000, since: time.Hour, want: true},
 	} {
 		k := keeper{every: snapshotEvents, apart: snapshotApart, events: c.events, began: now.Add(-c.since)}
-		if got := k.due(c.closed, now); got != c.want {
+		if got := k.due(c.held, now); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}
@@ -38,7 +38,7 @@ func (s slowly) Write(p []byte) (int, error) {
 func TestWhoWritesASnapshotRestsUntilSomebodyWaitsForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hurry, began := make(chan struct{}), time.Now()
-		w := &unhurried{to: slowly{io.Discard}, hurry: hurry, began: began}
+		w := &unhurried{ctx: t.Context(), to: slowly{io.Discard}, hurry: hurry, began: began}
 		write := func(times int) {
 			for range times {
 				if n, err := w.Write(make([]byte, unrested/4)); n != unrested/4 || err != nil {

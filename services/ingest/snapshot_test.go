@@ -104,7 +104,7 @@ func filled(t *testing.T, n int) (*memlog.Log, *shelf) {
 
 func TestAStartReadsTheLogFromItsSnapshot(t *testing.T) {
 	log, kept := filled(t, 9)
-	if diff := cmp.Diff([]string{"t0.v1.00000000000000000009"}, kept.names()); diff != "" {
+	if diff := cmp.Diff([]string{"t0.v2.00000000000000000009"}, kept.names()); diff != "" {
 		t.Fatal(diff)
 	}
 	late := run(t, log, time.Now) // a process without snapshots, which goes on
@@ -150,7 +150,7 @@ func TestPartitionsBeginWithTheirOwnSnapshots(t *testing.T) {
 		}
 		stop()
 	}
-	if diff := cmp.Diff([]string{"t0.v1.00000000000000000002", "t1.v1.00000000000000000003", "t2.v1.00000000000000000004"}, kept.names()); diff != "" {
+	if diff := cmp.Diff([]string{"t0.v2.00000000000000000002", "t1.v2.00000000000000000003", "t2.v2.00000000000000000004"}, kept.names()); diff != "" {
 		t.Fatal(diff)
 	}
 	for i, log := range logs {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	mathrand "math/rand/v2"
+	"path/filepath"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -30,7 +31,7 @@ func New(ctx context.Context, p *compose.Process) (compose.Part, error) {
 	var committers []*ingest.Committer
 	for _, partition := range partitions {
 		c := ingest.NewCommitter(partition.Log, partition.Stream, time.Now, newIDs(), p.Logger)
-		c.Keep(snapshots)
+		c.Keep(snapshots, filepath.Join(p.Config.Data, "closed-runs"))
 		c.SetDefaults(p.Config.Settings.Defaults())
 		c.Share(p.Book)
 		committers = append(committers, c)
