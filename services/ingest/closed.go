@@ -51,9 +51,12 @@ func (k *keeper) keepPace(ctx context.Context) {
 	}
 }
 
-// blind tells that closed runs cannot be read.
+// blind tells that closed runs cannot be read: in the log once, as each event that
+// asks the file may be refused.
 func (c *Committer) blind(ctx context.Context, err error) {
-	c.logger.ErrorContext(ctx, "closed runs cannot be read; start this process again, it fetches the file anew", "stream", c.stream, "err", err)
+	c.blinded.Do(func() {
+		c.logger.ErrorContext(ctx, "closed runs cannot be read; start this process again, it fetches the file anew", "stream", c.stream, "err", err)
+	})
 	c.failing.Store(&failure{err, c.clock()})
 	c.metrics.failures.Inc()
 }

@@ -162,7 +162,9 @@ func TestAFileOfClosedRunsThatIsDamagedRefusesAndIsMendedByAStart(t *testing.T) 
 			t.Fatal(err)
 		}
 	}
-	damaged := parted(log, kept, dir, 7)
+	var lines bytes.Buffer
+	damaged := newCommitter(log, time.Now, slog.NewTextHandler(&lines, nil))
+	damaged.KeepParts(kept, dir, 7, 2)
 	stop = start(t, damaged)
 	refused := 0
 	for i := range 20 {
@@ -178,6 +180,9 @@ func TestAFileOfClosedRunsThatIsDamagedRefusesAndIsMendedByAStart(t *testing.T) 
 		t.Errorf("%d were refused, health says %v", refused, damaged.Healthy())
 	}
 	stop()
+	if n := strings.Count(lines.String(), "closed runs cannot be read"); n != 1 {
+		t.Errorf("the log says so %d times", n)
+	}
 	mended := parted(log, kept, dir, 7)
 	start(t, mended)
 	known(t, mended, 0, 20)

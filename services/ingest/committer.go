@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -78,6 +79,7 @@ type Committer struct {
 	frames  *lru.Cache[uint64, []event.Recorded]
 
 	sealed    tracking.Sealed // the closed runs that the state does not hold
+	blinded   sync.Once       // tells that they cannot be read
 	snapshots keeper
 }
 
