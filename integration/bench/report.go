@@ -250,7 +250,9 @@ type Question struct {
 	Statements float64 `json:"statements"`    // a sample
 	EngineCPU  float64 `json:"engine_cpu_ms"` // of the engine's process, merges included
 	GoCPU      float64 `json:"go_cpu_ms"`     // of the API and of the client that asks, which share a process
-	P90        float64 `json:"p90_ms"`
+	// Collections is how often the process of both collected garbage meanwhile.
+	Collections uint64  `json:"collections"`
+	P90         float64 `json:"p90_ms"`
 	Times
 }
 
@@ -430,9 +432,14 @@ func (r *Report) printSides(b *strings.Builder) {
 }
 
 func (r *Reads) print(b *strings.Builder) {
+	var samples int
+	var collected uint64
+	for _, q := range r.Questions {
+		samples, collected = samples+q.Samples, collected+q.Collections
+	}
 	fmt.Fprintf(b, "\nReads over HTTP, %d events: %d products × %d environments beside %d small accounts; made and stored at %.0f events/s,\n"+
-		"%d rows in %d parts, %.1f GB; load after the run %s; times in ms\n",
-		r.Events, r.Products, r.Environments, r.SmallAccounts, r.StoredPerSecond, r.Rows, r.Parts, float64(r.Bytes)/1e9, r.LoadAfter)
+		"%d rows in %d parts, %.1f GB; load after the run %s; garbage collected %d times in %d samples; times in ms\n",
+		r.Events, r.Products, r.Environments, r.SmallAccounts, r.StoredPerSecond, r.Rows, r.Parts, float64(r.Bytes)/1e9, r.LoadAfter, collected, samples)
 	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s %10s %8s │ %8s %8s %8s %8s\n", "account", "question", "samples", "pages", "KB", "rows read", "statements", "engine CPU", "Go CPU", "p50", "p90", "p99", "max")
 	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s %10s %8s │ %8.1f %8s %8.1f %8.1f\n", "", "SELECT 1", "", "", "", "", "1", "", "", r.Floor.P50, "", r.Floor.P99, r.Floor.Max)
 	for _, q := range r.Questions {

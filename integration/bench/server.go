@@ -144,9 +144,13 @@ func (u used) minus(v used) used { return used{u.process - v.process, u.children
 
 func (s *server) cpu() used { return cpuOf(s.cmd.Process.Pid) }
 
-func cpuOf(pid int) used {
+func cpuOf(pid int) used { return cpuWith(pid, childrenOf(pid)) }
+
+// cpuWith is cpuOf where the processes below are known: to look for them takes 5 ms and
+// leaves 0.4 MB of garbage, which between short questions is much.
+func cpuWith(pid int, children []int) used {
 	out := used{process: processTime(pid)}
-	for _, child := range childrenOf(pid) {
+	for _, child := range children {
 		out.children += processTime(child)
 	}
 	return out
