@@ -29,7 +29,7 @@ func main() {
 	if len(os.Args) == 4 && os.Args[1] == bench.SideArg {
 		exit(bench.ServeSide(os.Args[2], os.Args[3], os.Stdin, os.Stdout))
 	}
-	quick := flag.Bool("quick", false, "less than 3 minutes instead of less than 10")
+	quick := flag.Bool("quick", false, "less than 3 minutes instead of about 25")
 	binary := flag.String("binary", "bin/shipledger", "what to measure")
 	dir := flag.String("dir", "", "where data directories are made, on the disk to measure; default: the system's temporary directory")
 	connections := flag.String("connections", "", "numbers of connections for single events, joined by commas; default: 1,16,64,256")
