@@ -118,6 +118,16 @@ func (p *Parts) Waiting() int {
 	return len(p.waiting)
 }
 
+// Unwritten tells how many entries these parts hold.
+func (p *Parts) Unwritten() (n int) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, w := range p.waiting {
+		n += w.part.Len()
+	}
+	return n
+}
+
 // Settle writes the parts before number that are in memory, and merges what there
 // is to merge of them. Whatever fails, what was sealed is looked up as before.
 func (p *Parts) Settle(number int, pace Pace) error {

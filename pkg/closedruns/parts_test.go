@@ -295,13 +295,16 @@ func TestPartsThatCannotBeWrittenAreStillLookedUp(t *testing.T) {
 	if err := p.Settle(2, func(io.Writer) io.Writer { return failing{full} }); !errors.Is(err, full) {
 		t.Errorf("Settle gives %v", err)
 	}
+	if n := p.Unwritten(); n != len(all) {
+		t.Errorf("%d are said to be in memory, want %d", n, len(all))
+	}
 	if err := readAll(p, all); err != nil {
 		t.Error(err)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
 		t.Errorf("%d files are left", len(left))
 	}
-	if err := p.Settle(2, closedruns.Unpaced); err != nil || p.Waiting() != 0 {
+	if err := p.Settle(2, closedruns.Unpaced); err != nil || p.Waiting() != 0 || p.Unwritten() != 0 {
 		t.Errorf("later they are not written: %v, %d wait", err, p.Waiting())
 	}
 	if err := readAll(p, all); err != nil {

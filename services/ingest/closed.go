@@ -31,7 +31,7 @@ var errNoIndex = fault.New(fault.Unavailable, "INDEX_UNREADABLE", "what is known
 // frames.
 func (c *Committer) seal() {
 	k := &c.snapshots
-	defer c.metrics.remembered(c.state)
+	defer c.remembered()
 	if k.parts == nil || c.state.Fresh() < k.partRuns {
 		return
 	}
@@ -42,6 +42,16 @@ func (c *Committer) seal() {
 			logger.WarnContext(ctx, "closed runs stay in memory until they can be written", "stream", stream, "parts", parts.Waiting(), "err", err)
 		}
 	})
+}
+
+// remembered shows how many closed runs are known, and how many of them take memory.
+func (c *Committer) remembered() {
+	inMemory := c.state.Fresh()
+	if c.snapshots.parts != nil {
+		inMemory += c.snapshots.parts.Unwritten()
+	}
+	c.metrics.closed.Set(float64(c.state.Closed()))
+	c.metrics.fresh.Set(float64(inMemory))
 }
 
 // keepPace lets the disk follow, where a log is folded faster than that.

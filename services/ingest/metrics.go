@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/shipledger/shipledger/pkg/tracking"
 )
 
 // metrics count what a committer does.
@@ -71,11 +69,6 @@ func (m *metrics) stored(f *frame, took time.Duration) {
 	m.events.Add(float64(len(f.events)))
 	m.append.Observe(took.Seconds())
 	m.sequence.Set(float64(f.seq))
-}
-
-func (m *metrics) remembered(s *tracking.State) {
-	m.closed.Set(float64(s.Closed()))
-	m.fresh.Set(float64(s.Fresh()))
 }
 
 // outcome names what became of a command.
