@@ -578,7 +578,7 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 	}
 	pid := os.Getpid()
 	children := childrenOf(pid)
-	began, collected := time.Now(), collections()
+	began, collected, merged := time.Now(), collections(), mergeTime(children)
 	for i := -2; i < samples; i++ { // two to warm up
 		if i > leastSamples && time.Since(began) > readLimit {
 			break
@@ -626,6 +626,7 @@ func (r *readServer) measure(ctx context.Context, account string, q readQuestion
 	out.Collections = collections() - collected
 	out.Times, out.P90 = times(h), float64(h.ValueAtQuantile(90))/1000
 	out.RowsRead, out.Statements = float64(read)/float64(out.Samples), float64(statements)/float64(out.Samples)
+	out.MergeCPU = (mergeTime(children) - merged).Seconds() * 1e3 / float64(out.Samples)
 	out.GoCPU, out.EngineCPU = cpu.process.Seconds()*1e3/float64(out.Samples), cpu.children.Seconds()*1e3/float64(out.Samples)
 	return out, nil
 }

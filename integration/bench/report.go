@@ -92,7 +92,8 @@ type Overload struct {
 	Maximum           float64   `json:"maximum"`
 	Offered           float64   `json:"offered"`
 	Accepted          float64   `json:"accepted"`
-	Ratio             float64   `json:"ratio"` // of accepted to the maximum of the same round
+	Ratio             float64   `json:"ratio"`  // median of the rounds' ratios
+	Ratios            []float64 `json:"ratios"` // of accepted to the mean of the maximum before and the one after
 	MaximumCost       FloodCost `json:"maximum_cost"`
 	OverCost          FloodCost `json:"over_cost"`
 	Refused           int       `json:"refused"` // requests
@@ -145,6 +146,10 @@ type SoakSample struct {
 	EngineMB   float64 `json:"engine_mb"`
 	Goroutines float64 `json:"goroutines"`
 	Parts      int     `json:"parts"`
+	// Microseconds of processor time an event; what merges took is of ClickHouse's.
+	CPUMicros       float64 `json:"cpu_micros"`
+	EngineCPUMicros float64 `json:"engine_cpu_micros"`
+	MergeCPUMicros  float64 `json:"merge_cpu_micros"`
 	// Checkpoints of the log that were signed since the process began.
 	Checkpoints float64 `json:"checkpoints"`
 }
@@ -249,6 +254,7 @@ type Question struct {
 	RowsRead   float64 `json:"rows_read"`     // by the engine, as it says itself, all statements of a sample
 	Statements float64 `json:"statements"`    // a sample
 	EngineCPU  float64 `json:"engine_cpu_ms"` // of the engine's process, merges included
+	MergeCPU   float64 `json:"merge_cpu_ms"`  // of its merges, which are no part of an answer, between the samples included
 	GoCPU      float64 `json:"go_cpu_ms"`     // of the API and of the client that asks, which share a process
 	// Collections is how often the process of both collected garbage meanwhile.
 	Collections uint64  `json:"collections"`
@@ -405,11 +411,15 @@ func (r *Report) printSides(b *strings.Builder) {
 			m.WritesPerSecond, m.Writes.P50, m.Writes.P99, m.Writes.P999, m.ReadsPerSecond, m.Reads.P50, m.Reads.P99, m.Reads.P999, m.ReadsRefused)
 	}
 	if o := r.Overload; o != nil {
-		fmt.Fprintf(b, "\nTwice the maximum, batches of %d\n  maximum %.0f events/s, offered %.0f, accepted %.0f (%.2f of the maximum)\n"+
+		rounds := ""
+		if len(o.Ratios) > 1 {
+			rounds = fmt.Sprintf(", median of %.2f", o.Ratios) // [0.95 0.91 1.02]
+		}
+		fmt.Fprintf(b, "\nTwice the maximum, batches of %d\n  maximum %.0f events/s, offered %.0f, accepted %.0f: %.2f of the maximum before and after it%s\n"+
 			"  %d requests refused, %d of them without Retry-After, told after p50 %.1f ms, p99 %.1f ms; accepted ones answered after p50 %.1f ms, p99 %.1f ms\n"+
 			"  CPU in µs an accepted event, of the process, ClickHouse and the client: %.1f + %.1f + %.1f at the maximum, %.1f + %.1f + %.1f at twice of it\n"+
 			"  %d acknowledged events are missing; calm again after %.2f s\n",
-			overBatch, o.Maximum, o.Offered, o.Accepted, o.Ratio, o.Refused, o.WithoutRetryAfter, o.Refusals.P50, o.Refusals.P99, o.Answers.P50, o.Answers.P99,
+			overBatch, o.Maximum, o.Offered, o.Accepted, o.Ratio, rounds, o.Refused, o.WithoutRetryAfter, o.Refusals.P50, o.Refusals.P99, o.Answers.P50, o.Answers.P99,
 			o.MaximumCost.Process, o.MaximumCost.Engine, o.MaximumCost.Client, o.OverCost.Process, o.OverCost.Engine, o.OverCost.Client, o.Lost, o.RecoverySeconds)
 	}
 	r.printSizes(b)
@@ -420,11 +430,13 @@ func (r *Report) printSides(b *strings.Builder) {
 		}
 		worst := slices.MaxFunc(s.Samples, func(a, b SoakSample) int { return cmp.Compare(a.P99, b.P99) })
 		fmt.Fprintf(b, "\nHalf of the maximum, %.0f events/s, for %.0f minutes: medians of ten seconds each, of the second quarter and of the last\n", s.PerSecond, s.Minutes)
-		fmt.Fprintf(b, "  p50 %s ms, p99 %s ms (the worst ten seconds %.0f, in minute %.1f), memory %s MB, heap %s MB, ClickHouse %s MB, goroutines %s, parts %s; %.0f checkpoints of the log were signed meanwhile\n",
+		fmt.Fprintf(b, "  p50 %s ms, p99 %s ms (the worst ten seconds %.0f, in minute %.1f), memory %s MB, heap %s MB, ClickHouse %s MB, goroutines %s, parts %s; %.0f checkpoints of the log were signed meanwhile\n"+
+			"  CPU an event %s µs, of ClickHouse %s µs, %s of them merges\n",
 			both(func(x SoakSample) float64 { return x.P50 }), both(func(x SoakSample) float64 { return x.P99 }), worst.P99, worst.Minute,
 			both(func(x SoakSample) float64 { return x.MemoryMB }), both(func(x SoakSample) float64 { return x.HeapMB }), both(func(x SoakSample) float64 { return x.EngineMB }),
 			both(func(x SoakSample) float64 { return x.Goroutines }), both(func(x SoakSample) float64 { return float64(x.Parts) }),
-			s.Samples[len(s.Samples)-1].Checkpoints)
+			s.Samples[len(s.Samples)-1].Checkpoints,
+			both(func(x SoakSample) float64 { return x.CPUMicros }), both(func(x SoakSample) float64 { return x.EngineCPUMicros }), both(func(x SoakSample) float64 { return x.MergeCPUMicros }))
 		for _, fault := range s.Faults {
 			fmt.Fprintf(b, "  FAULT: %s\n", fault)
 		}
@@ -440,11 +452,11 @@ func (r *Reads) print(b *strings.Builder) {
 	fmt.Fprintf(b, "\nReads over HTTP, %d events: %d products × %d environments beside %d small accounts; made and stored at %.0f events/s,\n"+
 		"%d rows in %d parts, %.1f GB; load after the run %s; garbage collected %d times in %d samples; times in ms\n",
 		r.Events, r.Products, r.Environments, r.SmallAccounts, r.StoredPerSecond, r.Rows, r.Parts, float64(r.Bytes)/1e9, r.LoadAfter, collected, samples)
-	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s %10s %8s │ %8s %8s %8s %8s\n", "account", "question", "samples", "pages", "KB", "rows read", "statements", "engine CPU", "Go CPU", "p50", "p90", "p99", "max")
-	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s %10s %8s │ %8.1f %8s %8.1f %8.1f\n", "", "SELECT 1", "", "", "", "", "1", "", "", r.Floor.P50, "", r.Floor.P99, r.Floor.Max)
+	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s %10s %8s %8s │ %8s %8s %8s %8s\n", "account", "question", "samples", "pages", "KB", "rows read", "statements", "engine CPU", "merges", "Go CPU", "p50", "p90", "p99", "max")
+	fmt.Fprintf(b, "  %-12s %-40s %7s %5s %9s %10s %10s %10s %8s %8s │ %8.1f %8s %8.1f %8.1f\n", "", "SELECT 1", "", "", "", "", "1", "", "", "", r.Floor.P50, "", r.Floor.P99, r.Floor.Max)
 	for _, q := range r.Questions {
-		fmt.Fprintf(b, "  %-12s %-40s %7d %5d %9.1f %10.0f %10.1f %10.1f %8.1f │ %8.1f %8.1f %8.1f %8.1f\n",
-			q.Account, q.Name, q.Samples, q.Pages, float64(q.Bytes)/1000, q.RowsRead, q.Statements, q.EngineCPU, q.GoCPU, q.P50, q.P90, q.P99, q.Max)
+		fmt.Fprintf(b, "  %-12s %-40s %7d %5d %9.1f %10.0f %10.1f %10.1f %8.1f %8.1f │ %8.1f %8.1f %8.1f %8.1f\n",
+			q.Account, q.Name, q.Samples, q.Pages, float64(q.Bytes)/1000, q.RowsRead, q.Statements, q.EngineCPU, q.MergeCPU, q.GoCPU, q.P50, q.P90, q.P99, q.Max)
 	}
 	heading(b, len(r.Tables), "Tables on disk; the columns that take most, in bytes a row")
 	for _, t := range r.Tables {

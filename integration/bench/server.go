@@ -181,8 +181,25 @@ func childrenOf(pid int) (pids []int) {
 	return pids
 }
 
-func processTime(pid int) time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func processTime(pid int) time.Duration { return statTime(fmt.Sprintf("/proc/%d/stat", pid)) }
+
+// mergeTime gives what the threads of ClickHouse that merge parts have taken. They live as
+// long as the process.
+func mergeTime(pids []int) (sum time.Duration) {
+	for _, pid := range pids {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		for _, thread := range threads {
+			if name, _ := os.ReadFile(thread + "/comm"); string(name) == "MergeMutate\n" { // threads come and go
+				sum += statTime(thread + "/stat")
+			}
+		}
+	}
+	return sum
+}
+
+// statTime reads the time of a process or thread, 0 of one that is gone.
+func statTime(file string) time.Duration {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0
 	}

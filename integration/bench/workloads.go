@@ -153,8 +153,9 @@ const (
 	recovered       = 50 * time.Millisecond
 )
 
-// overload posts as much as the ledger takes, then twice of that, then nothing, in
-// turns.
+// overload posts as much as the ledger takes, then twice of that, then nothing, in turns.
+// Each overload is compared with the maximum before it and the one after it, as the
+// machine and the tables are not the same later.
 func (b *bench) overload(ctx context.Context) (err error) {
 	l, err := startMeasured(ctx, b.Binary, filepath.Join(b.dir, "overload"), "SHIPLEDGER_RATE_LIMIT=off")
 	if err != nil {
@@ -164,19 +165,23 @@ func (b *bench) overload(ctx context.Context) (err error) {
 	events := newEvents(l.apiKey)
 	out := &Overload{}
 	var calm, over []flooded
-	var ratios []float64
 	answers, refusals := hdr.New(1, maxMicros, significant), hdr.New(1, maxMicros, significant)
-	for round := range b.Floods {
-		b.logf("overload: the maximum, round %d of %d", round+1, b.Floods)
+	maximum := func() error {
+		b.logf("overload: the maximum, %d of %d", len(calm)+1, b.Floods+1)
 		most, err := b.flood(ctx, l, events, calmConnections, 0)
 		if err != nil {
 			return err
 		}
-		if _, err := l.settle(ctx, events); err != nil {
-			return err
-		}
-		b.logf("overload: twice of it, round %d of %d", round+1, b.Floods)
-		twice, err := b.flood(ctx, l, events, overConnections, 2*most.perSecond)
+		calm = append(calm, most)
+		_, err = l.settle(ctx, events)
+		return err
+	}
+	if err := maximum(); err != nil {
+		return err
+	}
+	for round := range b.Floods {
+		b.logf("overload: twice of it, %d of %d", round+1, b.Floods)
+		twice, err := b.flood(ctx, l, events, overConnections, 2*calm[round].perSecond)
 		if err != nil {
 			return err
 		}
@@ -188,10 +193,16 @@ func (b *bench) overload(ctx context.Context) (err error) {
 		if _, err := l.settle(ctx, events); err != nil {
 			return err
 		}
-		calm, over, ratios = append(calm, most), append(over, twice), append(ratios, twice.perSecond/most.perSecond)
+		over = append(over, twice)
 		out.Refused, out.WithoutRetryAfter = out.Refused+twice.refused, out.WithoutRetryAfter+twice.unsaid
 		answers.Merge(twice.answers)
 		refusals.Merge(twice.refusals)
+		if err := maximum(); err != nil {
+			return err
+		}
+	}
+	for i, twice := range over {
+		out.Ratios = append(out.Ratios, 2*twice.perSecond/(calm[i].perSecond+calm[i+1].perSecond))
 	}
 	held, err := l.deployments(ctx)
 	if err != nil {
@@ -200,7 +211,7 @@ func (b *bench) overload(ctx context.Context) (err error) {
 	out.Lost = int(l.accepted.Load()) - held
 	out.Maximum, out.MaximumCost = medianFlood(calm)
 	out.Accepted, out.OverCost = medianFlood(over)
-	out.Offered, out.Ratio = 2*out.Maximum, median(ratios)
+	out.Offered, out.Ratio = 2*out.Maximum, median(out.Ratios)
 	out.Refusals, out.Answers = times(refusals), times(answers)
 	b.report.Overload = out
 	return nil
@@ -365,12 +376,17 @@ func (b *bench) soak(ctx context.Context) (err error) {
 	s := &Soak{Minutes: b.Soak.Minutes(), PerSecond: rate}
 	b.report.Soak = s
 	began := time.Now()
+	engine := l.children()
 	for time.Since(began) < b.Soak {
+		before, merged := cpuWith(l.cmd.Process.Pid, engine), mergeTime(engine)
 		out, err := drive(ctx, &l.server, events, load{connections: 64, perSecond: rate, measured: soakSample, max: 1 << 30})
 		if err != nil {
 			return err
 		}
 		sample := SoakSample{Minute: time.Since(began).Minutes(), Times: times(out.times), Parts: parts(filepath.Join(l.data, "clickhouse"))}
+		spent, each := cpuWith(l.cmd.Process.Pid, engine).minus(before), float64(max(1, out.requests))/1e6
+		sample.CPUMicros, sample.EngineCPUMicros = spent.process.Seconds()/each, spent.children.Seconds()/each
+		sample.MergeCPUMicros = (mergeTime(engine) - merged).Seconds() / each
 		if sample.Goroutines, err = l.metric(ctx, "go_goroutines"); err != nil {
 			return err
 		}
@@ -382,12 +398,13 @@ func (b *bench) soak(ctx context.Context) (err error) {
 			return err
 		}
 		sample.MemoryMB = resident(l.cmd.Process.Pid)
-		for _, child := range l.children() {
+		for _, child := range engine {
 			sample.EngineMB += resident(child)
 		}
 		s.Samples = append(s.Samples, sample)
-		b.logf("soak, minute %.1f: p50 %.2f ms, p99 %.1f ms, %.0f MB, engine %.0f MB, %.0f goroutines, %d parts",
-			sample.Minute, sample.P50, sample.P99, sample.MemoryMB, sample.EngineMB, sample.Goroutines, sample.Parts)
+		b.logf("soak, minute %.1f: p50 %.2f ms, p99 %.1f ms, %.0f + %.0f µs an event, %.0f of merges, %.0f MB, engine %.0f MB, %.0f goroutines, %d parts",
+			sample.Minute, sample.P50, sample.P99, sample.CPUMicros, sample.EngineCPUMicros, sample.MergeCPUMicros,
+			sample.MemoryMB, sample.EngineMB, sample.Goroutines, sample.Parts)
 	}
 	s.judge()
 	return nil
