@@ -32,6 +32,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -66,6 +67,9 @@ type Config struct {
 	MaxQueryMemory int64
 	// MaxThreads bounds the threads of one query. Default: 2.
 	MaxThreads int
+	// MergeThreads is how many threads merge parts. Default: half of the processors, one
+	// at least. Of two processors both were taken for seconds where two threads merged.
+	MergeThreads int
 	// StartTimeout bounds one start of the engine. Default: 60 s.
 	StartTimeout time.Duration
 	// StopTimeout is how long the engine may take to stop in order before it is
@@ -81,6 +85,7 @@ func (c Config) withDefaults() Config {
 	c.MaxServerMemory = orDefault(c.MaxServerMemory, 1_500_000_000)
 	c.MaxQueryMemory = orDefault(c.MaxQueryMemory, 800_000_000)
 	c.MaxThreads = orDefault(c.MaxThreads, 2)
+	c.MergeThreads = orDefault(c.MergeThreads, max(1, runtime.NumCPU()/2))
 	c.StartTimeout = orDefault(c.StartTimeout, 60*time.Second)
 	c.StopTimeout = orDefault(c.StopTimeout, forcedExit+5*time.Second)
 	c.HealthInterval = orDefault(c.HealthInterval, 3*time.Second)
@@ -116,7 +121,7 @@ func (c Config) Validate() error {
 	if a, err := netip.ParseAddrPort(c.Listen); err != nil || !a.Addr().Is4() {
 		errs = append(errs, fmt.Errorf("%q is no IPv4 address with a port, such as 127.0.0.1:9000", c.Listen))
 	}
-	if c.MaxServerMemory < 0 || c.MaxQueryMemory < 0 || c.MaxThreads < 0 {
+	if c.MaxServerMemory < 0 || c.MaxQueryMemory < 0 || c.MaxThreads < 0 || c.MergeThreads < 0 {
 		errs = append(errs, errors.New("limits must not be negative"))
 	}
 	if c.StartTimeout < 0 || c.StopTimeout < 0 || c.HealthInterval < 0 {
@@ -342,6 +347,7 @@ func (s *Server) startOnce(ctx context.Context) (_ *process, err error) {
 func (s *Server) supervise(ctx context.Context, p *process) error {
 	tick := time.NewTicker(s.cfg.HealthInterval)
 	defer tick.Stop()
+	giving := false
 	for lost := 0; ; {
 		select {
 		case <-ctx.Done():
@@ -358,12 +364,25 @@ func (s *Server) supervise(ctx context.Context, p *process) error {
 		s.setState(p, err)
 		if err == nil {
 			lost = 0
+			if !giving {
+				giving = s.giveWay(ctx, p)
+			}
 			continue
 		}
 		if lost++; lost == pingsUntilSick {
 			return fmt.Errorf("it missed %d health checks: %w", lost, err)
 		}
 	}
+}
+
+// giveWay lowers the priority of p's merges, and reports whether that is done. The threads
+// are there once the engine has a table.
+func (s *Server) giveWay(ctx context.Context, p *process) bool {
+	threads, err := giveWay(p.cmd.Process.Pid)
+	if err != nil { // it serves all the same
+		s.logger.WarnContext(ctx, "merges of the clickhouse engine take as much of a busy processor as everything else", "err", err)
+	}
+	return threads > 0 || err != nil
 }
 
 // stop ends p, if there is one, because Run is ending.

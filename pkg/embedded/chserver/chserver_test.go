@@ -450,6 +450,68 @@ func TestKilledEngineIsRestartedAndPoolsOutliveIt(t *testing.T) {
 	}
 }
 
+func TestOnlyMergesGiveWayToOtherThreads(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	srv, _ := chservertest.StartConfig(t, chserver.Config{Dir: dir, HealthInterval: 20 * time.Millisecond})
+	conn := open(t, srv)
+	exec1(t, conn, "CREATE TABLE t (x UInt64, y String) ENGINE = MergeTree ORDER BY x SETTINGS min_bytes_for_wide_part = 0")
+	merging := func() (gives, does int) {
+		t.Helper()
+		for name, nices := range threadNices(t, enginePID(t, dir)) {
+			for _, nice := range nices {
+				switch {
+				case name != "MergeMutate" && nice > 0: // started by one of them it would have its priority
+					t.Errorf("a thread %s has nice %d", name, nice)
+				case name == "MergeMutate" && nice > 0:
+					gives++
+				case name == "MergeMutate":
+					does++
+				}
+			}
+		}
+		return gives, does
+	}
+	eventually(t, "merges give way", func() bool {
+		gives, does := merging()
+		return gives > 0 && does == 0
+	})
+	for range 4 {
+		exec1(t, conn, "INSERT INTO t SELECT number, toString(number) FROM numbers(100000)", "OPTIMIZE TABLE t FINAL")
+	}
+	if got := number(t, conn, "SELECT count() FROM system.parts WHERE active AND table = 't'"); got != 1 {
+		t.Fatalf("%d parts, so nothing was merged", got)
+	}
+	if gives, does := merging(); gives == 0 || does > 0 {
+		t.Errorf("%d threads that merge give way, %d do not", gives, does)
+	}
+}
+
+// threadNices gives the nice values of a process's threads, by the threads' names.
+func threadNices(t *testing.T, pid int) map[string][]int {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][]int{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		_, after, _ := strings.Cut(string(text), "(")
+		name, rest, _ := strings.Cut(after, ") ")
+		const nice = 16 // of what follows the name
+		value, err := strconv.Atoi(strings.Fields(rest)[nice])
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = append(out[name], value)
+	}
+	return out
+}
+
 func TestEngineThatStoppedListeningIsRestarted(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -64,6 +64,7 @@ func configXML(cfg Config) string {
 		"{DIR}", escape(cfg.Dir),
 		"{HOST}", listen.Addr().String(),
 		"{PORT}", strconv.Itoa(int(listen.Port())),
+		"{MERGE_THREADS}", strconv.Itoa(cfg.MergeThreads),
 		"{MAX_SERVER_MEMORY}", strconv.FormatInt(cfg.MaxServerMemory, 10),
 	).Replace(`<clickhouse>
   <path>{DIR}/</path>
@@ -86,7 +87,7 @@ func configXML(cfg Config) string {
   <max_server_memory_usage>{MAX_SERVER_MEMORY}</max_server_memory_usage>
   <mark_cache_size>67108864</mark_cache_size>
   <uncompressed_cache_size>33554432</uncompressed_cache_size>
-  <background_pool_size>2</background_pool_size>
+  <background_pool_size>{MERGE_THREADS}</background_pool_size>
   <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
   <background_schedule_pool_size>8</background_schedule_pool_size>
   <background_common_pool_size>2</background_common_pool_size>

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -45,6 +46,39 @@ func lockFile(path string) (unlock func(), err error) {
 // detach keeps ^C in a terminal from reaching the child before we stop it in order.
 func detach(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+}
+
+// Merges give way: a merge can wait, and who posts an event or asks a question is waiting.
+// Of live events they are half of what the engine spends, in bursts of up to some seconds.
+const (
+	mergeThread = "MergeMutate" // what the engine calls the threads that merge; they live as long as it does
+	mergeNice   = 10            // a tenth of the weight of other threads, where these want to run
+)
+
+// giveWay lowers the priority of the threads of process pid that merge parts, and gives
+// how many there are. The engine's own setting for that,
+// os_threads_nice_value_merge_mutate, does nothing without CAP_SYS_NICE.
+func giveWay(pid int) (merging int, err error) {
+	tasks := fmt.Sprintf("/proc/%d/task", pid)
+	threads, err := os.ReadDir(tasks)
+	if err != nil {
+		return 0, fmt.Errorf("list the engine's threads: %w", err)
+	}
+	for _, t := range threads {
+		name, err := os.ReadFile(filepath.Join(tasks, t.Name(), "comm"))
+		if err != nil || strings.TrimSpace(string(name)) != mergeThread {
+			continue // or it ended meanwhile
+		}
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return merging, fmt.Errorf("list the engine's threads: %w", err)
+		}
+		if err := syscall.Setpriority(syscall.PRIO_PROCESS, id, mergeNice); err != nil {
+			return merging, fmt.Errorf("lower the priority of merges: %w", err)
+		}
+		merging++
+	}
+	return merging, nil
 }
 
 // A listener is a listening TCP socket: the port, and the kernel's number for

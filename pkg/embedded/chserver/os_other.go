@@ -23,5 +23,6 @@ type listener struct {
 
 func lockFile(string) (func(), error)          { return nil, errUnsupported }
 func detach(*exec.Cmd)                         {}
+func giveWay(int) (int, error)                 { return 0, errUnsupported }
 func findListener(int) (listener, bool, error) { return listener{}, false, errUnsupported }
 func (listener) stillOpen(int) (bool, error)   { return false, errUnsupported }
