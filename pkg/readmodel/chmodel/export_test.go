@@ -54,6 +54,9 @@ func Hold(w *Writer) (release func(stores int)) {
 	}
 }
 
+// Inserting gives how many inserts of w are under way.
+func Inserting(w *Writer) int { return cap(w.conns.conns) - len(w.conns.conns) }
+
 func (q *queue) length() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -30,8 +30,8 @@ var insertSettings = []ch.Setting{
 
 // Writer stores rows in one version of the tables. It is a readmodel.Batcher.
 //
-// Store sends each non-empty table as one block, several at a time, what was set
-// aside after the others, and the progress after all of them. It may be called by several goroutines, which
+// Store sends each non-empty table as one block, several at a time where they are of many
+// events, what was set aside after the others, and the progress after all of them. It may be called by several goroutines, which
 // then wait for each other; what several of them wait with is stored as one, for
 // the server has most work with a block that it has to merge, whatever its size.
 type Writer struct {
@@ -190,11 +190,13 @@ func (w *Writer) Store(ctx context.Context, rows *readmodel.Rows, upTo readmodel
 func (w *Writer) store(ctx context.Context, all ...*asked) error {
 	w.columns.reset()
 	upTo := make([]readmodel.Progress, len(all))
+	events := 0
 	for i, a := range all {
 		w.columns.setAside(a.rows.Quarantine)
 		upTo[i] = a.upTo
+		events += len(a.rows.Events)
 	}
-	return w.send(ctx, w.columns, upTo, func(b *block) {
+	return w.send(ctx, w.columns, events, upTo, func(b *block) {
 		for _, a := range all {
 			b.fill(a.rows)
 		}
@@ -202,12 +204,13 @@ func (w *Writer) store(ctx context.Context, all ...*asked) error {
 }
 
 // Batch implements readmodel.Batcher.
-func (w *Writer) Batch() readmodel.Batch { return &batch{w, newColumns()} }
+func (w *Writer) Batch() readmodel.Batch { return &batch{writer: w, columns: newColumns()} }
 
 // batch is a readmodel.Batch. Several are stored on the same connections.
 type batch struct {
 	writer  *Writer
 	columns *columns
+	events  int
 }
 
 // Add implements readmodel.Batch.
@@ -216,17 +219,32 @@ func (b *batch) Add(rows *readmodel.Rows) {
 		b.columns.blocks[i].fill(rows)
 	}
 	b.columns.setAside(rows.Quarantine)
+	b.events += len(rows.Events)
 }
 
 // Store implements readmodel.Batch.
 func (b *batch) Store(ctx context.Context, upTo readmodel.Progress) error {
-	defer b.columns.reset()
-	return b.writer.send(ctx, b.columns, []readmodel.Progress{upTo}, func(*block) {})
+	defer func() {
+		b.columns.reset()
+		b.events = 0
+	}()
+	return b.writer.send(ctx, b.columns, b.events, []readmodel.Progress{upTo}, func(*block) {})
 }
 
-// send stores what the columns hold, each block once fill has filled it.
-func (w *Writer) send(ctx context.Context, c *columns, upTo []readmodel.Progress, fill func(*block)) error {
+// fewEvents is up to how many events are stored one table after the other. What has just
+// been accepted and what waits for an answer have the same processors: several inserts at
+// a time took both of two, four times a second, and answers stood still meanwhile. One
+// after the other takes longer, so the next store comes later and is larger
+// (projection.Config), for which the server has less work: at 6,000 to 8,000 events a
+// second 45 to 55 µs of its processor time an event, merges among it, in place of 65 to 90.
+const fewEvents = 20_000
+
+// send stores what the columns hold, of so many events, each block once fill has filled it.
+func (w *Writer) send(ctx context.Context, c *columns, events int, upTo []readmodel.Progress, fill func(*block)) error {
 	group, groupCtx := errgroup.WithContext(ctx) // as many at a time as there are connections
+	if events < fewEvents {
+		group.SetLimit(1)
+	}
 	for i := range c.blocks {
 		b := &c.blocks[i]
 		fill(b) // while others are sent already

@@ -2,6 +2,7 @@ package chmodel_test
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -67,6 +68,37 @@ func TestStoresThatWaitForEachOtherAreStoredAsOne(t *testing.T) {
 	}
 	if n, rows := blocks(t, connect(t, srv, database)); n != 1 || rows != 30 {
 		t.Errorf("%d rows are stored in %d blocks", rows, n)
+	}
+}
+
+// Those who wait for an answer have the same processors.
+func TestOfFewEventsOneTableIsStoredAfterTheOther(t *testing.T) {
+	srv := chservertest.Start(t)
+	var database string
+	_, w := open(t, srv, inDatabase(&database))
+	l := newLedger(1000, epoch)
+	for _, c := range []struct {
+		events int
+		atOnce bool
+	}{{1000, false}, {25_000, true}} {
+		rows, upTo := sample(l, c.events)
+		stored := make(chan error, 1)
+		go func() { stored <- w.Store(t.Context(), rows, upTo) }()
+		most := 0
+		for ended := false; !ended; runtime.Gosched() {
+			most = max(most, chmodel.Inserting(w))
+			select {
+			case err := <-stored:
+				if err != nil {
+					t.Fatal(err)
+				}
+				ended = true
+			default:
+			}
+		}
+		if (most > 1) != c.atOnce {
+			t.Errorf("%d events: %d inserts at a time", c.events, most)
+		}
 	}
 }
 
