@@ -47,6 +47,7 @@ import (
 const (
 	fillAtOnce   = 40_000           // events a store
 	mergeLimit   = 3 * time.Minute  // until the engine has merged what was stored
+	mergedAfter  = 5                // times in a row that no merge is seen, a second apart: it pauses between two
 	readLimit    = 10 * time.Second // of the samples of one question
 	leastSamples = 20
 	milliseconds = "2006-01-02T15:04:05.000Z"
@@ -337,15 +338,14 @@ func (r *readServer) load(ctx context.Context, out *Reads, logf func(string, ...
 	}
 	out.Events, out.StoredPerSecond = stored, float64(stored)/time.Since(began).Seconds()
 	began = time.Now()
-	for time.Since(began) < mergeLimit {
+	for idle := 0; idle < mergedAfter && time.Since(began) < mergeLimit; time.Sleep(time.Second) {
 		var merging uint64
 		if err := r.conn.QueryRow(ctx, "SELECT count() FROM system.merges").Scan(&merging); err != nil {
 			return err
 		}
-		if merging == 0 {
-			break
+		if idle++; merging > 0 {
+			idle = 0
 		}
-		time.Sleep(time.Second)
 	}
 	out.MergedSeconds = time.Since(began).Seconds()
 	if err := r.conn.QueryRow(ctx, "SELECT count(), sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()").

@@ -487,6 +487,39 @@ func TestOnlyMergesGiveWayToOtherThreads(t *testing.T) {
 	}
 }
 
+// With as many merges as threads, tables of many small parts wait behind a large merge.
+func TestMoreMergesMayBeUnderWayThanThreadsWorkAtThem(t *testing.T) {
+	t.Parallel()
+	for _, threads := range []int{1, 3, 40} {
+		srv, _ := chservertest.StartConfig(t, chserver.Config{Dir: t.TempDir(), MergeThreads: threads})
+		settings := map[string]string{}
+		rows, err := open(t, srv).Query(t.Context(), "SELECT name, value FROM system.server_settings WHERE name LIKE 'background%'")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var name, value string
+			if err := rows.Scan(&name, &value); err != nil {
+				t.Fatal(err)
+			}
+			settings[name] = value
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		const pool, ratio, policy = "background_pool_size", "background_merges_mutations_concurrency_ratio", "background_merges_mutations_scheduling_policy"
+		if settings[pool] != strconv.Itoa(threads) {
+			t.Errorf("%s merge, want %d", settings[pool], threads)
+		}
+		if each, err := strconv.ParseFloat(settings[ratio], 64); err != nil || each < 2 || each*float64(threads) < 15 {
+			t.Errorf("%d threads may have %s merges each under way: %v", threads, settings[ratio], err)
+		}
+		if settings[policy] != "shortest_task_first" {
+			t.Errorf("merges are taken by %s", settings[policy])
+		}
+	}
+}
+
 // threadNices gives the nice values of a process's threads, by the threads' names.
 func threadNices(t *testing.T, pid int) map[string][]int {
 	t.Helper()

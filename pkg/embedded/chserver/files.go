@@ -51,6 +51,14 @@ func writeFiles(cfg Config, password, readPassword string) error {
 	return nil
 }
 
+// mergesAtOnce is how many merges may be under way, however few threads work at them:
+// more than there are large tables. The threads turn to the shortest first, so that a
+// large merge keeps no table of many small parts waiting. With two merges of one thread,
+// taken in turns, tables that found no room waited ever longer before they tried again:
+// of 10,000,000 events, stored as fast as they can be, 1,051 parts were left when no
+// merge was seen any more, instead of 126.
+const mergesAtOnce = 16
+
 // configXML is the engine's configuration, cut to the size of a small service.
 //
 // It has no section for any system log table: even one that removes a log
@@ -65,6 +73,7 @@ func configXML(cfg Config) string {
 		"{HOST}", listen.Addr().String(),
 		"{PORT}", strconv.Itoa(int(listen.Port())),
 		"{MERGE_THREADS}", strconv.Itoa(cfg.MergeThreads),
+		"{MERGES_A_THREAD}", strconv.Itoa(max(2, mergesAtOnce/cfg.MergeThreads)),
 		"{MAX_SERVER_MEMORY}", strconv.FormatInt(cfg.MaxServerMemory, 10),
 	).Replace(`<clickhouse>
   <path>{DIR}/</path>
@@ -88,7 +97,8 @@ func configXML(cfg Config) string {
   <mark_cache_size>67108864</mark_cache_size>
   <uncompressed_cache_size>33554432</uncompressed_cache_size>
   <background_pool_size>{MERGE_THREADS}</background_pool_size>
-  <background_merges_mutations_concurrency_ratio>2</background_merges_mutations_concurrency_ratio>
+  <background_merges_mutations_concurrency_ratio>{MERGES_A_THREAD}</background_merges_mutations_concurrency_ratio>
+  <background_merges_mutations_scheduling_policy>shortest_task_first</background_merges_mutations_scheduling_policy>
   <background_schedule_pool_size>8</background_schedule_pool_size>
   <background_common_pool_size>2</background_common_pool_size>
   <background_fetches_pool_size>1</background_fetches_pool_size>
