@@ -38,15 +38,23 @@ const (
 	cachedFrames   = 16               // decoded frames kept for repeats of closed runs
 )
 
+// When a frame waits for others to join it; see gather.
+const (
+	fewCommands    = 4  // that wait together: too few for a frame to wait for them
+	enoughCommands = 32 // in a frame: it waits for no more
+	longestGather  = time.Millisecond
+)
+
 // A Committer decides commands of one partition and appends what follows.
 //
 //	handlers ──► queue (bounded) ──► decide ─► frame ─► log ─► apply ──► waiters
 //	                                    ▲                │ conflict
 //	                                    └── catch up ◄───┘
 //
-// It has one frame in flight and no timer: a lone command pays one write to the
-// disk, and under load a frame is whatever came in during the last write. The
-// log's expected sequence decides between several processes; nothing else does.
+// It has one frame in flight. A lone command pays one write to the disk and waits
+// for nothing else; under load a frame is whatever came in during the last write, and
+// within a millisecond behind it (gather). The log's expected sequence decides between
+// several processes; nothing else does.
 type Committer struct {
 	log       eventlog.Log
 	stream    string
@@ -72,6 +80,7 @@ type Committer struct {
 	last    uint64       // sequence of the last frame applied
 	synced  bool         // the state is known to be at the log's end as this process last saw it
 	fresh   bool         // it was brought to the log's end after what is being decided was handed in
+	company int          // commands that waited when the last frame was stored, those in it among them
 	pass    uint64       // how often it decided, counted from 1
 	unread  error        // why the log could not be read in this pass; nil while it could
 	body    []byte       // of the last frame, for its memory
@@ -258,6 +267,7 @@ func (c *Committer) Run(ctx context.Context, ready func()) error {
 			}
 		}
 		c.drain()
+		c.gather()
 		c.fresh = !c.synced
 		if !c.synced && !c.resync(work) {
 			continue
@@ -281,6 +291,34 @@ func (c *Committer) drain() {
 		case g := <-c.queue:
 			c.take(g)
 		default:
+			return
+		}
+	}
+}
+
+// gather waits until as many commands are there as waited when the last frame was
+// stored: those in it, whose senders may have the next one ready, and those behind it.
+//
+// A frame takes 0.5 ms of processor time, whatever it holds: the write to the disk, and a
+// dozen goroutines that wake each other. At 7,500 events a second, half of what two cores
+// take, 930 frames of 8 left them 7 % to rest, and whatever else ran for a moment was a
+// queue. In turns on the same machine, without this and with it: 135 and 93 µs of
+// processor time an event, p50 2.5 and 3.6 ms, p99 46 and 24; of 4, 10, 24 and 64
+// connections that post as fast as they are answered 3,400, 6,400, 10,300 and 14,400
+// requests a second, and 4,600, 8,000, 12,100 and 14,200. A frame that waited for its
+// millisecond whoever was there would take a third of their requests from 16 of them.
+func (c *Committer) gather() {
+	expected := min(c.company, enoughCommands)
+	if expected < fewCommands || len(c.backlog) >= expected {
+		return
+	}
+	timer := time.NewTimer(longestGather)
+	defer timer.Stop()
+	for len(c.backlog) < expected {
+		select {
+		case g := <-c.queue:
+			c.take(g)
+		case <-timer.C:
 			return
 		}
 	}
@@ -398,6 +436,7 @@ func (c *Committer) commit(ctx context.Context) {
 	id := f.newID().String()
 	err := c.append(ctx, eventlog.Frame{ID: id, ContentType: event.ContentType, Headers: headers, Body: f.body})
 	c.appending.Store(0)
+	c.company = int(c.waiting.Load())
 	switch {
 	case err == nil:
 		c.pace.Store(int64(time.Since(began)) / int64(len(f.events)))

@@ -181,6 +181,124 @@ func TestWhatQueuesDuringAWriteIsOneFrame(t *testing.T) {
 	}
 }
 
+// slowLog stores each frame in as long as a disk may take, and tells how many events each held.
+func slowLog() (log *faultyLog, frames *[]int) {
+	frames = new([]int)
+	log = &faultyLog{Log: memlog.New()}
+	log.append = func(_ context.Context, f eventlog.Frame, after uint64, store func() (uint64, error)) (uint64, error) {
+		time.Sleep(writeTakes)
+		events, err := event.DecodeFrame("t0", after+1, f.Body)
+		if err != nil {
+			return 0, err
+		}
+		*frames = append(*frames, len(events))
+		return store()
+	}
+	return log, frames
+}
+
+const writeTakes = 300 * time.Microsecond
+
+func TestALoneCommandWaitsForNothingButItsWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 50
+		log, frames := slowLog()
+		c := run(t, log, time.Now)
+		began := time.Now()
+		for i := range n {
+			submit(t, c, command(fmt.Sprint(i), event.Completed))
+		}
+		if took := time.Since(began); took != n*writeTakes || len(*frames) != n {
+			t.Errorf("%d commands, one after the other, took %s and %d frames", n, took, len(*frames))
+		}
+	})
+}
+
+func TestThoseWhoPostTogetherShareAFrame(t *testing.T) {
+	for _, senders := range []int{4, 10, 32} {
+		synctest.Test(t, func(t *testing.T) {
+			const n = 50
+			log, frames := slowLog()
+			c := run(t, log, time.Now)
+			submit(t, c, command("first", event.Completed)) // what it creates would count as events
+			*frames = nil
+			began := time.Now()
+			var wg sync.WaitGroup
+			for s := range senders {
+				wg.Go(func() {
+					for i := range n {
+						submit(t, c, command(fmt.Sprint(s, " ", i), event.Completed))
+					}
+				})
+			}
+			wg.Wait()
+			// The first of them is alone, and the last frame has who is left.
+			for i, events := range (*frames)[1 : n-1] {
+				if events != senders {
+					t.Errorf("frame %d of %d senders holds %d events", i+2, senders, events)
+				}
+			}
+			// They are all there at once, and only the last frame waits in vain.
+			if took := time.Since(began); took > (n+1)*writeTakes+time.Millisecond {
+				t.Errorf("%d events of each of %d senders took %s", n, senders, took)
+			}
+		})
+	}
+}
+
+func TestAFrameDoesNotWaitForFew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, _ := slowLog()
+		c := run(t, log, time.Now)
+		submit(t, c, command("a", event.Completed), command("b", event.Completed), command("c", event.Completed))
+		began := time.Now()
+		submit(t, c, command("alone", event.Completed))
+		if took := time.Since(began); took != writeTakes {
+			t.Errorf("a command after three together took %s", took)
+		}
+	})
+}
+
+func TestAFrameDoesNotWaitLongForWhoDoesNotCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, frames := slowLog()
+		c := run(t, log, time.Now)
+		submit(t, c, command("first", event.Completed))
+		submit(t, c, command("a", event.Completed), command("b", event.Completed), command("c", event.Completed), command("d", event.Completed))
+		*frames = nil
+		began := time.Now()
+		submit(t, c, command("alone", event.Completed))
+		if took := time.Since(began); took > time.Millisecond+writeTakes {
+			t.Errorf("it waited %s for others", took)
+		}
+		began = time.Now()
+		submit(t, c, command("alone again", event.Completed))
+		if took := time.Since(began); took != writeTakes || len(*frames) != 2 {
+			t.Errorf("the next took %s, in %v", took, *frames)
+		}
+	})
+}
+
+func TestAFrameThatHoldsEnoughWaitsForNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, _ := slowLog()
+		c := run(t, log, time.Now)
+		together := func(round string, n int) {
+			many := make([]*tracking.Command, n)
+			for i := range many {
+				many[i] = command(fmt.Sprint(round, " ", i), event.Completed)
+			}
+			submit(t, c, many...)
+		}
+		together("first", 100)
+		began := time.Now()
+		together("second", 32)
+		if took := time.Since(began); took != writeTakes {
+			t.Errorf("32 commands, after 100 together, took %s", took)
+		}
+	})
+}
+
 func TestAFrameOfAnotherProcessMakesItDecideAgain(t *testing.T) {
 	shared := memlog.New()
 	a, b := run(t, shared, time.Now), run(t, shared, time.Now)
