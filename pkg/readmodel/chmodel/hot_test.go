@@ -327,7 +327,9 @@ func lifeQuestions(ctx context.Context, account string) []lifeQuestion {
 		matrix("environment", readmodel.MatrixFilter{Environment: event.EnvironmentIDOf(account, "qa")}, 100),
 		matrix("environments", readmodel.MatrixFilter{Environments: []string{"d*", "qa"}, DriftOnly: true}, 100),
 		matrix("environments that are not", readmodel.MatrixFilter{Environments: []string{"nowhere"}}, 100),
+		matrix("drift then", readmodel.MatrixFilter{At: epoch.Add(24 * time.Hour), DriftOnly: true}, 1),
 		matrix("past", readmodel.MatrixFilter{At: epoch.Add(25 * time.Hour)}, 100),
+		matrix("drift of some then", readmodel.MatrixFilter{At: epoch.Add(26 * time.Hour), DriftOnly: true, Environments: []string{"d*", "qa"}, Search: "E"}, 100),
 		{"timeline", func(m *chmodel.Model) (any, error) {
 			return m.Deployments(ctx, account, readmodel.RunFilter{}, readmodel.Page{Limit: 100})
 		}},

@@ -524,8 +524,7 @@ func (q question) then(ctx context.Context, account string, f readmodel.MatrixFi
 		return &state{edges: edges, grid: g}, nil
 	}
 	cells := len(edges.rows) * len(edges.columns)
-	if f.Narrowed() || f.DriftOnly || f.Search != "" || f.Product != (event.ProductID{}) || page.Limit*pastShare < len(edges.rows) ||
-		cells*lookedBytes > q.Model.hot.limit/hotShare/2 {
+	if !wantsAll(f, page, len(edges.rows)) || cells*lookedBytes > q.Model.hot.limit/hotShare/2 {
 		return nil, nil
 	}
 	ids := make([]uuid.UUID, len(edges.rows))
@@ -539,6 +538,15 @@ func (q question) then(ctx context.Context, account string, f readmodel.MatrixFi
 	g := newGrid(edges, found, nil) // who asks for a page again is answered from what was written
 	past.keep(ms, g)
 	return &state{edges: edges, grid: g}, nil
+}
+
+// wantsAll tells whether a page of f takes about as much as all of an account's products:
+// many of them, or those that drift, which all have to be looked at to be known.
+func wantsAll(f readmodel.MatrixFilter, page readmodel.Page, products int) bool {
+	if f.Product != (event.ProductID{}) {
+		return false
+	}
+	return f.DriftOnly || !f.Narrowed() && f.Search == "" && page.Limit*pastShare >= products
 }
 
 func (p *past) of(ms int64) *grid {
