@@ -80,7 +80,7 @@ type Committer struct {
 	last    uint64       // sequence of the last frame applied
 	synced  bool         // the state is known to be at the log's end as this process last saw it
 	fresh   bool         // it was brought to the log's end after what is being decided was handed in
-	company int          // commands that waited when the last frame was stored, those in it among them
+	company int          // commands that waited when the last ones were answered, these among them
 	pass    uint64       // how often it decided, counted from 1
 	unread  error        // why the log could not be read in this pass; nil while it could
 	body    []byte       // of the last frame, for its memory
@@ -296,8 +296,8 @@ func (c *Committer) drain() {
 	}
 }
 
-// gather waits until as many commands are there as waited when the last frame was
-// stored: those in it, whose senders may have the next one ready, and those behind it.
+// gather waits until as many commands are there as waited when the last ones were
+// answered: these, whose senders may have the next one ready, and those behind them.
 //
 // A frame takes 0.5 ms of processor time, whatever it holds: the write to the disk, and a
 // dozen goroutines that wake each other. At 7,500 events a second, half of what two cores
@@ -436,7 +436,6 @@ func (c *Committer) commit(ctx context.Context) {
 	id := f.newID().String()
 	err := c.append(ctx, eventlog.Frame{ID: id, ContentType: event.ContentType, Headers: headers, Body: f.body})
 	c.appending.Store(0)
-	c.company = int(c.waiting.Load())
 	switch {
 	case err == nil:
 		c.pace.Store(int64(time.Since(began)) / int64(len(f.events)))
@@ -659,6 +658,7 @@ func (c *Committer) fail(ctx context.Context, n int, err error) {
 
 // release lets go of the first n items of the backlog.
 func (c *Committer) release(n int) {
+	c.company = int(c.waiting.Load())
 	for _, it := range c.backlog[:n] {
 		c.waiting.Add(-1)
 		c.metrics.outcomes[it.result.outcome()].Inc()

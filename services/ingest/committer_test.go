@@ -279,6 +279,25 @@ func TestAFrameDoesNotWaitLongForWhoDoesNotCome(t *testing.T) {
 	})
 }
 
+// What stores nothing tells as well who posts together.
+func TestALoneRepeatAfterABatchWaitsForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, frames := slowLog()
+		c := run(t, log, time.Now)
+		batch := make([]*tracking.Command, 100)
+		for i := range batch {
+			batch[i] = command(fmt.Sprint(i), event.Completed)
+		}
+		submit(t, c, batch...)
+		submit(t, c, batch[0]) // it may wait: a hundred were there
+		began := time.Now()
+		submit(t, c, batch[1])
+		if took := time.Since(began); took != 0 || len(*frames) != 1 {
+			t.Errorf("a repeat took %s, and there are %d frames", took, len(*frames))
+		}
+	})
+}
+
 func TestAFrameThatHoldsEnoughWaitsForNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, _ := slowLog()
