@@ -85,6 +85,11 @@ func (b *bench) reads(ctx context.Context, s shape, events int) (err error) {
 				return fmt.Errorf("%s: %s: %w", account, q.name, err)
 			}
 			out.Questions = append(out.Questions, row)
+			if q.write { // those that follow are asked beside no writes, nor beside what those leave to merge
+				if err := r.merged(ctx); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	if b.Question == "" {
@@ -338,6 +343,20 @@ func (r *readServer) load(ctx context.Context, out *Reads, logf func(string, ...
 	}
 	out.Events, out.StoredPerSecond = stored, float64(stored)/time.Since(began).Seconds()
 	began = time.Now()
+	if err := r.merged(ctx); err != nil {
+		return err
+	}
+	out.MergedSeconds = time.Since(began).Seconds()
+	if err := r.conn.QueryRow(ctx, "SELECT count(), sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()").
+		Scan(&out.Parts, &out.Rows, &out.Bytes); err != nil {
+		return err
+	}
+	return r.tables(ctx, out)
+}
+
+// merged waits until the engine merges nothing any more.
+func (r *readServer) merged(ctx context.Context) error {
+	began := time.Now()
 	for idle := 0; idle < mergedAfter && time.Since(began) < mergeLimit; time.Sleep(time.Second) {
 		var merging uint64
 		if err := r.conn.QueryRow(ctx, "SELECT count() FROM system.merges").Scan(&merging); err != nil {
@@ -347,12 +366,7 @@ func (r *readServer) load(ctx context.Context, out *Reads, logf func(string, ...
 			idle = 0
 		}
 	}
-	out.MergedSeconds = time.Since(began).Seconds()
-	if err := r.conn.QueryRow(ctx, "SELECT count(), sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = currentDatabase()").
-		Scan(&out.Parts, &out.Rows, &out.Bytes); err != nil {
-		return err
-	}
-	return r.tables(ctx, out)
+	return nil
 }
 
 // dearest is how many columns of a table are named.

@@ -51,7 +51,7 @@ var plans = map[string]map[string]way{
 	"find the first run":                  {"deployments": {keys: byAccount, all: true}},
 	"find the next run":                   {"deployments": {keys: byID, all: true}},
 	"find runs":                           {"deployments": {keys: byID}, "builds": {keys: byID}, "dep_by_env": {keys: "account environment_id"}, "environments": names, "products": names},
-	"read a page of runs":                 {"deployments": {keys: byID}, "builds": {keys: byID}, "dep_by_env": {keys: "account environment_id product_id"}},
+	"read a page of runs":                 {"deployments": {keys: byID, skips: true}, "builds": {keys: byID, skips: true}, "dep_by_env": {keys: "account environment_id product_id"}},
 	"read runs that an index finds":       {"deployments": {keys: byID}, "builds": {keys: byID}},
 	"read runs":                           {"deployments": {keys: byID}, "builds": {keys: byID}},
 	"read deployments by cell":            {"dep_by_env": {keys: "account environment_id product_id"}},

@@ -466,7 +466,7 @@ func (q question) runs(ctx context.Context, kind event.Kind, account, table stri
 	if err != nil {
 		return nil, err
 	}
-	candidates := " AND id IN (SELECT id FROM " + table + " WHERE " + where + within + ")"
+	candidates := " AND id IN (SELECT id FROM " + table + " WHERE " + where + within + anyTime + ")"
 	likely := ""
 	if ofRuns(&f) || ofVersion(table, &f) {
 		likely = candidates
