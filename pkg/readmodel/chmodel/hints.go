@@ -26,6 +26,7 @@ import (
 type hint struct {
 	each    time.Duration // from one run to the next
 	edge    ulid.ULID     // the last run of the first page
+	middle  ulid.ULID     // the one that begins its second half
 	known   bool          // there was a first page, of which edge is the last
 	all     bool          // and it was the whole list
 	refused int           // windows in a row that held too much
@@ -93,7 +94,7 @@ func (h *hints) learn(shape string, rows []readmodel.RunRow, p readmodel.Page, w
 		if p.After == "" {
 			h.known, h.all = true, len(rows) < p.Limit
 			if !h.all {
-				h.edge = rows[len(rows)-1].Record.ID
+				h.edge, h.middle = rows[len(rows)-1].Record.ID, rows[len(rows)/2].Record.ID
 			}
 		}
 	})
@@ -139,9 +140,9 @@ func (q question) near(ctx context.Context, account, table string, f *readmodel.
 	case p.After == "" && h.all:
 		w.last = true
 	case p.After == "" && h.known && oldest:
-		w.to = idAfter(h.edge)
+		w.to, w.middle = idAfter(h.edge), h.middle
 	case p.After == "" && h.known:
-		w.from = h.edge
+		w.from, w.middle = h.edge, h.middle
 	case p.After != "" && h.each > 0:
 		w.stretch()
 	case ofCell(table, f):

@@ -82,6 +82,7 @@ type pastCell struct {
 	newest [2]mark // of all moments
 	found  [2]finding
 	kept   *gridCell // where one of them is not read, but in memory
+	next   int       // the cell that was read behind it; it is mostly that again
 }
 
 // finding is the newest attempt or success of a cell, as far as a moment.
@@ -143,6 +144,17 @@ func (l *lookBack) cell(of spot) int {
 	return i
 }
 
+// cellBehind gives the place of a cell that was read behind another one. Each period has
+// them in the same order, so that few are looked up.
+func (l *lookBack) cellBehind(was int, of spot) int {
+	if next := l.cells[was].next; l.cells[next].spot == of {
+		return next
+	}
+	i := l.cell(of)
+	l.cells[was].next = i
+	return i
+}
+
 func (l *lookBack) textOf(c *pastCell, kind int) string {
 	return string((*l.texts)[c.found[kind].begin:c.found[kind].end])
 }
@@ -173,8 +185,11 @@ func (l *lookBack) read(ctx context.Context, doing string, statements ...string)
 			if i+1 < n && columns.spot(i+1) == of && columns.succeeded[i+1] == columns.succeeded[i] && columns.mark(i+1).after(m) {
 				continue
 			}
-			if was < 0 || l.cells[was].spot != of {
+			switch {
+			case was < 0:
 				was = l.cell(of)
+			case l.cells[was].spot != of:
+				was = l.cellBehind(was, of)
 			}
 			if found := &l.cells[was].found[kindOf(columns.succeeded[i])]; m.after(found.mark) {
 				begin, text := len(*kept), texts.Pos[i]

@@ -319,8 +319,22 @@ const (
 type window struct {
 	from, to ulid.ULID
 	length   time.Duration
-	oldest   bool // the list goes forward
-	last     bool // nothing lies beyond
+	middle   ulid.ULID // about where half of what is wanted lies; noID: nobody knows
+	oldest   bool      // the list goes forward
+	last     bool      // nothing lies beyond
+}
+
+// halves gives what lies on either side of the middle, what the list shows first first.
+func (w *window) halves() []window {
+	if w.middle.Compare(w.from) <= 0 || w.middle.Compare(w.to) >= 0 {
+		return []window{*w}
+	}
+	older, newer := *w, *w
+	older.to, newer.from = w.middle, w.middle
+	if w.oldest {
+		return []window{older, newer}
+	}
+	return []window{newer, older}
 }
 
 var (
