@@ -2,14 +2,20 @@ package chmodel_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/shipledger/shipledger/pkg/embedded/chserver/chservertest"
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 	"github.com/shipledger/shipledger/pkg/readmodel/chmodel"
+	"github.com/shipledger/shipledger/pkg/readmodel/memmodel"
 )
 
 // Each week has a success of each product; what is asked for lies between them, far
@@ -62,6 +68,55 @@ func TestThePastIsFoundHoweverFarBackItLies(t *testing.T) {
 					if live != want {
 						t.Errorf("%s at %s by %d: version %q is live, want %q", item.Product.Name, when, limit, live, want)
 					}
+				}
+			}
+		}
+	}
+}
+
+// A thousand cells, each deployed to about every 45 days, some failing: at every moment the whole
+// matrix, what drifts, and pages of a few products are those of the plain model.
+func TestAPastMomentOfManyCellsIsThatOfThePlainModel(t *testing.T) {
+	const deployments = 16_000 // half of them of the big account
+	m, w := open(t, chservertest.Start(t), func(c *chmodel.Config) { c.Alone = true })
+	plain := memmodel.New()
+	l := newLedger(deployments, epoch)
+	store := func(rows *readmodel.Rows, upTo readmodel.Progress) {
+		t.Helper()
+		if err := errors.Join(plain.Store(t.Context(), rows, upTo), w.Store(t.Context(), rows, upTo)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store(l.names(), readmodel.Progress{Stream: "t0"})
+	var rows readmodel.Rows
+	for range 4 {
+		store(&rows, l.fill(&rows, deployments/2))
+	}
+	ask := func(f readmodel.MatrixFilter, p readmodel.Page) (readmodel.Matrix, error) {
+		if _, err := m.AsOf(t.Context()); err != nil {
+			return readmodel.Matrix{}, err
+		}
+		return m.Matrix(readmodel.AfterAsOf(t.Context()), big, f, p)
+	}
+	for range 3 { // names are kept, and then the cells of now: a page of a quarter reads all
+		if _, err := ask(readmodel.MatrixFilter{}, readmodel.Page{Limit: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 12 {
+		at := epoch.Add(-time.Duration(random.Int64N(int64(370 * 24 * time.Hour))))
+		few := readmodel.Page{Limit: 7, After: benchProducts[random.IntN(len(benchProducts)/2)]}
+		for _, f := range []readmodel.MatrixFilter{{At: at, Environments: []string{"*"}}, {At: at}, {At: at, DriftOnly: true}} {
+			for _, p := range []readmodel.Page{few, {Limit: len(benchProducts)}} {
+				want, err := plain.Matrix(t.Context(), big, f, p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := ask(f, p)
+				diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(readmodel.MatrixItem{}, "Memo"))
+				if diff != "" || err != nil {
+					t.Fatalf("%+v, %d products after %q: %v (-plain +this):\n%.2000s", f, p.Limit, p.After, err, diff)
 				}
 			}
 		}
