@@ -268,7 +268,8 @@ func (s *state) matrix(f readmodel.MatrixFilter, p readmodel.Page) readmodel.Mat
 	}
 	columns := s.edges.columns
 	in := map[event.EnvironmentID]bool{}
-	if f.Narrowed() {
+	narrowed := f.Narrowed() || !f.KnownAt.IsZero()
+	if narrowed {
 		columns = nil
 		for i := range s.edges.columns {
 			if e := &s.edges.columns[i]; f.Column(e) {
@@ -281,11 +282,12 @@ func (s *state) matrix(f readmodel.MatrixFilter, p readmodel.Page) readmodel.Mat
 	}
 	cells, search := 0, strings.ToLower(f.Search)
 	for _, r := range s.grid.list[s.grid.from(p.After):] {
-		if product := &r.item.Product; product.Name == p.After || f.Product != (event.ProductID{}) && product.ID != f.Product || !containsFold(product.Name, search) {
+		if product := &r.item.Product; product.Name == p.After || f.Product != (event.ProductID{}) && product.ID != f.Product || !containsFold(product.Name, search) ||
+			!f.KnownAt.IsZero() && product.CreatedAt.UnixMilli() > f.KnownAt.UnixMilli() {
 			continue
 		}
 		item := r.item
-		if f.Narrowed() {
+		if narrowed {
 			item.Memo = nil
 			item.Cells = nil
 			for i := range r.item.Cells {

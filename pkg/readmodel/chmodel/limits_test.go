@@ -117,6 +117,7 @@ var ownHistory = map[string]bool{
 	"timeline of a product": true, "timeline of a cell": true, "timeline of a version": true, "a cell's deployments": true, "counts of a product": true, "counts of an environment": true,
 	"versions": true, "versions of a product": true, "releases": true, "matrix at a past moment": true, "matrix at a past moment, drift": true,
 	"changes of two moments": true, "changes between environments": true,
+	"matrix as known then": true, "matrix at a moment, as known": true, "changes as known then": true,
 }
 
 // readAll asks every question for a page of the big account, with rows stored
@@ -221,6 +222,9 @@ func questions(t *testing.T, m *chmodel.Model, w *chmodel.Writer, more *readmode
 		"matrix of an environment":       matrix(readmodel.MatrixFilter{Environments: []string{"staging"}}, 50),
 		"matrix at a past moment":        matrix(readmodel.MatrixFilter{At: end.Add(-100 * 24 * time.Hour)}, 10),
 		"matrix at a past moment, drift": matrix(readmodel.MatrixFilter{At: end.Add(-100 * 24 * time.Hour), DriftOnly: true, Product: product}, 10),
+		"matrix as known then":           matrix(readmodel.MatrixFilter{KnownAt: end.Add(-100 * 24 * time.Hour)}, 10),
+		"matrix at a moment, as known":   matrix(readmodel.MatrixFilter{At: end.Add(-100 * 24 * time.Hour), KnownAt: end.Add(-90 * 24 * time.Hour)}, 10),
+		"changes as known then":          changes(readmodel.ChangeFilter{From: end.Add(-60 * 24 * time.Hour), To: end.Add(-50 * 24 * time.Hour), KnownAt: end.Add(-40 * 24 * time.Hour), Product: product}),
 		"changes of two moments":         changes(readmodel.ChangeFilter{From: end.Add(-60 * 24 * time.Hour), To: end.Add(-50 * 24 * time.Hour), Product: product}),
 		"changes between environments":   changes(readmodel.ChangeFilter{Left: event.EnvironmentIDOf(big, "dev"), Right: environment, Product: product}),
 		"counts of a product":            counts(product, event.EnvironmentID{}),

@@ -2,6 +2,7 @@ package chmodel
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -31,6 +32,11 @@ import (
 // is a granule of every column: of 10 M events, with 10,000 cells of which 140 were left
 // behind one period, 9 behind two and 1 behind three, the looks of 3. took 30 ms, 12 and 4,
 // and the first one as long each time.
+//
+// What was known then is found in the same looks, but in the rows of cells and past_attempts
+// alone: the newest of a period may have been received later than what was known of it, so that
+// cell_periods does not tell. What was received before its time stands in later periods; the
+// index of received_ms leaves nothing else of them to read.
 //
 // What is read is all that is shown, so that nothing is looked up a second time. Of the
 // rows of a cell the newest is chosen here: the engine takes longer to group or sort
@@ -93,53 +99,80 @@ type finding struct {
 	kept       bool // it was not read: it is that of pastCell.kept
 }
 
+// asOf is a moment, of which counts what had been received at another one. Both are in
+// milliseconds.
+type asOf struct{ at, known int64 }
+
+// always is the moment of an asOf that leaves nothing out.
+const always = math.MaxInt64
+
+// asOfFilter gives the moment that f asks about.
+func asOfFilter(f *readmodel.MatrixFilter) asOf { return asOf{untilMS(f.At), untilMS(f.KnownAt)} }
+
 // lookBack finds what was newest in cells at a moment. It is used by one at a time, but
 // for read.
 type lookBack struct {
 	question
+	asOf
+
 	where  string // of cells, beside their account
 	params params
-	ms     int64
 	text   string // the column to read beside time and place
 	tried  bool   // attempts are wanted, too
 
-	mu    sync.Mutex   // of what is read
-	at    map[spot]int // in cells
-	cells []pastCell
-	texts *[]byte // those that were newest when they were read
+	mu    sync.Mutex // of what is read
+	place map[spot]int
+	cells []pastCell // by place
+	texts []byte     // those that were newest when they were read
 }
 
-// What nobody reads into now.
+// lookRoom is what lookBack reads into.
+type lookRoom struct {
+	place map[spot]int
+	cells []pastCell
+	texts []byte
+}
+
+// What nobody reads into now. An answer of 10,000 cells left 11 MB of garbage without them,
+// and one in 80 waited for it to be collected.
 var (
 	spareColumns = sync.Pool{New: func() any { return newCellColumns(newestCells) }}
-	spareTexts   = sync.Pool{New: func() any { return new([]byte) }}
+	spareRoom    = sync.Pool{New: func() any {
+		return &lookRoom{place: make(map[spot]int, lookCells), cells: make([]pastCell, 0, lookCells), texts: make([]byte, 0, lookCells*shownBytes)}
+	}}
 )
 
-// lookCells is for how many cells room is made at once: those of 1,000 products in 10 environments.
-const lookCells = 10_000
+const (
+	lookCells  = 10_000        // room is made for so many cells at once, those of 1,000 products in 10 environments
+	shownBytes = 128           // about what the matrix shows of a cell
+	spareCells = 4 * lookCells // room for more is not held for others
+)
 
-// lookingBack begins to look for at most so many cells. The caller must end it.
-func (q question) lookingBack(where string, b params, ms int64, text string, tried bool, cells int) *lookBack {
-	cells = min(cells, lookCells)
+// lookingBack begins to look. The caller must end it.
+func (q question) lookingBack(where string, b params, at asOf, text string, tried bool) *lookBack {
+	room := spareRoom.Get().(*lookRoom) //nolint:forcetypeassert // nothing else is put there
 	return &lookBack{
-		question: q, where: where, params: maps.Clone(b), ms: ms, text: text, tried: tried,
-		at: make(map[spot]int, cells), cells: make([]pastCell, 0, cells),
-		texts: spareTexts.Get().(*[]byte), //nolint:forcetypeassert // nothing else is put there
+		question: q, asOf: at, where: where, params: maps.Clone(b), text: text, tried: tried,
+		place: room.place, cells: room.cells, texts: room.texts,
 	}
 }
 
 // end frees what l reads into.
 func (l *lookBack) end() {
-	*l.texts = (*l.texts)[:0]
-	spareTexts.Put(l.texts)
+	if cap(l.cells) > spareCells {
+		return
+	}
+	clear(l.place)
+	clear(l.cells) // they point at what is kept
+	spareRoom.Put(&lookRoom{l.place, l.cells[:0], l.texts[:0]})
 }
 
 // cell gives the place of a cell.
 func (l *lookBack) cell(of spot) int {
-	i, ok := l.at[of]
+	i, ok := l.place[of]
 	if !ok {
 		i = len(l.cells)
-		l.at[of], l.cells = i, append(l.cells, pastCell{spot: of, newest: [2]mark{noMark, noMark}, found: [2]finding{{mark: noMark}, {mark: noMark}}})
+		l.place[of], l.cells = i, append(l.cells, pastCell{spot: of, newest: [2]mark{noMark, noMark}, found: [2]finding{{mark: noMark}, {mark: noMark}}})
 	}
 	return i
 }
@@ -156,7 +189,35 @@ func (l *lookBack) cellBehind(was int, of spot) int {
 }
 
 func (l *lookBack) textOf(c *pastCell, kind int) string {
-	return string((*l.texts)[c.found[kind].begin:c.found[kind].end])
+	return string(l.texts[c.found[kind].begin:c.found[kind].end])
+}
+
+// isNews tells whether an attempt is shown beside what is live.
+func (tried *finding) isNews(live *finding) bool { return tried.after(live.mark) }
+
+// shownTexts are the texts of what is shown, all in one.
+type shownTexts struct {
+	from []byte
+	to   strings.Builder
+}
+
+// shownTexts makes room for those of all that was found.
+func (l *lookBack) shownTexts() *shownTexts {
+	t, bytes := &shownTexts{from: l.texts}, 0
+	for i := range l.cells {
+		live, tried := &l.cells[i].found[succeeded], &l.cells[i].found[attempted]
+		if bytes += live.end - live.begin; tried.isNews(live) {
+			bytes += tried.end - tried.begin
+		}
+	}
+	t.to.Grow(bytes)
+	return t
+}
+
+func (t *shownTexts) of(f *finding) string {
+	begin := t.to.Len()
+	t.to.Write(t.from[f.begin:f.end])
+	return t.to.String()[begin:]
 }
 
 func kindOf(success bool) int {
@@ -172,7 +233,7 @@ func kindOf(success bool) int {
 func (l *lookBack) read(ctx context.Context, doing string, statements ...string) error {
 	columns := spareColumns.Get().(*cellColumns) //nolint:forcetypeassert // nothing else is put there
 	defer spareColumns.Put(columns)
-	texts, kept := &columns.display, l.texts
+	texts := &columns.display
 	if l.text == versionColumn {
 		texts = &columns.version
 	}
@@ -192,9 +253,9 @@ func (l *lookBack) read(ctx context.Context, doing string, statements ...string)
 				was = l.cellBehind(was, of)
 			}
 			if found := &l.cells[was].found[kindOf(columns.succeeded[i])]; m.after(found.mark) {
-				begin, text := len(*kept), texts.Pos[i]
-				*kept = append(*kept, texts.Buf[text.Start:text.End]...)
-				*found = finding{m, columns.id[i], begin, len(*kept), false}
+				begin, text := len(l.texts), texts.Pos[i]
+				l.texts = append(l.texts, texts.Buf[text.Start:text.End]...)
+				*found = finding{m, columns.id[i], begin, len(l.texts), false}
 			}
 		}
 	})
@@ -217,12 +278,23 @@ const (
 	latelyOfSome = 1
 )
 
+// own is the period of the moment, or of what was known where that was before.
+func (l *lookBack) own() int32 { return periodOf(min(l.at, l.known)) }
+
 // latelyFirst is the first period of lately.
 func (l *lookBack) latelyFirst() int32 {
 	if l.where == "" {
-		return periodOf(l.ms) - latelyOfAll
+		return l.own() - latelyOfAll
 	}
-	return periodOf(l.ms) - latelyOfSome
+	return l.own() - latelyOfSome
+}
+
+// wasKnown narrows rows to those that had been received.
+func (l *lookBack) wasKnown() string {
+	if l.known == always {
+		return ""
+	}
+	return " AND received_ms <= {known:Int64}"
 }
 
 // lately looks into the moment's own period and those right before. The engine reads what
@@ -231,8 +303,10 @@ func (l *lookBack) latelyFirst() int32 {
 // one statement (54 to 63 in four turns) and then 54 (51 to 56), for 2 ms more of the engine's
 // processor time of 57. Successes alone are for a diff, which looks at two moments at once.
 func (l *lookBack) lately(ctx context.Context) error {
-	own := periodOf(l.ms)
-	l.params["own"], l.params["first"], l.params["at"] = own, l.latelyFirst(), l.ms
+	l.params["own"], l.params["first"], l.params["at"], l.params["known"] = l.own(), l.latelyFirst(), l.at, l.known
+	if l.known != always {
+		return l.latelyKnown(ctx)
+	}
 	const every, before = " AND period = {own:Int32} AND at_ms <= {at:Int64}", " AND period >= {first:Int32} AND period < {own:Int32}"
 	within, newest := l.from("cells_vN", "true")+every, l.from("cell_periods_vN", "succeeded")+before
 	if !l.tried {
@@ -247,6 +321,20 @@ func (l *lookBack) lately(ctx context.Context) error {
 		})
 }
 
+// latelyKnown is lately of what was known: of all rows, those of later periods too.
+func (l *lookBack) latelyKnown(ctx context.Context) error {
+	since := " AND period >= {first:Int32} AND at_ms <= {at:Int64}" + l.wasKnown()
+	successes := func(ctx context.Context) error {
+		return l.read(ctx, "find what was known lately", l.from("cells_vN", "true")+since)
+	}
+	if !l.tried {
+		return successes(ctx)
+	}
+	return together(ctx, successes, func(ctx context.Context) error {
+		return l.read(ctx, "find what was known to be tried", l.from("past_attempts_vN", "false")+since)
+	})
+}
+
 // standing is the newest attempt and the newest success of a cell, whenever they were.
 type standing struct {
 	spot
@@ -256,42 +344,15 @@ type standing struct {
 
 // standings gives what is known of the cells that where chooses: those of the
 // products in b, and of the environments if it names any.
-func (q question) standings(ctx context.Context, where string, b params) ([]standing, error) {
-	var out []standing
-	if q.state.grid != nil {
+func (q question) standings(ctx context.Context, where string, b params) (iter.Seq[standing], error) {
+	if g := q.state.grid; g != nil {
 		products, _ := b["products"].([]uuid.UUID)
 		environments, narrowed := b["environments"].([]uuid.UUID)
-		cells := 0
-		for _, product := range products {
-			if row := q.state.grid.rows[event.ProductID(product)]; row != nil {
-				cells += len(row.cells)
-			}
-		}
-		out = make([]standing, 0, cells)
-		for _, product := range products {
-			row := q.state.grid.rows[event.ProductID(product)]
-			if row == nil {
-				continue
-			}
-			for i := range row.cells {
-				c := &row.cells[i]
-				if narrowed && !slices.Contains(environments, uuid.UUID(c.environment)) {
-					continue
-				}
-				s := standing{spot{product, uuid.UUID(c.environment), c.inc}, [2]mark{noMark, noMark}, c}
-				if c.live != nil {
-					s.newest[succeeded] = markOf(c.live)
-				}
-				if c.attempt != nil {
-					s.newest[attempted] = markOfAttempt(c.attempt)
-				}
-				out = append(out, s)
-			}
-		}
-		return out, nil
+		return g.standings(products, func(e uuid.UUID) bool { return !narrowed || slices.Contains(environments, e) }), nil
 	}
 	const marks = "product_id, environment_id, inc, at_ms, pos"
 	columns := newCellColumns(newestCells)
+	var out []standing
 	err := q.read(ctx, "find the cells", "SELECT "+marks+", true AS succeeded FROM current_vN WHERE account = {account:String}"+where+`
 		UNION ALL
 		SELECT `+marks+", false AS succeeded FROM attempts_vN WHERE account = {account:String}"+where, b, columns.results(marks+", succeeded"), func() {
@@ -301,7 +362,36 @@ func (q question) standings(ctx context.Context, where string, b params) ([]stan
 			out = append(out, s)
 		}
 	})
-	return out, err
+	return slices.Values(out), err
+}
+
+// standings gives the cells of some products in the environments that within chooses.
+func (g *grid) standings(products []uuid.UUID, within func(environment uuid.UUID) bool) iter.Seq[standing] {
+	return func(yield func(standing) bool) {
+		for _, product := range products {
+			row := g.rows[event.ProductID(product)]
+			if row == nil {
+				continue
+			}
+			for i := range row.cells {
+				c := &row.cells[i]
+				environment := uuid.UUID(c.environment)
+				if !within(environment) {
+					continue
+				}
+				s := standing{spot{product, environment, c.inc}, [2]mark{noMark, noMark}, c}
+				if c.live != nil {
+					s.newest[succeeded] = markOf(c.live)
+				}
+				if c.attempt != nil {
+					s.newest[attempted] = markOfAttempt(c.attempt)
+				}
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // periods are what one look searches, both of them included.
@@ -338,12 +428,11 @@ func (l *lookBack) open(c *pastCell, kind int, begin int64) bool {
 }
 
 // rest finds what was not found lately of cells of which it is known how they stand.
-func (l *lookBack) rest(ctx context.Context, known []standing) error {
+func (l *lookBack) rest(ctx context.Context, known iter.Seq[standing]) error {
 	first := l.latelyFirst()
 	begin := periodBegin(first)
-	touched := make([]int, 0, len(known)) // cells, some twice
-	for i := range known {
-		s := &known[i]
+	touched := make([]int, 0, len(l.cells)) // cells, some twice
+	for s := range known {
 		at := l.cell(s.spot)
 		c := &l.cells[at]
 		for kind, m := range s.newest {
@@ -351,7 +440,9 @@ func (l *lookBack) rest(ctx context.Context, known []standing) error {
 				c.newest[kind] = m
 			}
 		}
-		c.kept = s.kept
+		if l.known == always { // what is kept does not tell when it was received
+			c.kept = s.kept
+		}
 		touched = append(touched, at)
 	}
 	slices.Sort(touched)
@@ -366,7 +457,7 @@ func (l *lookBack) rest(ctx context.Context, known []standing) error {
 		for kind := range is {
 			switch {
 			case !is[kind]:
-			case c.newest[kind].at > l.ms:
+			case c.newest[kind].at > min(l.at, l.known):
 				open[kind] = append(open[kind], at)
 			case c.kept != nil:
 				c.found[kind] = finding{mark: c.newest[kind], kept: true}
@@ -395,15 +486,19 @@ func (l *lookBack) rest(ctx context.Context, known []standing) error {
 // become a newer one since: then it is found among the periods.
 func (l *lookBack) unchanged(ctx context.Context, cells [2][]int) error {
 	var statements []string
+	newest := ""
+	if l.known != always {
+		newest = " FINAL" // one that is no longer the newest may have been known, and the newest not
+	}
 	for kind, table := range [2]string{attempted: "attempts_vN", succeeded: "current_vN"} {
 		if of := cells[kind]; len(of) > 0 {
-			statements = append(statements, l.from(table, strconv.FormatBool(kind == succeeded))+" AND at_ms <= {at:Int64}"+l.only(of, "unchanged"+strconv.Itoa(kind)))
+			statements = append(statements, l.from(table+newest, strconv.FormatBool(kind == succeeded))+" AND at_ms <= {at:Int64}"+l.wasKnown()+l.only(of, "unchanged"+strconv.Itoa(kind)))
 		}
 	}
 	if len(statements) == 0 {
 		return nil
 	}
-	l.params["at"] = l.ms
+	l.params["at"], l.params["known"] = l.at, l.known
 	return l.read(ctx, "find what has not changed", statements...)
 }
 
@@ -420,8 +515,17 @@ func (l *lookBack) earlier(ctx context.Context, p periods, open [2][]int) error 
 		slices.Sort(of)
 		of = slices.Compact(of)
 	}
-	return l.read(ctx, "find what was before", l.from("cell_periods_vN", "succeeded")+
-		" AND period BETWEEN {first:Int32} AND {last:Int32} AND succeeded "+kinds+l.only(of, "open"))
+	const within = " AND period BETWEEN {first:Int32} AND {last:Int32}"
+	if l.known == always {
+		return l.read(ctx, "find what was before", l.from("cell_periods_vN", "succeeded")+within+" AND succeeded "+kinds+l.only(of, "open"))
+	}
+	var statements []string
+	for kind, table := range [2]string{attempted: "past_attempts_vN", succeeded: "cells_vN"} {
+		if len(open[kind]) > 0 {
+			statements = append(statements, l.from(table, strconv.FormatBool(kind == succeeded))+within+l.wasKnown()+l.only(open[kind], "open"+strconv.Itoa(kind)))
+		}
+	}
+	return l.read(ctx, "find what was known before", statements...)
 }
 
 // still leaves those open of which more may stand before begin.
@@ -468,11 +572,11 @@ func (l *lookBack) only(cells []int, name string) string {
 }
 
 // pastCells gives what was live, and the last attempts that are news beside it, at a
-// moment in milliseconds, of at most so many cells.
-func (q question) pastCells(ctx context.Context, account, where string, b params, ms int64, cells int) ([]placedCell, error) {
-	l := q.lookingBack(where, b, ms, shownColumn, true, cells)
+// moment.
+func (q question) pastCells(ctx context.Context, account, where string, b params, at asOf) ([]placedCell, error) {
+	l := q.lookingBack(where, b, at, shownColumn, true)
 	defer l.end()
-	var known []standing
+	var known iter.Seq[standing]
 	err := together(ctx, l.lately, func(ctx context.Context) (err error) {
 		known, err = q.standings(ctx, where, b)
 		return err
@@ -486,6 +590,7 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 	var named namedVersions
 	out := make([]placedCell, 0, len(l.cells))
 	rows := make([]readmodel.Success, 0, len(l.cells))
+	texts := l.shownTexts()
 	for i := range l.cells {
 		c := &l.cells[i]
 		live, tried := &c.found[succeeded], &c.found[attempted]
@@ -497,18 +602,18 @@ func (q question) pastCells(ctx context.Context, account, where string, b params
 		default:
 			rows = append(rows, readmodel.Success{ID: live.id})
 			placed.live = &rows[len(rows)-1]
-			if err := readSuccess(l.textOf(c, succeeded), live.mark, placed.live); err != nil {
+			if err := readSuccess(texts.of(live), live.mark, placed.live); err != nil {
 				return nil, err
 			}
 			placed.live.Version, placed.live.VersionID = named.of(account, placed.product, placed.live.Version)
 		}
 		switch {
-		case !tried.after(live.mark):
+		case !tried.isNews(live):
 		case tried.kept:
 			placed.attempt = c.kept.attempt
 		default:
 			placed.attempt = &readmodel.LastAttempt{ID: tried.id}
-			if err := readAttempt(l.textOf(c, attempted), tried.mark, placed.attempt); err != nil {
+			if err := readAttempt(texts.of(tried), tried.mark, placed.attempt); err != nil {
 				return nil, err
 			}
 		}
@@ -526,7 +631,7 @@ type past struct {
 	took func(bytes int)
 
 	mu   sync.Mutex
-	ms   int64
+	at   asOf
 	grid *grid // nil: no moment was asked about
 }
 
@@ -541,11 +646,11 @@ const pastShare = 4
 // nil where a page is better read on its own.
 func (q question) then(ctx context.Context, account string, f readmodel.MatrixFilter, page readmodel.Page) (*state, error) {
 	edges, past := q.state.edges, q.state.past
-	if f.At.IsZero() || !f.KnownAt.IsZero() || edges == nil || past == nil {
+	if !f.Past() || edges == nil || past == nil {
 		return nil, nil
 	}
-	ms := f.At.UnixMilli()
-	if g := past.of(ms); g != nil {
+	at := asOfFilter(&f)
+	if g := past.of(at); g != nil {
 		return &state{edges: edges, grid: g}, nil
 	}
 	cells := len(edges.rows) * len(edges.columns)
@@ -556,12 +661,12 @@ func (q question) then(ctx context.Context, account string, f readmodel.MatrixFi
 	for i := range ids {
 		ids[i] = uuid.UUID(edges.rows[i].ID)
 	}
-	found, err := q.pastCells(ctx, account, "", params{"account": account, "products": ids}, ms, cells)
+	found, err := q.pastCells(ctx, account, "", params{"account": account, "products": ids}, at)
 	if err != nil {
 		return nil, err
 	}
 	g := newGrid(edges, found, nil) // who asks for a page again is answered from what was written
-	past.keep(ms, g)
+	past.keep(at, g)
 	return &state{edges: edges, grid: g}, nil
 }
 
@@ -574,22 +679,22 @@ func wantsAll(f readmodel.MatrixFilter, page readmodel.Page, products int) bool 
 	return f.DriftOnly || !f.Narrowed() && f.Search == "" && page.Limit*pastShare >= products
 }
 
-func (p *past) of(ms int64) *grid {
+func (p *past) of(at asOf) *grid {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ms != ms {
+	if p.at != at {
 		return nil
 	}
 	return p.grid
 }
 
-func (p *past) keep(ms int64, g *grid) {
+func (p *past) keep(at asOf, g *grid) {
 	p.mu.Lock()
 	bytes := g.size()
 	if p.grid != nil {
 		bytes -= p.grid.size()
 	}
-	p.ms, p.grid = ms, g
+	p.at, p.grid = at, g
 	p.mu.Unlock()
 	p.took(bytes)
 }
@@ -608,14 +713,14 @@ func (p *past) size() int {
 
 // occupantsAt gives what was live in the cells of some products and environments
 // at two moments, where that is not the same, or of all of them.
-func (q question) occupantsAt(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, all bool) ([]occupants, error) {
+func (q question) occupantsAt(ctx context.Context, account string, products, environments []uuid.UUID, first, second asOf, all bool) ([]occupants, error) {
 	const where = " AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}"
 	b := params{"account": account, "products": products, "environments": environments}
-	looks := []*lookBack{q.lookingBack(where, b, first, versionColumn, false, len(products)*len(environments))}
+	looks := []*lookBack{q.lookingBack(where, b, first, versionColumn, false)}
 	if second != first {
-		looks = append(looks, q.lookingBack(where, b, second, versionColumn, false, len(products)*len(environments)))
+		looks = append(looks, q.lookingBack(where, b, second, versionColumn, false))
 	}
-	var known []standing
+	var known iter.Seq[standing]
 	var lately, rest []func(context.Context) error
 	for _, l := range looks {
 		defer l.end()
@@ -664,7 +769,7 @@ func (q question) occupantsAt(ctx context.Context, account string, products, env
 
 // liveAt tells which success of a cell was live.
 func (l *lookBack) liveAt(of spot) mark {
-	if i, ok := l.at[of]; ok {
+	if i, ok := l.place[of]; ok {
 		return l.cells[i].found[succeeded].mark
 	}
 	return noMark

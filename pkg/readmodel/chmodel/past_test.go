@@ -1,7 +1,9 @@
 package chmodel_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -74,8 +76,10 @@ func TestThePastIsFoundHoweverFarBackItLies(t *testing.T) {
 	}
 }
 
-// A thousand cells, each deployed to about every 45 days, some failing: at every moment the whole
-// matrix, what drifts, and pages of a few products are those of the plain model.
+// A thousand cells, each deployed to about every 45 days, some failing, one event of four received
+// up to 90 days late or up to 40 before its time: at every moment, and of what was known at every
+// moment, the whole matrix, what drifts, pages of a few products and what has changed are those of
+// the plain model.
 func TestAPastMomentOfManyCellsIsThatOfThePlainModel(t *testing.T) {
 	const deployments = 16_000 // half of them of the big account
 	m, w := open(t, chservertest.Start(t), func(c *chmodel.Config) { c.Alone = true })
@@ -87,10 +91,29 @@ func TestAPastMomentOfManyCellsIsThatOfThePlainModel(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	store(l.names(), readmodel.Progress{Stream: "t0"})
+	random := rand.New(rand.NewPCG(3, 4))
+	moment := func() time.Time { return epoch.Add(-time.Duration(random.IntN(370*24)) * time.Hour) }
+	names := l.names()
+	for i := 0; i < len(names.Products); i += 4 {
+		names.Products[i].CreatedAt = moment()
+	}
+	names.Environments[2].CreatedAt = moment()
+	store(names, readmodel.Progress{Stream: "t0"})
 	var rows readmodel.Rows
+	other := func(at *time.Time) {
+		if random.IntN(4) == 0 {
+			*at = at.Add(time.Duration(random.IntN(130*24)-40*24) * time.Hour)
+		}
+	}
 	for range 4 {
-		store(&rows, l.fill(&rows, deployments/2))
+		upTo := l.fill(&rows, deployments/2)
+		for i := range rows.Cells {
+			other(&rows.Cells[i].ReceivedAt)
+		}
+		for i := range rows.Attempts {
+			other(&rows.Attempts[i].ReceivedAt)
+		}
+		store(&rows, upTo)
 	}
 	ask := func(f readmodel.MatrixFilter, p readmodel.Page) (readmodel.Matrix, error) {
 		if _, err := m.AsOf(t.Context()); err != nil {
@@ -103,24 +126,75 @@ func TestAPastMomentOfManyCellsIsThatOfThePlainModel(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	random := rand.New(rand.NewPCG(3, 4))
-	for range 12 {
-		at := epoch.Add(-time.Duration(random.Int64N(int64(370 * 24 * time.Hour))))
+	for range 8 {
+		at, known := moment(), moment()
 		few := readmodel.Page{Limit: 7, After: benchProducts[random.IntN(len(benchProducts)/2)]}
-		for _, f := range []readmodel.MatrixFilter{{At: at, Environments: []string{"*"}}, {At: at}, {At: at, DriftOnly: true}} {
+		for _, f := range []readmodel.MatrixFilter{
+			{At: at, Environments: []string{"*"}},
+			{At: at},
+			{At: at, DriftOnly: true},
+			{KnownAt: known, Environments: []string{"*"}},
+			{KnownAt: known},
+			{KnownAt: known, DriftOnly: true},
+			{At: at, KnownAt: known, Environments: []string{"*"}},
+			{At: at, KnownAt: known},
+			{At: at, KnownAt: at, DriftOnly: true},
+		} {
 			for _, p := range []readmodel.Page{few, {Limit: len(benchProducts)}} {
 				want, err := plain.Matrix(t.Context(), big, f, p)
 				if err != nil {
 					t.Fatal(err)
 				}
 				got, err := ask(f, p)
-				diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(readmodel.MatrixItem{}, "Memo"))
-				if diff != "" || err != nil {
+				if diff := unlike(t, bare(want), bare(got)); diff != "" || err != nil {
 					t.Fatalf("%+v, %d products after %q: %v (-plain +this):\n%.2000s", f, p.Limit, p.After, err, diff)
 				}
 			}
 		}
+		for _, f := range []readmodel.ChangeFilter{
+			{From: at, To: moment()},
+			{From: at, To: moment(), KnownAt: known},
+			{From: at, To: at.Add(time.Hour), KnownAt: at},
+			{Left: event.EnvironmentIDOf(big, "dev"), Right: event.EnvironmentIDOf(big, "test"), At: at, KnownAt: known},
+			{Left: event.EnvironmentIDOf(big, "dev"), Right: event.EnvironmentIDOf(big, "test"), KnownAt: known},
+		} {
+			all := readmodel.Page{Limit: 10_000}
+			want, err := plain.Changes(t.Context(), big, f, all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := m.Changes(t.Context(), big, f, all)
+			if diff := unlike(t, want, got); diff != "" || err != nil {
+				t.Fatalf("%+v: %v (-plain +this):\n%.2000s", f, err, diff)
+			}
+		}
 	}
+}
+
+// bare is a matrix without what is no part of an answer: memos, and whether what is empty is nil.
+func bare(m readmodel.Matrix) readmodel.Matrix {
+	for i := range m.Items {
+		m.Items[i].Memo = nil
+		if len(m.Items[i].Cells) == 0 {
+			m.Items[i].Cells = nil
+		}
+	}
+	return m
+}
+
+// unlike tells how answers differ. To compare thousands of cells by reflection takes half a
+// second, so it is done where they are not written alike.
+func unlike(t *testing.T, want, got any) string {
+	t.Helper()
+	wanted, err := json.Marshal(want)
+	written, failed := json.Marshal(got)
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Equal(wanted, written) {
+		return ""
+	}
+	return cmp.Diff(want, got, cmpopts.EquateEmpty())
 }
 
 // The pages of a matrix at one moment are read once, until the account has newer events.

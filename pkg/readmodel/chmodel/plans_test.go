@@ -92,11 +92,13 @@ var plans = map[string]map[string]way{
 	"read the matrix: cells":              {"current": {keys: byAccount + " product_id", all: true}, "cells": {keys: byAccount + " product_id", all: true}},
 	"read the matrix: attempts":           {"attempts": {keys: byAccount + " product_id", all: true}, "past_attempts": {keys: byAccount + " product_id", all: true}},
 	"count cells":                         {"current": {keys: byAccount + " product_id", all: true}, "attempts": {keys: byAccount + " product_id", all: true}},
-	"compare the matrix":                  {"cells": {keys: byCell}},
 	"find the cells":                      {"current": {keys: byAccount + " product_id"}, "attempts": {keys: byAccount + " product_id"}},
 	"find what was lately":                {"cells": {keys: "account period product_id"}, "past_attempts": {keys: "account period product_id"}, "cell_periods": {keys: "account period succeeded product_id"}},
 	"find what has not changed":           {"current": {keys: byAccount + " product_id"}, "attempts": {keys: byAccount + " product_id"}},
 	"find what was before":                {"cell_periods": {keys: "account period succeeded product_id"}},
+	"find what was known lately":          {"cells": {keys: "account period product_id", skips: true}},
+	"find what was known to be tried":     {"past_attempts": {keys: "account period product_id", skips: true}},
+	"find what was known before":          {"cells": {keys: "account period product_id", skips: true}, "past_attempts": {keys: "account period product_id", skips: true}},
 	"read the history of a cell":          {"cells": {keys: byCell + " inc"}},
 	"find the owner of an object":         {"deployments": {skips: true}}, // of any account
 	"read progress":                       {"checkpoint": {all: true}},    // a row of each stream and version

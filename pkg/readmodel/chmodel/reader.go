@@ -1218,14 +1218,10 @@ func (q question) cells(ctx context.Context, account string, f readmodel.MatrixF
 	// By key, however many they are: an account may have a million cells.
 	where, b := " AND product_id IN {products:Array(UUID)}", params{"account": account, "products": ids}
 	where += inColumns(f, columns, b)
-	if f.Past() && f.KnownAt.IsZero() {
-		return q.pastCells(ctx, account, where, b, f.At.UnixMilli(), len(products)*len(columns))
+	if f.Past() {
+		return q.pastCells(ctx, account, where, b, asOfFilter(&f))
 	}
 	succeeded, tried := "SELECT "+shownSelection+" FROM current_vN FINAL WHERE account = {account:String}"+where, "SELECT "+shownSelection+" FROM attempts_vN FINAL WHERE account = {account:String}"+where
-	if f.Past() {
-		where += notAfter(f, b)
-		succeeded, tried = newest(shownSelection, "cells_vN", where), newest(shownSelection, "past_attempts_vN", where)
-	}
 	var live []*success
 	var attempts []attempt
 	err := together(ctx, func(ctx context.Context) (err error) {
@@ -1303,17 +1299,6 @@ func notAfter(f readmodel.MatrixFilter, b params) string {
 		b["known"] = f.KnownAt.UnixMilli()
 	}
 	return where
-}
-
-// newest asks a table for the rows that are the newest of their cell. Which rows
-// those are is found out on a few narrow columns, and only they are read whole. Of
-// a row that was stored twice any copy will do.
-func newest(selection, table, where string) string {
-	const cell = "product_id, environment_id, inc"
-	return "SELECT " + selection + " FROM " + table + " WHERE account = {account:String}" + where + `
-		AND (` + cell + `, at_ms, pos) IN (
-			SELECT ` + cell + `, (max((at_ms, pos)) AS newest).1, newest.2 FROM ` + table + " WHERE account = {account:String}" + where + ` GROUP BY ` + cell + `)
-		LIMIT 1 BY ` + cell
 }
 
 type place struct {

@@ -3,6 +3,7 @@ package chmodel
 import (
 	"encoding/hex"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -455,7 +456,7 @@ func periodOf(ms int64) int32 {
 	if ms < n*length { // before 1970
 		n--
 	}
-	return int32(n) // the years that a client may report fit
+	return int32(max(math.MinInt32, min(n, math.MaxInt32))) // the years that a client may report fit, and always is behind them
 }
 
 // periodBegin gives the first millisecond of a period.

@@ -121,13 +121,7 @@ func (q question) changes(ctx context.Context, account string, f readmodel.Chang
 		environments[i], columnByID[columns[i].ID] = uuid.UUID(columns[i].ID), columns[i]
 	}
 	first, second := f.Side(false), f.Side(true)
-	var rows []occupants
-	var err error
-	if f.KnownAt.IsZero() {
-		rows, err = q.occupantsAt(ctx, account, ids, environments, untilMS(first.At), untilMS(second.At), f.BetweenEnvironments())
-	} else {
-		rows, err = q.occupantsKnown(ctx, account, ids, environments, untilMS(first.At), untilMS(second.At), f)
-	}
+	rows, err := q.occupantsAt(ctx, account, ids, environments, asOfFilter(&first), asOfFilter(&second), f.BetweenEnvironments())
 	if err != nil {
 		return nil, err
 	}
@@ -167,34 +161,10 @@ func (q question) changes(ctx context.Context, account string, f readmodel.Chang
 	return out, nil
 }
 
-// occupantsKnown is occupantsAt from all successes that were known at a moment, on
-// one table.
-func (q question) occupantsKnown(ctx context.Context, account string, products, environments []uuid.UUID, first, second int64, f readmodel.ChangeFilter) ([]occupants, error) {
-	b := params{"account": account, "products": products, "environments": environments, "first": first, "second": second}
-	b["known"] = f.KnownAt.UnixMilli()
-	having := "HAVING a.2 != b.2"
-	if f.BetweenEnvironments() {
-		having = "" // their cells stand in different rows
-	}
-	return list(ctx, q, "compare the matrix", `
-		SELECT product_id, environment_id, inc,
-			argMaxIf((id, version, at_ms), (at_ms, pos), at_ms <= {first:Int64}) AS a,
-			argMaxIf((id, version, at_ms), (at_ms, pos), at_ms <= {second:Int64}) AS b,
-			a.1, a.2, a.3, b.1, b.2, b.3
-		FROM cells_vN
-		WHERE account = {account:String} AND product_id IN {products:Array(UUID)} AND environment_id IN {environments:Array(UUID)}
-			AND at_ms <= greatest({first:Int64}, {second:Int64}) AND received_ms <= {known:Int64}
-		GROUP BY product_id, environment_id, inc `+having, b, func(s scanner) (o occupants, err error) {
-		var none []any
-		err = s.Scan(&o.product, &o.environment, &o.inc, &none, &none, (*[16]byte)(&o.id[0]), &o.version[0], &o.at[0], (*[16]byte)(&o.id[1]), &o.version[1], &o.at[1])
-		return o, err
-	})
-}
-
 // untilMS gives the last millisecond that counts; no moment leaves nothing out.
 func untilMS(t time.Time) int64 {
 	if t.IsZero() {
-		return 1<<63 - 1
+		return always
 	}
 	return t.UnixMilli()
 }
