@@ -107,5 +107,11 @@ func TestProductAndEnvironmentTellWhatIsLive(t *testing.T) {
 		}
 		l.deployed(l.deployment("success", body{"environment_name": here, "version": "3", "invoke_id": l.name("4")}))
 		l.get("/products/"+first.text("product_id"), header("If-None-Match", product.header.Get("ETag"))).is(200).shows(body{"live.1.version": "3", "drift": true})
+		l.read("/environments/" + first.text("environment_id")).shows(body{"open": []any{}})
+		waits := l.deployed(l.deployment("pending", body{"environment_name": here, "version": "4", "invoke_id": l.name("5")}))
+		runs := l.deployed(l.deployment("started", body{"environment_name": here, "product_name": l.name("other"), "invoke_id": l.name("6")}))
+		l.read("/environments/" + first.text("environment_id")).shows(body{
+			"open.0.deployment_id": runs.id(), "open.1.deployment_id": waits.id(), "open.1.status": "pending", "open.2": absent, "deployments.pending": 1.0, "deployments.started": 1.0,
+		})
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shipledger/shipledger/pkg/delivery"
 	"github.com/shipledger/shipledger/pkg/event"
@@ -132,11 +133,16 @@ type companion struct {
 	InvokeID        httpapi.Text `json:"invoke_id"`
 }
 
+// whereabouts are where a version is and was, and its way there.
+type whereabouts struct {
+	LiveIn     []place     `json:"live_in"`
+	WasIn      []place     `json:"was_in"`
+	Promotions []promotion `json:"promotions"`
+}
+
 type versionDetail struct {
 	version     `json:",inline"`
-	LiveIn      []place     `json:"live_in"`
-	WasIn       []place     `json:"was_in"`
-	Promotions  []promotion `json:"promotions"`
+	whereabouts `json:",inline"`
 	BuildRuns   []build     `json:"build_runs"`
 	ShippedWith []companion `json:"shipped_with"`
 }
@@ -150,15 +156,39 @@ const (
 )
 
 func (s *Service) versionDetail(w http.ResponseWriter, r *httpapi.Request, read *reading, row *readmodel.VersionRow) error {
-	ctx, account := r.Context(), r.Identity.Account
-	out := versionDetail{version: versionItem(row), LiveIn: []place{}, WasIn: []place{}, Promotions: []promotion{}, ShippedWith: []companion{}}
+	account := r.Identity.Account
+	out := versionDetail{version: versionItem(row)}
+	of := readmodel.RunFilter{Product: row.ProductID, Version: row.Version.Version}
+	group, each := errgroup.WithContext(r.Context())
+	group.Go(func() (err error) {
+		out.whereabouts, err = s.whereabouts(each, account, of)
+		return err
+	})
+	group.Go(func() error {
+		builds, err := s.model.Builds(each, account, of, readmodel.Page{Limit: maxBuildRuns})
+		out.BuildRuns = show(builds, buildItem)
+		return err
+	})
+	group.Go(func() (err error) {
+		out.ShippedWith, err = s.companions(each, account, of)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return read.answer(w, out)
+}
+
+// whereabouts gives where the version of a product is and was.
+func (s *Service) whereabouts(ctx context.Context, account string, of readmodel.RunFilter) (whereabouts, error) {
+	out := whereabouts{LiveIn: []place{}, WasIn: []place{}, Promotions: []promotion{}}
 	type arrival struct {
 		environment string
 		at          time.Time
 	}
 	var arrivals []arrival
-	err := s.model.CellRuns(ctx, account, readmodel.CellFilter{Product: row.ProductID}, func(c *readmodel.Cells) error {
-		for i, stay := range delivery.Stays(c.Runs, row.Version.Version) {
+	err := s.model.CellRuns(ctx, account, readmodel.CellFilter{Product: of.Product}, func(c *readmodel.Cells) error {
+		for i, stay := range delivery.Stays(c.Runs, of.Version) {
 			p := place{c.Environment.ID.String(), c.Environment.Name, stay.Run.ID.String(), httpapi.Moment(stay.Run.At), httpapi.Moment(stay.Until)}
 			if i == 0 {
 				arrivals = append(arrivals, arrival{c.Environment.Name, stay.Run.At})
@@ -171,9 +201,6 @@ func (s *Service) versionDetail(w http.ResponseWriter, r *httpapi.Request, read 
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
 	inOrder := func(a, b place) int { return a.From.Compare(*b.From) }
 	slices.SortStableFunc(out.LiveIn, inOrder)
 	slices.SortStableFunc(out.WasIn, func(a, b place) int { return inOrder(b, a) })
@@ -183,16 +210,7 @@ func (s *Service) versionDetail(w http.ResponseWriter, r *httpapi.Request, read 
 		from, to := arrivals[i-1], arrivals[i]
 		out.Promotions = append(out.Promotions, promotion{from.environment, to.environment, httpapi.Moment(to.at), to.at.Sub(from.at).Seconds()})
 	}
-	of := readmodel.RunFilter{Product: row.ProductID, Version: row.Version.Version}
-	builds, err := s.model.Builds(ctx, account, of, readmodel.Page{Limit: maxBuildRuns})
-	if err != nil {
-		return err
-	}
-	out.BuildRuns = show(builds, buildItem)
-	if out.ShippedWith, err = s.companions(ctx, account, of); err != nil {
-		return err
-	}
-	return read.answer(w, out)
+	return out, err
 }
 
 // companions gives what else went out in the runs that deployed a version.

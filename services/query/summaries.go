@@ -1,9 +1,13 @@
 package query
 
 import (
+	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/shipledger/shipledger/pkg/event"
 	"github.com/shipledger/shipledger/pkg/httpapi"
@@ -53,8 +57,8 @@ type activity struct {
 	LastDeployment *companion     `json:"last_deployment"`
 }
 
-func (s *Service) activity(r *httpapi.Request, product event.ProductID, environment event.EnvironmentID) (activity, error) {
-	counts, err := s.model.CountRuns(r.Context(), r.Identity.Account, product, environment)
+func (s *Service) activity(ctx context.Context, account string, product event.ProductID, environment event.EnvironmentID) (activity, error) {
+	counts, err := s.model.CountRuns(ctx, account, product, environment)
 	if err != nil {
 		return activity{}, err
 	}
@@ -68,7 +72,7 @@ func (s *Service) activity(r *httpapi.Request, product event.ProductID, environm
 	if total == 0 {
 		return out, nil
 	}
-	last, err := s.model.Deployment(r.Context(), r.Identity.Account, counts.Newest)
+	last, err := s.model.Deployment(ctx, account, counts.Newest)
 	if errors.Is(err, readmodel.ErrNotFound) { // deleted since
 		return out, nil
 	}
@@ -97,18 +101,23 @@ type productDetail struct {
 
 // productDetail answers with a product and what is live of it.
 func (s *Service) productDetail(w http.ResponseWriter, r *httpapi.Request, read *reading, row *readmodel.ProductRow) error {
-	m, err := s.model.Matrix(r.Context(), r.Identity.Account, readmodel.MatrixFilter{Product: row.ID}, readmodel.Page{Limit: 1})
-	if err != nil {
+	account := r.Identity.Account
+	var m readmodel.Matrix
+	var done activity
+	group, each := errgroup.WithContext(r.Context())
+	group.Go(func() (err error) {
+		m, err = s.model.Matrix(each, account, readmodel.MatrixFilter{Product: row.ID}, readmodel.Page{Limit: 1})
+		return err
+	})
+	group.Go(func() (err error) {
+		done, err = s.activity(each, account, row.ID, event.EnvironmentID{})
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return err
 	}
-	out := productDetail{Product: productItem(row), Live: residentsOf(&m)}
-	for i := range m.Items {
-		out.Drift = out.Drift || m.Items[i].Drift
-	}
-	if out.activity, err = s.activity(r, row.ID, event.EnvironmentID{}); err != nil {
-		return err
-	}
-	return read.answer(w, out)
+	drift := slices.ContainsFunc(m.Items, func(item readmodel.MatrixItem) bool { return item.Drift })
+	return read.answer(w, productDetail{productItem(row), drift, residentsOf(&m), done})
 }
 
 type environmentDetail struct {
@@ -127,20 +136,37 @@ const (
 
 // environmentDetail answers with an environment, what is live and what runs in it.
 func (s *Service) environmentDetail(w http.ResponseWriter, r *httpapi.Request, read *reading, row *readmodel.EnvironmentRow) error {
-	ctx, account := r.Context(), r.Identity.Account
-	m, err := s.model.Matrix(ctx, account, readmodel.MatrixFilter{Environment: row.ID}, readmodel.Page{Limit: maxResidents})
+	account := r.Identity.Account
+	var m readmodel.Matrix
+	var done activity
+	group, each := errgroup.WithContext(r.Context())
+	group.Go(func() (err error) {
+		m, err = s.model.Matrix(each, account, readmodel.MatrixFilter{Environment: row.ID}, readmodel.Page{Limit: maxResidents})
+		return err
+	})
+	group.Go(func() (err error) {
+		done, err = s.activity(each, account, event.ProductID{}, row.ID)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	open, err := s.open(r.Context(), account, row.ID, done)
 	if err != nil {
 		return err
 	}
-	open, err := s.model.Deployments(ctx, account, readmodel.RunFilter{
-		Environment: row.ID, Statuses: []event.Status{event.Pending, event.Started},
-	}, readmodel.Page{Limit: maxOpen})
-	if err != nil {
-		return err
+	return read.answer(w, environmentDetail{environmentItem(row), residentsOf(&m), m.More, show(open, companionOf), done})
+}
+
+// open gives what runs in an environment. It was counted before: to look for one more would be
+// to look through all that ever ran there.
+func (s *Service) open(ctx context.Context, account string, environment event.EnvironmentID, counted activity) ([]readmodel.RunRow, error) {
+	statuses, n := []event.Status{event.Pending, event.Started}, 0
+	for _, status := range statuses {
+		n += counted.Deployments[status.String()]
 	}
-	out := environmentDetail{Environment: environmentItem(row), Live: residentsOf(&m), LiveMore: m.More, Open: show(open, companionOf)}
-	if out.activity, err = s.activity(r, event.ProductID{}, row.ID); err != nil {
-		return err
+	if n == 0 {
+		return nil, nil
 	}
-	return read.answer(w, out)
+	return s.model.Deployments(ctx, account, readmodel.RunFilter{Environment: environment, Statuses: statuses}, readmodel.Page{Limit: min(n, maxOpen)})
 }
