@@ -34,46 +34,19 @@ func (s *Service) getMatrix(w http.ResponseWriter, r *httpapi.Request) error {
 	if err != nil {
 		return err
 	}
-	room := 0
-	for i := range m.Items {
-		room += rowRoom + len(m.Items[i].Cells)*cellRoom
-	}
-	out, err := fill(frame, len(m.Items), room, func(dst []byte, i int) ([]byte, error) {
-		row := &m.Items[i]
-		if row.Memo == nil {
-			return in.append(dst, row), nil
-		}
-		made, err := row.Memo.Made(func() ([]byte, error) { return in.append(nil, row), nil })
-		return append(dst, made...), err
-	})
-	if err != nil {
-		return err
-	}
-	return read.answer(w, out)
+	return read.answer(w, in.fill(frame, m.Items))
 }
-
-// rowRoom and cellRoom are about how long a row of the matrix and a cell of it are written.
-const rowRoom, cellRoom = 128, 512
 
 // noItems is where the items of a list belong. No text holds it: its quotes would be
 // escaped.
 var noItems = []byte(`"items":[]`)
 
-// fill puts so many items, which add writes, into a list without any. They take about
-// as many bytes as room.
-func fill(frame written, items, room int, add func(dst []byte, i int) ([]byte, error)) (out written, err error) {
+// fill puts rows into a list without any.
+func (m matrixWriter) fill(frame written, rows []readmodel.MatrixItem) written {
 	head, tail, _ := bytes.Cut(frame, noItems)
-	out = make(written, 0, len(frame)+room)
+	out := make(written, 0, len(frame)+roomOf(rows))
 	out = append(append(out, head...), noItems[:len(noItems)-1]...)
-	for i := range items {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		if out, err = add(out, i); err != nil {
-			return nil, err
-		}
-	}
-	return append(append(out, ']'), tail...), nil
+	return append(append(m.rows(out, rows), ']'), tail...)
 }
 
 // matrixFilter reads what the matrix is narrowed by. It must be asked behind fresh.

@@ -1,6 +1,9 @@
 package query
 
 import (
+	"bytes"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +54,34 @@ func TestMatrixItemIsWrittenAsTheLibraryDoes(t *testing.T) {
 			t.Fatalf("it is written\n%s\nwant\n%s", got, want)
 		}
 	})
+}
+
+// Rows are written as each of them is on its own, however many, with memos or without.
+func TestRowsOfTheMatrixAreWrittenInOrder(t *testing.T) {
+	environment := event.EnvironmentID{1}
+	m := newMatrixWriter([]readmodel.EnvironmentRow{{Environment: event.Environment{ID: environment, Name: "production"}}})
+	for _, n := range []int{0, 1, 2, rowsAlone, rowsAlone + 1, 5*rowsAlone + 3} {
+		for _, memos := range []bool{false, true} {
+			rows := make([]readmodel.MatrixItem, n)
+			var want [][]byte
+			for i := range rows {
+				version := strings.Repeat("9", i%7) // "" where nothing is live
+				rows[i].Product.Name = fmt.Sprint("product ", i)
+				if version != "" {
+					rows[i].Cells = []readmodel.MatrixCell{{Environment: environment, Live: &readmodel.Success{Version: version}}}
+				}
+				want = append(want, m.append(nil, &rows[i]))
+				if memos {
+					rows[i].Memo = readmodel.NewMemo(func(int) {})
+				}
+			}
+			for range 2 { // and again, from memos and into what was used before
+				if got := m.rows([]byte("["), rows); string(got) != "["+string(bytes.Join(want, []byte(","))) {
+					t.Errorf("%d rows, memos %t, are written\n%.1000s", n, memos, got)
+				}
+			}
+		}
+	}
 }
 
 // matrixItemOf is what a row shows: the cells that ever had a success (contract 15).

@@ -87,9 +87,13 @@ func newGrid(e *edges, cells []placedCell, took func(int)) *grid {
 		}
 		cells = cells[n:]
 	}
-	for id, r := range g.rows {
-		r.assemble(e, id, g.took)
-	}
+	ids := slices.Collect(maps.Keys(g.rows))
+	_ = inTwo(len(ids), func(from, to int) error { // there is no error
+		for _, id := range ids[from:to] {
+			g.rows[id].assemble(e, id, g.took)
+		}
+		return nil
+	})
 	g.order()
 	return g
 }
