@@ -71,6 +71,8 @@ func (l *life) event(account string) readmodel.Rows {
 	product, environment := pick(lifeProducts, "product"), pick(lifeEnvironments, "environment")
 	productID, environmentID := event.ProductIDOf(account, product), event.EnvironmentIDOf(account, environment)
 	at := epoch.Add(time.Duration(rapid.IntRange(0, 50).Draw(l.t, "time")) * time.Hour)
+	received := at.Add(rapid.SampledFrom([]time.Duration{0, 0, -8 * time.Hour, 15 * time.Hour, 40 * 24 * time.Hour}).Draw(l.t, "received"))
+	created := epoch.Add(rapid.SampledFrom([]time.Duration{0, 0, 25 * time.Hour}).Draw(l.t, "created"))
 	p := l.next()
 	l.nth++
 	var rows readmodel.Rows
@@ -80,7 +82,7 @@ func (l *life) event(account string) readmodel.Rows {
 		id := uuid.UUID(productID)
 		l.turn(id, product)
 		rows.Products = []readmodel.ProductRow{{Account: account, Position: p, Product: event.Product{
-			ID: productID, Name: l.titles[id], Incarnation: l.counts[id], Deleted: l.gone[id], CreatedAt: epoch,
+			ID: productID, Name: l.titles[id], Incarnation: l.counts[id], Deleted: l.gone[id], CreatedAt: created,
 		}}}
 		rows.Names = []readmodel.NameRow{{Account: account, Object: readmodel.ProductObject, Name: l.titles[id], ID: id, Position: p}}
 		kind = "product.renamed"
@@ -88,7 +90,7 @@ func (l *life) event(account string) readmodel.Rows {
 		id := uuid.UUID(environmentID)
 		l.turn(id, environment)
 		rows.Environments = []readmodel.EnvironmentRow{{Account: account, Position: p, Environment: event.Environment{
-			ID: environmentID, Name: l.titles[id], Incarnation: l.counts[id], Deleted: l.gone[id], CreatedAt: epoch,
+			ID: environmentID, Name: l.titles[id], Incarnation: l.counts[id], Deleted: l.gone[id], CreatedAt: created,
 			Class: rapid.SampledFrom([]event.Class{event.Other, event.Development, event.Production}).Draw(l.t, "class"),
 		}}}
 		rows.Names = []readmodel.NameRow{{Account: account, Object: readmodel.EnvironmentObject, Name: l.titles[id], ID: id, Position: p}}
@@ -108,10 +110,10 @@ func (l *life) event(account string) readmodel.Rows {
 		rec.Attributes[event.By] = pick([]string{"", "ann"}, "by")
 		rows.Deployments = []readmodel.RunRow{{Record: rec, Position: p}}
 		if rec.Status == event.Completed {
-			rows.Cells = []readmodel.Cell{{Record: rec, EffectiveAt: at, ReceivedAt: at, Position: p}}
+			rows.Cells = []readmodel.Cell{{Record: rec, EffectiveAt: at, ReceivedAt: received, Position: p}}
 		} else {
 			kind = "deployment.failed"
-			rows.Attempts = []readmodel.Attempt{{Record: rec, At: at, ReceivedAt: at, Position: p}}
+			rows.Attempts = []readmodel.Attempt{{Record: rec, At: at, ReceivedAt: received, Position: p}}
 		}
 	}
 	var id ulid.ULID
@@ -330,11 +332,18 @@ func lifeQuestions(ctx context.Context, account string) []lifeQuestion {
 		matrix("drift then", readmodel.MatrixFilter{At: epoch.Add(24 * time.Hour), DriftOnly: true}, 1),
 		matrix("past", readmodel.MatrixFilter{At: epoch.Add(25 * time.Hour)}, 100),
 		matrix("drift of some then", readmodel.MatrixFilter{At: epoch.Add(26 * time.Hour), DriftOnly: true, Environments: []string{"d*", "qa"}, Search: "E"}, 100),
+		matrix("known", readmodel.MatrixFilter{KnownAt: epoch.Add(24 * time.Hour)}, 100),
+		matrix("drift as known", readmodel.MatrixFilter{KnownAt: epoch.Add(24 * time.Hour), DriftOnly: true}, 1),
+		matrix("past as known", readmodel.MatrixFilter{At: epoch.Add(30 * time.Hour), KnownAt: epoch.Add(25 * time.Hour)}, 100),
+		matrix("drift of some as known", readmodel.MatrixFilter{At: epoch.Add(24 * time.Hour), KnownAt: epoch.Add(35 * time.Hour), DriftOnly: true, Environments: []string{"d*", "qa"}}, 100),
 		{"timeline", func(m *chmodel.Model) (any, error) {
 			return m.Deployments(ctx, account, readmodel.RunFilter{}, readmodel.Page{Limit: 100})
 		}},
 		{"changes", func(m *chmodel.Model) (any, error) {
 			return m.Changes(ctx, account, readmodel.ChangeFilter{From: epoch.Add(10 * time.Hour), To: epoch.Add(40 * time.Hour)}, readmodel.Page{Limit: 100})
+		}},
+		{"changes as known", func(m *chmodel.Model) (any, error) {
+			return m.Changes(ctx, account, readmodel.ChangeFilter{From: epoch.Add(10 * time.Hour), To: epoch.Add(40 * time.Hour), KnownAt: epoch.Add(20 * time.Hour)}, readmodel.Page{Limit: 100})
 		}},
 	}
 	for _, name := range lifeProducts {
