@@ -3,6 +3,7 @@ package query
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +14,10 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/shipledger/shipledger/pkg/event"
+	"github.com/shipledger/shipledger/pkg/fault"
 	"github.com/shipledger/shipledger/pkg/httpapi"
 	"github.com/shipledger/shipledger/pkg/readmodel"
 )
@@ -137,6 +140,29 @@ func TestTheSameAnswerIsDrawnOnceForThoseWhoAskTogether(t *testing.T) {
 		u.end(later)
 		if len(u.answers) > 0 || len(u.drawers) > 0 {
 			t.Error("something is left")
+		}
+	})
+}
+
+// However many questions an answer asks, one that takes too long ends, and says what to do.
+// Who leaves before is told nothing.
+func TestAnAnswerThatTakesTooLongEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		forever := func(_ http.ResponseWriter, r *httpapi.Request) error {
+			<-r.Context().Done()
+			return fmt.Errorf("find runs: %w", r.Context().Err())
+		}
+		begun := time.Now()
+		r := &httpapi.Request{Request: httptest.NewRequest(http.MethodGet, "/deployments/", http.NoBody)}
+		err := bounded(forever)(nil, r)
+		if e, ok := errors.AsType[*fault.Error](err); !ok || e.Kind != fault.Unavailable || e.Code != "QUERY_TOO_EXPENSIVE" || time.Since(begun) != answerTime {
+			t.Errorf("after %v: %v", time.Since(begun), err)
+		}
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		r = &httpapi.Request{Request: httptest.NewRequest(http.MethodGet, "/deployments/", http.NoBody).WithContext(left)}
+		if err := bounded(forever)(nil, r); !errors.Is(err, context.Canceled) || fault.KindOf(err) == fault.Unavailable {
+			t.Errorf("who left is told %v", err)
 		}
 	})
 }

@@ -28,6 +28,10 @@ const (
 	askAgain = 10 * time.Millisecond
 
 	defaultHeartbeat = 15 * time.Second
+
+	// answerTime is how long one answer may take in all, however many questions it asks of
+	// the read model. A connection takes no answer much later, and then nobody hears why.
+	answerTime = 75 * time.Second
 )
 
 // Service answers the operations of query.
@@ -123,8 +127,36 @@ func (s *Service) Handlers() httpapi.Handlers {
 		"exportCells":       s.exportCells,
 		"exportLog":         s.exportLog,
 	}
+	for id, h := range handlers {
+		if !slices.Contains(asLongAsAsked, id) {
+			handlers[id] = bounded(h)
+		}
+	}
 	maps.Copy(handlers, apidocs.Handlers())
 	return handlers
+}
+
+// asLongAsAsked are operations whose answers come piece by piece, as much as there is.
+var asLongAsAsked = []string{
+	"streamEvents", "streamMatrix", "exportDeployments", "exportBuilds", "exportEvents", "exportCells", "exportLog", "getBalance",
+}
+
+// bounded ends what h asks for after answerTime, so that no question keeps the read model
+// busy for ever, and says so.
+func bounded(h httpapi.Handler) httpapi.Handler {
+	return func(w http.ResponseWriter, r *httpapi.Request) error {
+		asked := r.Request
+		ctx, cancel := context.WithTimeout(r.Context(), answerTime)
+		defer cancel()
+		r.Request = r.WithContext(ctx)
+		err := h(w, r)
+		r.Request = asked
+		if err != nil && ctx.Err() != nil && asked.Context().Err() == nil {
+			return fault.New(fault.Unavailable, "QUERY_TOO_EXPENSIVE", "this question takes more time than one question may").
+				WithHint("Ask for less: a shorter time, fewer products or environments, or a smaller page.").Because(err)
+		}
+		return err
+	}
 }
 
 // fresh waits until the read model holds what the caller wants to see, and

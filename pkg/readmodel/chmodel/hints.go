@@ -100,9 +100,10 @@ func (h *hints) learn(shape string, rows []readmodel.RunRow, p readmodel.Page, w
 	})
 }
 
-// spanOf gives the time between two runs, a millisecond at least.
+// spanOf gives the time between two runs, a millisecond at least and that of the last
+// window at most: four times the 75 years to a run that somebody dated 2101 are no duration.
 func spanOf(a, b ulid.ULID) time.Duration {
-	return max(ulid.Time(a.Time()).Sub(ulid.Time(b.Time())).Abs(), time.Millisecond)
+	return min(max(ulid.Time(a.Time()).Sub(ulid.Time(b.Time())).Abs(), time.Millisecond), lastWindow)
 }
 
 // hintable tells whether runs that match lie close enough for a page to be read in

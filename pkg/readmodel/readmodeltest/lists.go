@@ -99,6 +99,11 @@ func densities(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.
 			return rows
 		}},
 		{"a hundred times as close", func() readmodel.Rows { return runs(150, epoch.AddDate(4, 0, 1), 30*time.Second, 0) }},
+		{"of other centuries", func() readmodel.Rows {
+			rows, later := runs(1, time.Unix(0, 0), 0, 0), runs(1, epoch.AddDate(150, 0, 0), 0, 0)
+			rows.Deployments, rows.Builds = append(rows.Deployments, later.Deployments...), append(rows.Builds, later.Builds...)
+			return rows
+		}},
 		{"the product made anew", func() readmodel.Rows {
 			rows := runs(40, epoch.AddDate(4, 1, 0), 24*time.Hour, 1)
 			anew := world(1)
@@ -146,9 +151,10 @@ func densities(t *testing.T, open func(t *testing.T) (readmodel.Sink, readmodel.
 	}
 }
 
-// startsOf gives pages at the beginning, behind a run, and somewhere.
+// startsOf gives pages at the beginning, one of them of a size that nobody asked for yet,
+// behind a run, and somewhere.
 func startsOf(known []readmodel.RunRow, random *rand.Rand) []readmodel.Page {
-	starts := []readmodel.Page{{Limit: 20}, {Limit: 200}}
+	starts := []readmodel.Page{{Limit: 20}, {Limit: 200}, {Limit: 2 + len(known)%17}}
 	if len(known) > 0 {
 		starts = append(starts, readmodel.Page{Limit: 20, After: known[random.IntN(len(known))].Key()})
 	}
