@@ -173,7 +173,7 @@ func (d *decider) resolve() {
 	d.triple = tripleOfNames(c, d.product, d.environment)
 	var ok bool
 	d.versionID = event.VersionIDOf(c.Account, d.triple.cell.product, c.Version)
-	d.version, ok = s.versions[versionKey{d.versionID, d.triple.cell.productIncarnation}]
+	d.version, ok = s.versions.of(versionKey{d.versionID, d.triple.cell.productIncarnation})
 	d.newVersion = !ok
 	d.run = d.correlate()
 }

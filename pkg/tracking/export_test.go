@@ -19,7 +19,7 @@ func (r *RunIndex) BytesEach() float64                        { return float64(r
 func (s *State) Sizes() map[string]int {
 	return map[string]int{
 		"products": len(s.products.byID), "product names": len(s.products.byName),
-		"environments": len(s.environments.byID), "environment names": len(s.environments.byName), "versions": len(s.versions),
+		"environments": len(s.environments.byID), "environment names": len(s.environments.byName), "versions": s.versions.len(),
 		"open": len(s.open), "byRun": len(s.byRun), "byTriple": len(s.byTriple), "byCell": len(s.byCell),
 		"closed": s.closed.n, "parts": s.parts, "sealed": s.sealed, "refused": len(s.refused), "refusedQueue": len(s.refusedQueue),
 		"releases": len(s.releases), "settings": len(s.settings), "keys": len(s.keys), "keyQueue": len(s.keyQueue),

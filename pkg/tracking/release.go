@@ -62,7 +62,7 @@ func (a RemoveFromRelease) past(s *State) []event.Offset { return s.releaseOffse
 func (a AddToRelease) past(s *State) []event.Offset {
 	out := s.releaseOffset(a.ID)
 	for i := range s.incarnations + 1 { // the id does not say which product, hence which incarnation
-		if v, ok := s.versions[versionKey{a.Version, i}]; ok {
+		if v, ok := s.versions.of(versionKey{a.Version, i}); ok {
 			out = append(out, v.offset)
 		}
 	}
@@ -165,7 +165,7 @@ func (d *changing) release(id ulid.ULID) (*event.Release, error) {
 func (d *changing) version(id event.VersionID) (*event.Version, *object, error) {
 	foreign := false
 	for i := range d.s.incarnations + 1 {
-		held, ok := d.s.versions[versionKey{id, i}]
+		held, ok := d.s.versions.of(versionKey{id, i})
 		if !ok {
 			continue
 		}

@@ -42,7 +42,7 @@ func (s *State) Fresh() int { return s.closed.n }
 
 // Held gives the number of things that a snapshot of the state would hold.
 func (s *State) Held() int {
-	return s.closed.n + len(s.versions) + len(s.open) + len(s.products.byID) + len(s.environments.byID) + len(s.releases) + len(s.keyQueue)
+	return s.closed.n + s.versions.len() + len(s.open) + len(s.products.byID) + len(s.environments.byID) + len(s.releases) + len(s.keyQueue)
 }
 
 // Closed gives the number of closed runs that it ever held.

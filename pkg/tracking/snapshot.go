@@ -38,7 +38,7 @@ var ErrSnapshot = errors.New("the snapshot of the state is damaged")
 func (s *State) Freeze() *State {
 	f := *s
 	f.products, f.environments = s.products.clone(), s.environments.clone()
-	f.versions, f.open, f.byRun = maps.Clone(s.versions), maps.Clone(s.open), maps.Clone(s.byRun)
+	f.versions, f.open, f.byRun = s.versions.clone(), maps.Clone(s.open), maps.Clone(s.byRun)
 	f.byTriple, f.byCell = cloneLists(s.byTriple), cloneLists(s.byCell)
 	f.releases, f.settings = maps.Clone(s.releases), maps.Clone(s.settings)
 	f.refused, f.keys = maps.Clone(s.refused), maps.Clone(s.keys)
@@ -72,8 +72,8 @@ func (s *State) WriteSnapshot(to io.Writer, about []byte) error {
 	w.number(uint64(s.incarnations))
 	w.directory(&s.products)
 	w.directory(&s.environments)
-	w.number(uint64(len(s.versions)))
-	for k, v := range s.versions {
+	w.number(uint64(s.versions.len())) //nolint:gosec // a count
+	for k, v := range s.versions.all() {
 		w.bytes(k.id[:])
 		w.number(uint64(k.incarnation))
 		w.text(v.sha)
@@ -128,7 +128,7 @@ func ReadSnapshot(from io.Reader) (s *State, about []byte, err error) {
 		var k versionKey
 		r.bytes(k.id[:])
 		k.incarnation = uint16(r.number()) //nolint:gosec // likewise
-		s.versions[k] = version{r.text(), r.flag(), int64(r.number()), event.Offset(r.number())}
+		s.putVersion(k, version{r.text(), r.flag(), int64(r.number()), event.Offset(r.number())})
 	}
 	for range r.count() {
 		var id ulid.ULID

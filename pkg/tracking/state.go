@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -20,7 +19,7 @@ import (
 type State struct {
 	products     directory
 	environments directory
-	versions     map[versionKey]version
+	versions     versions
 
 	open     map[ulid.ULID]*run
 	byRun    map[runKey]ulid.ULID      // open runs that have a run id of their own
@@ -99,7 +98,7 @@ type (
 // NewState returns the state of an empty log.
 func NewState() *State {
 	return &State{
-		products: newDirectory(), environments: newDirectory(), versions: map[versionKey]version{},
+		products: newDirectory(), environments: newDirectory(), versions: newVersions(),
 		open: map[ulid.ULID]*run{}, byRun: map[runKey]ulid.ULID{},
 		byTriple: map[tripleKey][]ulid.ULID{}, byCell: map[cellKey][]ulid.ULID{},
 		releases: map[ulid.ULID]release{}, settings: map[string]setting{}, defaults: event.DefaultSettings(),
@@ -173,7 +172,7 @@ func (s *State) Apply(r event.Recorded) {
 		s.applyEnvironment(r, p)
 		s.rememberKey(r)
 	case *event.Version:
-		put(s, s.versions, versionKey{p.ID, p.Incarnation}, version{strings.Clone(p.SHA), p.SHAFixed, p.CreatedAt.UnixMilli(), r.Position.Offset})
+		s.putVersion(versionKey{p.ID, p.Incarnation}, version{p.SHA, p.SHAFixed, p.CreatedAt.UnixMilli(), r.Position.Offset})
 	case *event.Release:
 		s.applyRelease(r, p)
 		s.rememberKey(r)
