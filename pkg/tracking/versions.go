@@ -57,10 +57,10 @@ func (vs *versions) all() iter.Seq2[versionKey, version] {
 
 func (vs *versions) version(k versionKey, h *heldVersion) version {
 	v := version{fixed: h.fixed, created: h.created, offset: h.offset}
-	switch {
-	case h.form == otherCommit:
+	switch h.form {
+	case otherCommit:
 		v.sha = vs.commits[k]
-	case h.form == hexCommit:
+	case hexCommit:
 		v.sha = hex.EncodeToString(h.commit[:])
 	default:
 		v.sha = string(h.commit[:h.form])

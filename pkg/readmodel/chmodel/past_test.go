@@ -82,7 +82,17 @@ func TestThePastIsFoundHoweverFarBackItLies(t *testing.T) {
 // the plain model.
 func TestAPastMomentOfManyCellsIsThatOfThePlainModel(t *testing.T) {
 	const deployments = 16_000 // half of them of the big account
-	m, w := open(t, chservertest.Start(t), func(c *chmodel.Config) { c.Alone = true })
+	var cfg chmodel.Config
+	m, w := open(t, chservertest.Start(t), func(c *chmodel.Config) { c.Alone, cfg = true, *c })
+	cfg.HotBytes = -1
+	cold, err := chmodel.Open(t.Context(), cfg, logger(t)) // keeps nothing, so that it sifts products for what drifted
+	if err == nil {
+		t.Cleanup(func() { _ = cold.Close() })
+		err = cold.Refresh(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	plain := memmodel.New()
 	l := newLedger(deployments, epoch)
 	store := func(rows *readmodel.Rows, upTo readmodel.Progress) {
@@ -133,6 +143,8 @@ func TestAPastMomentOfManyCellsIsThatOfThePlainModel(t *testing.T) {
 			{At: at, Environments: []string{"*"}},
 			{At: at},
 			{At: at, DriftOnly: true},
+			{At: at, DriftOnly: true, Environments: []string{"dev", "production-*"}, Search: "7"},
+			{At: at, DriftOnly: true, Environments: []string{"staging"}}, // there is none
 			{KnownAt: known, Environments: []string{"*"}},
 			{KnownAt: known},
 			{KnownAt: known, DriftOnly: true},
@@ -148,6 +160,13 @@ func TestAPastMomentOfManyCellsIsThatOfThePlainModel(t *testing.T) {
 				got, err := ask(f, p)
 				if diff := unlike(t, bare(want), bare(got)); diff != "" || err != nil {
 					t.Fatalf("%+v, %d products after %q: %v (-plain +this):\n%.2000s", f, p.Limit, p.After, err, diff)
+				}
+				if !f.DriftOnly {
+					continue
+				}
+				got, err = cold.Matrix(t.Context(), big, f, p)
+				if diff := unlike(t, bare(want), bare(got)); diff != "" || err != nil {
+					t.Fatalf("%+v, %d products after %q, sifted: %v (-plain +this):\n%.2000s", f, p.Limit, p.After, err, diff)
 				}
 			}
 		}

@@ -1021,6 +1021,14 @@ func (q question) countBuilds(ctx context.Context, account string, versions []re
 		})
 }
 
+// Which products drifted at a past moment is found by looking at one portion of them after
+// the other, each siftGrowth times larger, up to about as many cells as 1,000 products have in
+// 10 environments. To ask for them took the newest successes of all periods of the account.
+const (
+	siftGrowth = 4
+	siftCells  = lookCells
+)
+
 // Matrix implements readmodel.Reader.
 func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFilter, p readmodel.Page) (readmodel.Matrix, error) {
 	q := m.now()
@@ -1042,9 +1050,14 @@ func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFi
 	if f.DriftOnly && len(environments) == 0 {
 		return out, nil
 	}
-	room := readmodel.MatrixCells
+	sifted := f.DriftOnly && f.Past() // here: matrixProducts did not
+	room, portion := readmodel.MatrixCells, p.Limit+1
 	for first, ended := true, false; !ended && !out.More && len(out.Items) <= p.Limit; first = false { // one more than asked for, to know that there is one
 		want := p.Limit + 1 - len(out.Items)
+		if sifted {
+			want = portion
+			portion = min(portion*siftGrowth, max(siftCells/len(environments), portion))
+		}
 		if !first {
 			if products, err = q.matrixProducts(ctx, account, f, environments, readmodel.Page{After: p.After, Limit: want}); err != nil {
 				return readmodel.Matrix{}, err
@@ -1055,17 +1068,20 @@ func (m *Model) Matrix(ctx context.Context, account string, f readmodel.MatrixFi
 		if err != nil {
 			return readmodel.Matrix{}, err
 		}
-		out.More = fit < len(products)
+		if fit < len(products) {
+			ended, out.More = false, !sifted || fit == 0
+		}
 		products = products[:fit]
 		cells, err := q.cells(ctx, account, f, environments, products)
 		if err != nil {
 			return readmodel.Matrix{}, err
 		}
 		for _, item := range assemble(environments, products, cells) {
-			room -= len(item.Cells)
-			if len(item.Cells) > 0 || f.Existed(item.Product.CreatedAt) {
-				out.Items = append(out.Items, item)
+			if sifted && !item.Drift || len(item.Cells) == 0 && !f.Existed(item.Product.CreatedAt) {
+				continue
 			}
+			room -= len(item.Cells)
+			out.Items = append(out.Items, item)
 		}
 		if len(products) > 0 {
 			p.After = products[len(products)-1].Name
@@ -1171,7 +1187,8 @@ func inColumns(f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, b p
 }
 
 func (q question) matrixProducts(ctx context.Context, account string, f readmodel.MatrixFilter, columns []readmodel.EnvironmentRow, p readmodel.Page) ([]readmodel.ProductRow, error) {
-	if q.state.edges != nil && !f.DriftOnly {
+	drifting := f.DriftOnly && !f.Past() // at a past moment that is for whoever knows their cells
+	if q.state.edges != nil && !drifting {
 		return q.state.edges.productsOf(f, p), nil
 	}
 	b := params{"account": account, "after": p.After, "limit": limit(p)}
@@ -1184,19 +1201,11 @@ func (q question) matrixProducts(ctx context.Context, account string, f readmode
 		where += " AND positionCaseInsensitiveUTF8(name, {search:String}) > 0"
 		b["search"] = f.Search
 	}
-	if f.DriftOnly {
-		versions := "SELECT product_id, version AS live FROM current_vN FINAL WHERE account = {account:String}"
-		if f.Past() {
-			versions = "SELECT product_id, environment_id, inc, argMax(version, (at_ms, pos)) AS live FROM " + successesBefore(f, b) + " WHERE true"
-		}
-		versions += ` AND (product_id, ` + productOf + `) IN ` + livingProducts + `
-			AND (environment_id, ` + environmentOf + `) IN (SELECT id, incarnation FROM environments_vN FINAL WHERE account = {account:String} AND NOT deleted` + createdBy(f, b) + `)`
-		versions += inColumns(f, columns, b)
+	if drifting {
+		versions := "SELECT product_id, version AS live FROM current_vN FINAL WHERE account = {account:String} AND (product_id, " + productOf + ") IN " + livingProducts +
+			" AND (environment_id, " + environmentOf + ") IN " + livingEnvironments + inColumns(f, columns, b)
 		if f.Product != (event.ProductID{}) {
 			versions += " AND product_id = {product:UUID}"
-		}
-		if f.Past() {
-			versions += " GROUP BY product_id, environment_id, inc"
 		}
 		where += " AND id IN (SELECT product_id FROM (" + versions + ") GROUP BY product_id HAVING uniqExact(live) > 1)"
 	}
@@ -1273,32 +1282,6 @@ func createdBy(f readmodel.MatrixFilter, b params) string {
 	}
 	b["known"] = f.KnownAt.UnixMilli()
 	return " AND created_ms <= {known:Int64}"
-}
-
-// successesBefore are the successes of an account among which the newest of each cell was
-// live at the moment of f: as few as may be, or all where it asks what was known.
-func successesBefore(f readmodel.MatrixFilter, b params) string {
-	const columns = "SELECT product_id, environment_id, inc, version, at_ms, pos FROM "
-	if !f.KnownAt.IsZero() {
-		return "(" + columns + "cells_vN WHERE account = {account:String}" + notAfter(f, b) + ")"
-	}
-	b["own"] = periodOf(f.At.UnixMilli())
-	return "(" + columns + "cells_vN WHERE account = {account:String} AND period = {own:Int32}" + notAfter(f, b) + `
-		UNION ALL ` + columns + "cell_periods_vN WHERE account = {account:String} AND succeeded AND period < {own:Int32})"
-}
-
-// notAfter narrows cells or attempts to the moments of f.
-func notAfter(f readmodel.MatrixFilter, b params) string {
-	where := ""
-	if !f.At.IsZero() {
-		where += " AND at_ms <= {at:Int64}"
-		b["at"] = f.At.UnixMilli()
-	}
-	if !f.KnownAt.IsZero() {
-		where += " AND received_ms <= {known:Int64}"
-		b["known"] = f.KnownAt.UnixMilli()
-	}
-	return where
 }
 
 type place struct {
