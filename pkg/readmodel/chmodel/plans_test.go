@@ -88,7 +88,7 @@ var plans = map[string]map[string]way{
 	"read releases":                       {"releases": names},
 	"read a release":                      {"releases": {keys: byID}},
 	"read the matrix: environments":       {"environments": names},
-	"read the matrix: products":           {"products": names, "current": {keys: byAccount, all: true}, "environments": names, "cells": {keys: byAccount, all: true}, "cell_periods": {keys: byAccount, all: true}},
+	"read the matrix: products":           {"products": names, "current": {keys: byAccount, all: true}, "environments": names},
 	"read the matrix: cells":              {"current": {keys: byAccount + " product_id", all: true}, "cells": {keys: byAccount + " product_id", all: true}},
 	"read the matrix: attempts":           {"attempts": {keys: byAccount + " product_id", all: true}, "past_attempts": {keys: byAccount + " product_id", all: true}},
 	"count cells":                         {"current": {keys: byAccount + " product_id", all: true}, "attempts": {keys: byAccount + " product_id", all: true}},
@@ -123,6 +123,13 @@ var apart = map[string]string{
 	"read the key of ":                 "a rebuild's",
 	"see whether tables can be cloned": "a rebuild's",
 	"sum up the hashes of ":            "a rebuild's, of whole tables",
+}
+
+// takesAll are questions for which a page takes all of so small an account: one run in fifty
+// is that person's, and of what was known the periods hold a granule or two in each part.
+// TestAPageIsReadWithoutReadingTheAccount asks them of a larger one.
+var takesAll = map[string]bool{
+	"timeline of a person": true, "matrix as known then": true, "matrix as known then, drift": true, "matrix at a moment, as known": true,
 }
 
 // Every statement that reads is asked here, on tables as they are stored and not
@@ -166,8 +173,7 @@ func TestEveryStatementFindsItsWayByTheKey(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		t.Logf("%s: %d rows", name, rows)
-		// One run in fifty is that person's, so of so small an account a page takes all.
-		if !ownHistory[name] && name != "timeline of a person" && rows > deployments/2*2/3 {
+		if !ownHistory[name] && !takesAll[name] && rows > deployments/2*2/3 {
 			t.Errorf("%s: %d rows read of an account of %d deployments", name, rows, deployments/2)
 		}
 	}
