@@ -136,7 +136,8 @@ func (s *Service) Handlers() httpapi.Handlers {
 	return handlers
 }
 
-// asLongAsAsked are operations whose answers come piece by piece, as much as there is.
+// asLongAsAsked are operations whose answers come piece by piece, as much as there is, and the
+// balance, which counts the log: nobody could ask for less of it.
 var asLongAsAsked = []string{
 	"streamEvents", "streamMatrix", "exportDeployments", "exportBuilds", "exportEvents", "exportCells", "exportLog", "getBalance",
 }
